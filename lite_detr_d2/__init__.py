@@ -1,0 +1,24 @@
+"""Lite DETR for detectron2: importing this package registers its models, encoders and backbones with detectron2."""
+
+import importlib.util
+import os
+import sys
+
+__version__ = "0.1.0"
+
+if importlib.util.find_spec("detectron2") is not None:
+    from . import meta_arch, modeling  # noqa: F401  (imported for what they register)
+    from .config import add_lite_detr_config
+    from .ops.flops import register_flop_handlers
+
+    register_flop_handlers()
+    __all__ = ["__version__", "add_lite_detr_config"]
+elif os.environ.get("LITE_DETR_OPS_ONLY") == "1" or "lite_detr_d2.doctor" in sys.orig_argv:
+    __all__ = ["__version__"]  # the ops and the doctor work without detectron2
+else:
+    raise ImportError(
+        "lite_detr_d2 is a detectron2 plug-in, and detectron2 is not installed. It is not on the package index under "
+        "its own name: run `make setup` in a checkout of lite_detr_d2, or install it from its repository with "
+        "`pip install --no-build-isolation git+https://github.com/facebookresearch/detectron2.git`. "
+        "(LITE_DETR_OPS_ONLY=1 lets lite_detr_d2.ops be imported without it.)"
+    )

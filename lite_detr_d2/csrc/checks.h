@@ -1,0 +1,162 @@
+// The sizes of a call, read from its tensors and checked. Errors name the argument.
+
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace lite_detr {
+
+using torch::stable::Tensor;
+
+struct Level {
+  int64_t height, width;
+  int64_t start;  // index of its first token
+};
+
+// N, S, M, D, Q, L, P of the documentation; `reference_size` is 2 or 4.
+struct Sizes {
+  int64_t images, tokens, heads, channels, queries, points, reference_size;
+  std::vector<Level> levels;
+
+  int64_t samples() const {  // per query and head
+    return static_cast<int64_t>(levels.size()) * points;
+  }
+
+  int64_t coordinates() const {  // of the reference points of a query
+    return static_cast<int64_t>(levels.size()) * reference_size;
+  }
+};
+
+template <typename... Parts>
+void check_argument(bool condition, const char* argument, const Parts&... parts) {
+  if (!condition) {
+    std::ostringstream message;
+    message << argument << ": ";
+    (message << ... << parts);
+    throw std::invalid_argument(message.str());
+  }
+}
+
+inline std::string describe(const std::vector<int64_t>& shape) {
+  std::ostringstream text;
+  text << "(";
+  for (size_t i = 0; i < shape.size(); ++i) {
+    text << (i ? ", " : "") << shape[i];
+  }
+  text << ")";
+  return text.str();
+}
+
+inline std::vector<int64_t> shape_of(const Tensor& tensor) {
+  const auto sizes = tensor.sizes();
+  return {sizes.begin(), sizes.end()};
+}
+
+inline void check_shape(const Tensor& tensor, const char* argument, const std::vector<int64_t>& expected) {
+  const std::vector<int64_t> shape = shape_of(tensor);
+  check_argument(shape == expected, argument, "expected shape ", describe(expected), ", got ", describe(shape));
+}
+
+// All tensors of a call are of one type and on one device.
+inline void check_like(const Tensor& tensor, const char* argument, const Tensor& value) {
+  check_argument(
+      tensor.scalar_type() == value.scalar_type(), argument, "expected the dtype of value, ",
+      torch::headeronly::toString(value.scalar_type()), ", got ", torch::headeronly::toString(tensor.scalar_type()));
+  check_argument(tensor.device() == value.device(), argument, "expected the device of value");
+}
+
+inline Sizes check_sampling(
+    const Tensor& value,
+    const std::vector<int64_t>& spatial_shapes,
+    const Tensor& reference_points,
+    const Tensor& sampling_offsets) {
+  using torch::headeronly::ScalarType;
+  Sizes sizes{};
+  const ScalarType type = value.scalar_type();
+  check_argument(
+      type == ScalarType::Float || type == ScalarType::Double, "value", "expected float32 or float64, got ",
+      torch::headeronly::toString(type));
+  check_argument(value.dim() == 4, "value", "expected 4 dimensions (N, S, M, D), got ", value.dim());
+  sizes.images = value.size(0);
+  sizes.tokens = value.size(1);
+  sizes.heads = value.size(2);
+  sizes.channels = value.size(3);
+  check_argument(
+      sizes.tokens <= std::numeric_limits<int32_t>::max(), "value", "expected fewer than 2^31 tokens, got ",
+      sizes.tokens);
+
+  check_argument(
+      !spatial_shapes.empty() && spatial_shapes.size() % 2 == 0, "spatial_shapes",
+      "expected (height, width) pairs, got ", spatial_shapes.size(), " numbers");
+  int64_t tokens = 0;
+  for (size_t i = 0; i < spatial_shapes.size(); i += 2) {
+    const int64_t height = spatial_shapes[i], width = spatial_shapes[i + 1];
+    check_argument(
+        height > 0 && width > 0, "spatial_shapes", "expected positive sizes, got (", height, ", ", width, ")");
+    // Bounding each side by S first keeps the sum of areas far from overflow.
+    check_argument(
+        height <= sizes.tokens && width <= sizes.tokens, "spatial_shapes", "(", height, ", ", width,
+        ") does not fit into the ", sizes.tokens, " tokens of value");
+    sizes.levels.push_back({height, width, tokens});
+    tokens += height * width;
+    check_argument(tokens <= sizes.tokens, "spatial_shapes", "the areas exceed the ", sizes.tokens, " tokens of value");
+  }
+  check_argument(
+      tokens == sizes.tokens, "spatial_shapes", "the areas sum to ", tokens, ", but value has ", sizes.tokens,
+      " tokens");
+
+  const auto levels = static_cast<int64_t>(sizes.levels.size());
+  check_argument(
+      sampling_offsets.dim() == 6, "sampling_offsets", "expected 6 dimensions (N, Q, M, L, P, 2), got ",
+      sampling_offsets.dim());
+  sizes.queries = sampling_offsets.size(1);
+  sizes.points = sampling_offsets.size(4);
+  check_argument(sizes.points > 0, "sampling_offsets", "expected at least one point");
+  check_shape(
+      sampling_offsets, "sampling_offsets", {sizes.images, sizes.queries, sizes.heads, levels, sizes.points, 2});
+
+  check_argument(
+      reference_points.dim() == 4, "reference_points", "expected 4 dimensions (N, Q, L, 2 or 4), got ",
+      reference_points.dim());
+  sizes.reference_size = reference_points.size(3);
+  check_argument(
+      sizes.reference_size == 2 || sizes.reference_size == 4, "reference_points", "expected 2 or 4 coordinates, got ",
+      sizes.reference_size);
+  check_shape(reference_points, "reference_points", {sizes.images, sizes.queries, levels, sizes.reference_size});
+
+  check_like(reference_points, "reference_points", value);
+  check_like(sampling_offsets, "sampling_offsets", value);
+  return sizes;
+}
+
+inline void check_ms_deform_attn(const Sizes& sizes, const Tensor& value, const Tensor& attention_logits) {
+  check_shape(attention_logits, "attention_logits", {sizes.images, sizes.queries, sizes.heads, sizes.samples()});
+  check_like(attention_logits, "attention_logits", value);
+}
+
+inline void check_key_aware(
+    const Sizes& sizes, const Tensor& query, const Tensor& value, const std::optional<Tensor>& key) {
+  check_shape(query, "query", {sizes.images, sizes.queries, sizes.heads, sizes.channels});
+  check_like(query, "query", value);
+  if (key.has_value()) {
+    check_shape(*key, "key", {sizes.images, sizes.tokens, sizes.heads, sizes.channels});
+    check_like(*key, "key", value);
+  }
+}
+
+inline void check_grad_output(const Sizes& sizes, const Tensor& grad_output, const Tensor& value) {
+  check_shape(grad_output, "grad_output", {sizes.images, sizes.queries, sizes.heads * sizes.channels});
+  check_like(grad_output, "grad_output", value);
+}
+
+}  // namespace lite_detr

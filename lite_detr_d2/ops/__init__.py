@@ -1,0 +1,5 @@
+"""The attention ops of Lite DETR."""
+
+from lite_detr_d2.ops.deform_attn import key_aware_deform_attn, ms_deform_attn
+
+__all__ = ["key_aware_deform_attn", "ms_deform_attn"]

@@ -1,0 +1,404 @@
+"""The attention ops: checks, choice of implementation, and the Python side of the compiled ones.
+
+There are two implementations of each op. ``torch.ops.lite_detr`` is compiled (``csrc/``).
+``torch.ops.lite_detr_pure_torch`` wraps :mod:`lite_detr_d2.ops.reference`, so that a traced model shows one node per
+call in either case. The environment variable ``LITE_DETR_PURE_TORCH``, read on import, chooses: unset, the compiled one
+where it is there for the tensor's device, else the other with one warning; ``0``, the compiled one or an error; ``1``,
+the pure-PyTorch one.
+"""
+
+import functools
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lite_detr_d2.ops import reference
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+_LIBRARY = _PACKAGE / "_C.abi3.so"
+_BUILD_ERROR = _PACKAGE / "_C.build_error.txt"  # setup.py writes it when the build fails
+_BUILD = "`pip install --no-build-isolation -e .`"
+# The fake kernels serve meta tensors.
+_COMPILED_DEVICES = ("cpu", "meta")
+
+
+def ms_deform_attn(
+    value: Tensor,
+    spatial_shapes: Sequence[tuple[int, int]],
+    reference_points: Tensor,
+    sampling_offsets: Tensor,
+    attention_logits: Tensor,
+) -> Tensor:
+    """Attend from each query to the values at its sampling locations (multi-scale deformable attention).
+
+    Weights are the softmax of ``attention_logits`` over all L * P points. A location is interpolated bilinearly between
+    the pixel centres of its level; outside of the map it samples zeros, and still takes its share of the softmax. A
+    location that is not finite makes its own query's head NaN, and nothing else.
+
+    Args:
+        value: (N, S, M, D), M heads of D channels; floating. Padded tokens are zero.
+        spatial_shapes: L pairs (height, width) of Python integers, fine to coarse; their areas sum to S.
+        reference_points: (N, Q, L, 2) as (x, y), or (N, Q, L, 4) as (x, y, w, h), both 0..1 from edge to edge of the
+            padded map.
+        sampling_offsets: (N, Q, M, L, P, 2) as (x, y), raw: in pixels of the level for 2-d reference points, in units
+            of half the box's size over P for 4-d ones.
+        attention_logits: (N, Q, M, L * P), before the softmax.
+
+    Returns:
+        (N, Q, M * D), of the type of ``value``. Differentiable once in every tensor argument. Half types are computed
+        in float32.
+
+    Raises:
+        ValueError: naming the argument whose shape, dtype or device does not fit.
+        RuntimeError: if ``LITE_DETR_PURE_TORCH=0`` and the compiled op is not there.
+
+    Source: Deformable DETR, arXiv 2010.04159, Sec. 4.1.
+    """
+    if not _is_traced():
+        _check_sampling(value, spatial_shapes, reference_points, sampling_offsets)
+        _check_tensor("attention_logits", attention_logits, _logits_shape(sampling_offsets), value)
+    ops = _ops_for(value.device.type)
+    dtype = _compute_dtype(value)
+    attended: Tensor = ops.ms_deform_attn(
+        _cast(value, dtype),
+        _flatten(spatial_shapes),
+        _cast(reference_points, dtype),
+        _cast(sampling_offsets, dtype),
+        _cast(attention_logits, dtype),
+    )
+    return _cast(attended, value.dtype)
+
+
+def key_aware_deform_attn(
+    query: Tensor,
+    value: Tensor,
+    spatial_shapes: Sequence[tuple[int, int]],
+    reference_points: Tensor,
+    sampling_offsets: Tensor,
+    key: Tensor | None = None,
+) -> Tensor:
+    """Attend from each query to the keys found at its sampling locations (key-aware deformable attention, KDA).
+
+    Weights are the softmax over all L * P points of ``<q, k> / sqrt(D)``. A point outside of its map samples zeros: its
+    logit is 0, and it still takes its share of the softmax. A location that is not finite makes its own query's head
+    NaN, and nothing else.
+
+    Args:
+        query: (N, Q, M, D) projected queries, M heads of D channels, of the type of ``value``.
+        value: (N, S, M, D); floating. Padded tokens are zero.
+        spatial_shapes: L pairs (height, width) of Python integers, fine to coarse; their areas sum to S.
+        reference_points: (N, Q, L, 2) as (x, y), or (N, Q, L, 4) as (x, y, w, h), both 0..1 from edge to edge of the
+            padded map.
+        sampling_offsets: (N, Q, M, L, P, 2) as (x, y), raw: in pixels of the level for 2-d reference points, in units
+            of half the box's size over P for 4-d ones.
+        key: (N, S, M, D), of the type of ``value``; or None to use ``value`` as the key too, which samples it once.
+
+    Returns:
+        (N, Q, M * D), of the type of ``value``. Differentiable once in every tensor argument. Half types are computed
+        in float32.
+
+    Raises:
+        ValueError: naming the argument whose shape, dtype or device does not fit.
+        RuntimeError: if ``LITE_DETR_PURE_TORCH=0`` and the compiled op is not there.
+
+    Source: Lite DETR, arXiv 2303.07335, Sec. 3.6.
+    """
+    if not _is_traced():
+        _check_sampling(value, spatial_shapes, reference_points, sampling_offsets)
+        images, _, heads, channels = value.shape
+        _check_tensor("query", query, (images, sampling_offsets.shape[1], heads, channels), value, same_dtype=True)
+        if key is not None:
+            _check_tensor("key", key, tuple(value.shape), value, same_dtype=True)
+    ops = _ops_for(value.device.type)
+    dtype = _compute_dtype(value)
+    attended: Tensor = ops.key_aware_deform_attn(
+        _cast(query, dtype),
+        _cast(value, dtype),
+        _flatten(spatial_shapes),
+        _cast(reference_points, dtype),
+        _cast(sampling_offsets, dtype),
+        None if key is None else _cast(key, dtype),
+    )
+    return _cast(attended, value.dtype)
+
+
+def compiled_ops_status() -> tuple[bool, str]:
+    """Whether the compiled ops are in use, and if not, why not (else an empty string)."""
+    return not _WHY_NOT_COMPILED, _WHY_NOT_COMPILED
+
+
+def _compute_dtype(value: Tensor) -> torch.dtype:
+    # A half-precision location could not tell the pixels of a large map apart.
+    return torch.float64 if value.dtype == torch.float64 else torch.float32
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    # `to` leaves nodes in an exported graph even where it changes nothing.
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
+
+
+def _flatten(spatial_shapes: Sequence[tuple[int, int]]) -> list[int]:
+    return [int(side) for shape in spatial_shapes for side in shape]
+
+
+# --- Checks.
+
+
+def _is_traced() -> bool:
+    """Whether torch.jit traces, as fvcore does to count operations: sizes are tensors then, and checks need numbers."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined]
+
+
+def _check(condition: bool, argument: str, expected: str, got: object) -> None:
+    if not condition:
+        raise ValueError(f"{argument}: expected {expected}, got {got}")
+
+
+def _check_tensor(
+    argument: str, tensor: Tensor, shape: tuple[int, ...], value: Tensor, same_dtype: bool = False
+) -> None:
+    _check(tensor.shape == shape, argument, f"shape {shape}", tuple(tensor.shape))
+    _check(tensor.is_floating_point(), argument, "a floating dtype", tensor.dtype)
+    if same_dtype:
+        _check(tensor.dtype == value.dtype, argument, f"the dtype of value, {value.dtype}", tensor.dtype)
+    _check(tensor.device == value.device, argument, f"the device of value, {value.device}", tensor.device)
+
+
+def _check_sampling(
+    value: Tensor,
+    spatial_shapes: Sequence[tuple[int, int]],
+    reference_points: Tensor,
+    sampling_offsets: Tensor,
+) -> None:
+    _check(value.dim() == 4, "value", "4 dimensions (N, S, M, D)", tuple(value.shape))
+    _check(value.is_floating_point(), "value", "a floating dtype", value.dtype)
+    images, tokens, heads, _ = value.shape
+
+    pairs = all(len(shape) == 2 and min(shape) > 0 for shape in spatial_shapes)
+    levels = len(spatial_shapes)
+    _check(pairs and levels > 0, "spatial_shapes", "pairs (height, width) of positive integers", spatial_shapes)
+    areas = sum(height * width for height, width in spatial_shapes)
+    _check(areas == tokens, "spatial_shapes", f"areas that sum to the {tokens} tokens of value", areas)
+
+    _check(
+        sampling_offsets.dim() == 6 and sampling_offsets.shape[4] > 0,
+        "sampling_offsets",
+        "6 dimensions (N, Q, M, L, P, 2) with P > 0",
+        tuple(sampling_offsets.shape),
+    )
+    queries, points = sampling_offsets.shape[1], sampling_offsets.shape[4]
+    _check_tensor("sampling_offsets", sampling_offsets, (images, queries, heads, levels, points, 2), value)
+
+    coordinates = reference_points.shape[-1] if reference_points.dim() == 4 else 0
+    _check(
+        coordinates in (2, 4), "reference_points", "shape (N, Q, L, 2) or (N, Q, L, 4)", tuple(reference_points.shape)
+    )
+    _check_tensor("reference_points", reference_points, (images, queries, levels, coordinates), value)
+
+
+def _logits_shape(sampling_offsets: Tensor) -> tuple[int, ...]:
+    images, queries, heads, levels, points, _ = sampling_offsets.shape
+    return images, queries, heads, levels * points
+
+
+# --- The pure-PyTorch implementation, as dispatcher ops that autograd and torch.compile see through.
+
+
+def _pairs(spatial_shapes: Sequence[int]) -> list[tuple[int, int]]:
+    return list(zip(spatial_shapes[::2], spatial_shapes[1::2], strict=True))
+
+
+def _pure_torch_ms_deform_attn(
+    value: Tensor,
+    spatial_shapes: Sequence[int],
+    reference_points: Tensor,
+    sampling_offsets: Tensor,
+    attention_logits: Tensor,
+) -> Tensor:
+    return reference.ms_deform_attn(value, _pairs(spatial_shapes), reference_points, sampling_offsets, attention_logits)
+
+
+def _pure_torch_key_aware_deform_attn(
+    query: Tensor,
+    value: Tensor,
+    spatial_shapes: Sequence[int],
+    reference_points: Tensor,
+    sampling_offsets: Tensor,
+    key: Tensor | None,
+) -> Tensor:
+    return reference.key_aware_deform_attn(
+        query, value, _pairs(spatial_shapes), reference_points, sampling_offsets, key
+    )
+
+
+def _define_pure_torch_ops() -> None:
+    for name, function in (
+        ("lite_detr_pure_torch::ms_deform_attn", _pure_torch_ms_deform_attn),
+        ("lite_detr_pure_torch::key_aware_deform_attn", _pure_torch_key_aware_deform_attn),
+    ):
+        torch.library.define(name, torch.library.infer_schema(function, mutates_args=()))
+        torch.library.impl(name, "CompositeImplicitAutograd", function)
+
+
+# --- The compiled implementation.
+
+
+def _fake_ms_deform_attn(
+    value: Tensor, spatial_shapes: Sequence[int], reference_points: Tensor, sampling_offsets: Tensor, *_: Any
+) -> Tensor:
+    images, _tokens, heads, channels = value.shape
+    return value.new_empty((images, sampling_offsets.shape[1], heads * channels))
+
+
+def _fake_ms_deform_attn_backward(
+    grad_output: Tensor,
+    value: Tensor,
+    spatial_shapes: Sequence[int],
+    reference_points: Tensor,
+    sampling_offsets: Tensor,
+    attention_logits: Tensor,
+    reference_points_grad: bool,
+) -> tuple[Tensor, ...]:
+    return (
+        value.new_empty(value.shape),
+        value.new_empty(reference_points.shape if reference_points_grad else (0,)),
+        value.new_empty(sampling_offsets.shape),
+        value.new_empty(attention_logits.shape),
+    )
+
+
+def _fake_key_aware_deform_attn(
+    query: Tensor, value: Tensor, spatial_shapes: Sequence[int], reference_points: Tensor, *_: Any
+) -> Tensor:
+    return value.new_empty(query.shape).flatten(2)
+
+
+def _fake_key_aware_deform_attn_backward(
+    grad_output: Tensor,
+    query: Tensor,
+    value: Tensor,
+    spatial_shapes: Sequence[int],
+    reference_points: Tensor,
+    sampling_offsets: Tensor,
+    key: Tensor | None,
+    reference_points_grad: bool,
+) -> tuple[Tensor, ...]:
+    return (
+        value.new_empty(query.shape),
+        value.new_empty(value.shape),
+        value.new_empty(reference_points.shape if reference_points_grad else (0,)),
+        value.new_empty(sampling_offsets.shape),
+        value.new_empty((0,) if key is None else key.shape),
+    )
+
+
+def _save_ms_deform_attn(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    value, ctx.spatial_shapes, *others = inputs
+    ctx.save_for_backward(value, *others)
+
+
+def _ms_deform_attn_backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+    value, reference_points, sampling_offsets, attention_logits = ctx.saved_tensors
+    wanted = ctx.needs_input_grad[2]
+    grad_value, grad_reference, grad_offsets, grad_logits = torch.ops.lite_detr.ms_deform_attn_backward(
+        grad_output, value, ctx.spatial_shapes, reference_points, sampling_offsets, attention_logits, wanted
+    )
+    return grad_value, None, grad_reference if wanted else None, grad_offsets, grad_logits
+
+
+def _save_key_aware_deform_attn(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    query, value, ctx.spatial_shapes, *others = inputs
+    ctx.save_for_backward(query, value, *others)
+
+
+def _key_aware_deform_attn_backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+    query, value, reference_points, sampling_offsets, key = ctx.saved_tensors
+    wanted = ctx.needs_input_grad[3]
+    grad_query, grad_value, grad_reference, grad_offsets, grad_key = torch.ops.lite_detr.key_aware_deform_attn_backward(
+        grad_output, query, value, ctx.spatial_shapes, reference_points, sampling_offsets, key, wanted
+    )
+    return (
+        grad_query,
+        grad_value,
+        None,
+        grad_reference if wanted else None,
+        grad_offsets,
+        None if key is None else grad_key,
+    )
+
+
+def _register_compiled_ops() -> None:
+    register_fake, register_autograd = torch.library.register_fake, torch.library.register_autograd
+    register_fake("lite_detr::ms_deform_attn", _fake_ms_deform_attn)
+    register_fake("lite_detr::ms_deform_attn_backward", _fake_ms_deform_attn_backward)
+    register_fake("lite_detr::key_aware_deform_attn", _fake_key_aware_deform_attn)
+    register_fake("lite_detr::key_aware_deform_attn_backward", _fake_key_aware_deform_attn_backward)
+    register_autograd("lite_detr::ms_deform_attn", _ms_deform_attn_backward, setup_context=_save_ms_deform_attn)
+    register_autograd(
+        "lite_detr::key_aware_deform_attn",
+        _key_aware_deform_attn_backward,
+        setup_context=_save_key_aware_deform_attn,
+    )
+
+
+# --- The choice.
+
+
+def _read_mode() -> str:
+    mode = os.environ.get("LITE_DETR_PURE_TORCH", "")
+    if mode not in ("", "0", "1"):
+        raise ValueError(f"LITE_DETR_PURE_TORCH: expected 0, 1 or nothing, got {mode!r}")
+    return mode
+
+
+def _load_compiled_ops() -> str:
+    """Load the library; return why it is not loaded, or an empty string."""
+    if _MODE == "1":
+        return "LITE_DETR_PURE_TORCH=1 asks for the pure-PyTorch ops"
+    if not _LIBRARY.exists():
+        if _BUILD_ERROR.exists():
+            return f"they could not be built: {_BUILD_ERROR.read_text().strip()} ({_BUILD} tries again)"
+        return f"they have not been built ({_BUILD} builds them)"
+    try:
+        torch.ops.load_library(_LIBRARY)
+    except OSError as error:
+        return f"{_LIBRARY.name} does not load: {error.__cause__ or error}"
+    _register_compiled_ops()
+    return ""
+
+
+@torch.compiler.assume_constant_result
+def _ops_name(device: str) -> str:
+    why_not = _why_not_compiled(device)
+    return "lite_detr_pure_torch" if why_not else "lite_detr"
+
+
+@functools.cache
+def _why_not_compiled(device: str) -> str:
+    """Once per type of device, so that the warning comes once."""
+    why_not = _WHY_NOT_COMPILED
+    if not why_not and device not in _COMPILED_DEVICES:
+        why_not = f"they were built without kernels for {device}"
+    if why_not and _MODE == "0":
+        raise RuntimeError(f"LITE_DETR_PURE_TORCH=0 asks for the compiled ops of lite_detr_d2, but {why_not}")
+    if why_not and _MODE != "1":
+        warnings.warn(
+            f"lite_detr_d2 uses its slow pure-PyTorch ops on {device}. The compiled ops are not used: {why_not}",
+            RuntimeWarning,
+            stacklevel=5,
+        )
+    return why_not
+
+
+def _ops_for(device: str) -> Any:
+    return getattr(torch.ops, _ops_name(device))
+
+
+_MODE = _read_mode()
+_WHY_NOT_COMPILED = _load_compiled_ops()
+_define_pure_torch_ops()

@@ -1,0 +1,74 @@
+"""Multi-scale deformable attention in plain PyTorch: the oracle of the tests, and the fallback of the compiled ops.
+
+Names, arguments and results are those of :mod:`lite_detr_d2.ops`, where shapes and ranges are documented. These
+functions check nothing and compute in the type of ``value``. They hold every sampled key and value in memory.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def ms_deform_attn(
+    value: Tensor,
+    spatial_shapes: Sequence[tuple[int, int]],
+    reference_points: Tensor,
+    sampling_offsets: Tensor,
+    attention_logits: Tensor,
+) -> Tensor:
+    """Multi-scale deformable attention; see :func:`lite_detr_d2.ops.ms_deform_attn`."""
+    locations = sampling_locations(spatial_shapes, reference_points, sampling_offsets)
+    samples = _sample(value, spatial_shapes, locations)
+    return _weighted_sum(samples, attention_logits.softmax(-1))
+
+
+def key_aware_deform_attn(
+    query: Tensor,
+    value: Tensor,
+    spatial_shapes: Sequence[tuple[int, int]],
+    reference_points: Tensor,
+    sampling_offsets: Tensor,
+    key: Tensor | None = None,
+) -> Tensor:
+    """Key-aware deformable attention; see :func:`lite_detr_d2.ops.key_aware_deform_attn`."""
+    locations = sampling_locations(spatial_shapes, reference_points, sampling_offsets)
+    values = _sample(value, spatial_shapes, locations)
+    keys = values if key is None else _sample(key, spatial_shapes, locations)
+    logits = (query[..., None] * keys).sum(-2) * query.shape[-1] ** -0.5
+    return _weighted_sum(values, logits.softmax(-1))
+
+
+def sampling_locations(
+    spatial_shapes: Sequence[tuple[int, int]], reference_points: Tensor, sampling_offsets: Tensor
+) -> Tensor:
+    """Move the reference points by the raw offsets.
+
+    Returns:
+        (N, Q, M, L, P, 2) as (x, y); 0 and 1 are the edges of the padded map.
+    """
+    points = sampling_offsets.shape[4]
+    reference = reference_points[:, :, None, :, None]
+    if reference_points.shape[-1] == 4:
+        return reference[..., :2] + sampling_offsets / points * reference[..., 2:] * 0.5
+    sizes = sampling_offsets.new_tensor([(width, height) for height, width in spatial_shapes])
+    return reference + sampling_offsets / sizes[:, None]
+
+
+def _sample(tokens: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations: Tensor) -> Tensor:
+    """Interpolate (N, S, M, D) tokens at (N, Q, M, L, P, 2) locations: (N, Q, M, D, L * P), zeros outside the maps."""
+    images, _, heads, channels = tokens.shape
+    grids = (2 * locations - 1).transpose(1, 2).flatten(0, 1)
+    levels = tokens.split([height * width for height, width in spatial_shapes], dim=1)
+    samples = []
+    for level, (tokens_of_level, (height, width)) in enumerate(zip(levels, spatial_shapes, strict=True)):
+        plane = tokens_of_level.permute(0, 2, 3, 1).reshape(images * heads, channels, height, width)
+        samples.append(F.grid_sample(plane, grids[:, :, level], align_corners=False))
+    sampled = torch.cat(samples, dim=-1)
+    return sampled.reshape(images, heads, *sampled.shape[1:]).permute(0, 3, 1, 2, 4)
+
+
+def _weighted_sum(samples: Tensor, weights: Tensor) -> Tensor:
+    """(N, Q, M, D, L * P) samples, (N, Q, M, L * P) weights -> (N, Q, M * D)."""
+    return (samples * weights[..., None, :]).sum(-1).flatten(-2)
