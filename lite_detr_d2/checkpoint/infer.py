@@ -1,0 +1,86 @@
+"""What a converted state dict says of the model that it belongs to."""
+
+import re
+from collections.abc import Mapping
+
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import build_model
+from torch import Tensor
+
+from ..config import add_lite_detr_config
+
+
+def expected_shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Every tensor, with its shape, of the ``DINO`` that ``state`` describes, whether or not ``state`` has it.
+
+    Which levels the encoder calls high cannot be told from weights, and changes no name or shape.
+    """
+    cfg = get_cfg()
+    add_lite_detr_config(cfg)
+    cfg.MODEL.META_ARCHITECTURE = "DINO"
+    cfg.MODEL.DEVICE = "cpu"
+    _infer_backbone(cfg, state)
+    _infer_sizes(cfg, state)
+    _infer_encoder(cfg, state)
+    return {name: tuple(tensor.shape) for name, tensor in build_model(cfg).state_dict().items()}
+
+
+def _infer_backbone(cfg: CfgNode, state: Mapping[str, Tensor]) -> None:
+    if "backbone.patch_embed.proj.weight" in state:
+        cfg.MODEL.BACKBONE.NAME = "build_swin_backbone"
+        swin, model = cfg.MODEL.SWIN, cfg.MODEL.LITE_DETR
+        tables = [name for name in state if name.endswith("relative_position_bias_table")]
+        blocks = [re.findall(r"\d+", name)[:2] for name in tables]
+        stages = sorted({int(stage) for stage, _ in blocks})
+        swin.EMBED_DIM = state["backbone.patch_embed.proj.weight"].shape[0]
+        swin.DEPTHS = [sum(int(stage) == wanted for stage, _ in blocks) for wanted in stages]
+        swin.NUM_HEADS = [
+            state[f"backbone.layers.{i}.blocks.0.attn.relative_position_bias_table"].shape[1] for i in stages
+        ]
+        swin.WINDOW_SIZE = (int(state[tables[0]].shape[0] ** 0.5) + 1) // 2
+        model.IN_FEATURES = [f"p{index}" for index in swin.OUT_INDICES]
+        return
+    resnet = cfg.MODEL.RESNETS
+    num_blocks = _count(state, r"backbone\.res4\.(\d+)\.")
+    if "backbone.res2.0.conv3.weight" in state:
+        resnet.DEPTH = {6: 50, 23: 101, 36: 152}.get(num_blocks, 50)
+    else:
+        resnet.DEPTH = 18 if num_blocks == 2 else 34
+        resnet.RES2_OUT_CHANNELS = 64
+    resnet.OUT_FEATURES = ["res3", "res4", "res5"]
+
+
+def _infer_sizes(cfg: CfgNode, state: Mapping[str, Tensor]) -> None:
+    model = cfg.MODEL.LITE_DETR
+    model.NUM_LEVELS, model.HIDDEN_DIM = state["flatten.level_embed"].shape
+    model.NUM_QUERIES = state["query_selection.content.weight"].shape[0]
+    model.NUM_CLASSES = state["query_selection.head.class_embed.weight"].shape[0]
+    for node, prefix, attention in (
+        (model.ENCODER, "encoder", "attention"),
+        (model.DECODER, "decoder", "cross_attention"),
+    ):
+        node.NUM_LAYERS = max(_count(state, rf"{prefix}\.layers\.(\d+)\."), 1)
+        offsets = state.get(f"{prefix}.layers.0.{attention}.sampling_offsets.weight")
+        if offsets is not None:
+            node.NUM_POINTS = offsets.shape[0] // (model.NUM_HEADS * model.NUM_LEVELS * 2)
+        hidden = state.get(f"{prefix}.layers.0.feed_forward.linear1.weight")
+        if hidden is not None:
+            node.DIM_FEEDFORWARD = hidden.shape[0]
+
+
+def _infer_encoder(cfg: CfgNode, state: Mapping[str, Tensor]) -> None:
+    model = cfg.MODEL.LITE_DETR
+    encoder = model.ENCODER
+    encoder.KEY_AWARE = "encoder.layers.0.attention.attention_weights.weight" not in state
+    encoder.KEY_PROJ = "encoder.layers.0.attention.key_proj.weight" in state
+    narrow = [name for name in state if name.endswith("low_feed_forward.linear1.weight")]
+    if narrow:
+        blocks = len(narrow)
+        encoder.NAME = "InterleavedEncoder"
+        encoder.SPEC = f"H{model.NUM_LEVELS - 1}L1-({encoder.NUM_LAYERS // blocks}+1)x{blocks}"
+        encoder.LOW_LEVEL_FFN_RATIO = encoder.DIM_FEEDFORWARD // state[narrow[0]].shape[0]
+
+
+def _count(state: Mapping[str, Tensor], pattern: str) -> int:
+    """How many different indices the first group of ``pattern`` takes at the start of names."""
+    return len({match[1] for name in state if (match := re.match(pattern, name))})

@@ -1,0 +1,184 @@
+"""Every configuration key that Lite DETR adds to detectron2's, with its default; and what makes a config valid."""
+
+from detectron2.config import CfgNode
+
+from .encoder_spec import FUSIONS, EncoderSpec
+from .modeling.encoder import ENCODER_REGISTRY
+from .modeling.neck import GROUPS
+
+OPTIMIZERS = ("ADAMW", "SGD")
+
+
+def add_lite_detr_config(cfg: CfgNode) -> None:
+    """Add the keys of Lite DETR to ``cfg`` (detectron2's default config), in place.
+
+    The defaults are those of DINO on COCO with a plain encoder; see ``configs/`` for whole recipes.
+    """
+    node = cfg.MODEL.LITE_DETR = CfgNode()
+    node.NUM_CLASSES = 80
+    node.NUM_QUERIES = 900
+    # Backbone outputs, fine to coarse. Further levels, up to NUM_LEVELS, are stride-2 convolutions of the last one.
+    node.IN_FEATURES = ["res3", "res4", "res5"]
+    node.NUM_LEVELS = 4
+    # Channels of a token, split evenly over the attention heads.
+    node.HIDDEN_DIM = 256
+    node.NUM_HEADS = 8
+    node.DROPOUT = 0.0
+    # Temperature of the sine encoding of token positions; that of the queries' boxes is always 10000.
+    node.POSITION_TEMPERATURE = 20
+
+    node.ENCODER = CfgNode()
+    # A name in lite_detr_d2.modeling.encoder.ENCODER_REGISTRY.
+    node.ENCODER.NAME = "DeformableEncoder"
+    # Layers of DeformableEncoder; an InterleavedEncoder's count follows from its spec.
+    node.ENCODER.NUM_LAYERS = 6
+    # InterleavedEncoder: HxLy-(A+1)xB, and how a block refines the low-level tokens: "joint" or "sequential".
+    node.ENCODER.SPEC = "H3L1-(2+1)x3"
+    node.ENCODER.FUSION = "joint"
+    # Key-aware deformable attention, in the encoder and in the decoder's cross-attention.
+    node.ENCODER.KEY_AWARE = False
+    # Whether key-aware attention in the encoder projects keys on their own (else keys are the projected values).
+    node.ENCODER.KEY_PROJ = False
+    node.ENCODER.DIM_FEEDFORWARD = 2048
+    # InterleavedEncoder: the low-level tokens' own feed-forward network is this many times narrower (the paper's
+    # lambda); 0 gives them the same network as the high-level tokens.
+    node.ENCODER.LOW_LEVEL_FFN_RATIO = 8
+    # Sampling points per head and level.
+    node.ENCODER.NUM_POINTS = 4
+
+    node.DECODER = CfgNode()
+    node.DECODER.NUM_LAYERS = 6
+    node.DECODER.DIM_FEEDFORWARD = 2048
+    node.DECODER.NUM_POINTS = 4
+
+    # Contrastive denoising (DINO). NUM_QUERIES noised positives, and as many negatives, are shared out over groups of
+    # one image's boxes; 0 turns it off.
+    node.DENOISING = CfgNode()
+    node.DENOISING.NUM_QUERIES = 100
+    # A label flips to a random one with half this probability.
+    node.DENOISING.LABEL_NOISE = 0.5
+    # Corners move by up to this fraction of half the box's size (negatives: by one to two times that).
+    node.DENOISING.BOX_NOISE = 1.0
+
+    node.MATCHER = CfgNode()
+    node.MATCHER.CLASS_COST = 2.0
+    node.MATCHER.L1_COST = 5.0
+    node.MATCHER.GIOU_COST = 2.0
+
+    node.LOSS = CfgNode()
+    node.LOSS.CLASS_WEIGHT = 1.0
+    node.LOSS.L1_WEIGHT = 5.0
+    node.LOSS.GIOU_WEIGHT = 2.0
+    node.LOSS.FOCAL_ALPHA = 0.25
+    node.LOSS.FOCAL_GAMMA = 2.0
+
+    # build_swin_backbone: detectron2's Swin Transformer; the defaults are Swin-T.
+    cfg.MODEL.SWIN = CfgNode()
+    cfg.MODEL.SWIN.EMBED_DIM = 96
+    cfg.MODEL.SWIN.DEPTHS = [2, 2, 6, 2]
+    cfg.MODEL.SWIN.NUM_HEADS = [3, 6, 12, 24]
+    cfg.MODEL.SWIN.WINDOW_SIZE = 7
+    cfg.MODEL.SWIN.DROP_PATH_RATE = 0.2
+    # Stages whose outputs are kept: 1 is p1 (stride 8), 2 is p2 (16), 3 is p3 (32).
+    cfg.MODEL.SWIN.OUT_INDICES = [1, 2, 3]
+
+    # DETR's augmentation: with probability 0.5, resize the short side to one of these, then crop as INPUT.CROP says.
+    cfg.INPUT.CROP.MIN_SIZE_TRAIN = (400, 500, 600)
+
+    # lite_detr_d2.engine.Trainer: ADAMW, or SGD as detectron2 builds it.
+    cfg.SOLVER.OPTIMIZER = "ADAMW"
+    # Learning-rate multipliers of the backbone, and of the layers that predict sampling offsets and reference points.
+    cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
+    cfg.SOLVER.OFFSET_MULTIPLIER = 1.0
+    # Clip the L2 norm of all gradients together, instead of each parameter's (CLIP_GRADIENTS.ENABLED turns it on).
+    cfg.SOLVER.CLIP_GRADIENTS.FULL_MODEL = False
+
+
+def validate_config(cfg: CfgNode) -> None:
+    """Check that the Lite DETR keys of ``cfg`` are usable, alone and together.
+
+    Raises:
+        ValueError: naming the key, its value and what is allowed.
+    """
+    model = cfg.MODEL.LITE_DETR
+    for key in ("NUM_CLASSES", "NUM_QUERIES", "NUM_LEVELS", "HIDDEN_DIM", "NUM_HEADS"):
+        _at_least(f"MODEL.LITE_DETR.{key}", model[key], 1)
+    _at_least("MODEL.LITE_DETR.DENOISING.NUM_QUERIES", model.DENOISING.NUM_QUERIES, 0)
+    for node in ("ENCODER", "DECODER"):
+        for key in ("NUM_LAYERS", "DIM_FEEDFORWARD", "NUM_POINTS"):
+            _at_least(f"MODEL.LITE_DETR.{node}.{key}", model[node][key], 1)
+    _fraction("MODEL.LITE_DETR.DROPOUT", model.DROPOUT)
+    _fraction("MODEL.LITE_DETR.DENOISING.LABEL_NOISE", model.DENOISING.LABEL_NOISE)
+    _at_least("MODEL.LITE_DETR.DENOISING.BOX_NOISE", model.DENOISING.BOX_NOISE, 0)
+    _check_channels(cfg)
+    _check_encoder(cfg)
+    _one_of("SOLVER.OPTIMIZER", cfg.SOLVER.OPTIMIZER, OPTIMIZERS)
+
+
+def _check_channels(cfg: CfgNode) -> None:
+    model = cfg.MODEL.LITE_DETR
+    channels, heads = model.HIDDEN_DIM, model.NUM_HEADS
+    _require(
+        "MODEL.LITE_DETR.HIDDEN_DIM",
+        channels,
+        channels % heads == 0,
+        f"a multiple of MODEL.LITE_DETR.NUM_HEADS ({heads})",
+    )
+    _require(
+        "MODEL.LITE_DETR.HIDDEN_DIM", channels, channels % GROUPS == 0, f"a multiple of {GROUPS}, the neck's groups"
+    )
+    features = model.IN_FEATURES
+    _require("MODEL.LITE_DETR.IN_FEATURES", features, len(features) > 0, "at least one output of the backbone")
+    _require(
+        "MODEL.LITE_DETR.NUM_LEVELS",
+        model.NUM_LEVELS,
+        len(features) <= model.NUM_LEVELS,
+        f"at least the number of MODEL.LITE_DETR.IN_FEATURES ({len(features)})",
+    )
+
+
+def _check_encoder(cfg: CfgNode) -> None:
+    model, encoder = cfg.MODEL.LITE_DETR, cfg.MODEL.LITE_DETR.ENCODER
+    _one_of("MODEL.LITE_DETR.ENCODER.NAME", encoder.NAME, tuple(sorted(name for name, _ in ENCODER_REGISTRY)))
+    if encoder.KEY_PROJ and not encoder.KEY_AWARE:
+        raise ValueError(
+            "MODEL.LITE_DETR.ENCODER.KEY_PROJ is True, and KEY_AWARE is False: plain deformable attention has no keys. "
+            "Set KEY_AWARE to True or KEY_PROJ to False."
+        )
+    if encoder.NAME != "InterleavedEncoder":
+        return
+    _one_of("MODEL.LITE_DETR.ENCODER.FUSION", encoder.FUSION, FUSIONS)
+    try:
+        spec = EncoderSpec.parse(encoder.SPEC)
+    except ValueError as error:
+        raise ValueError(f"MODEL.LITE_DETR.ENCODER.SPEC: {error}") from None
+    _require(
+        "MODEL.LITE_DETR.ENCODER.SPEC",
+        encoder.SPEC,
+        spec.num_levels == model.NUM_LEVELS,
+        f"HxLy with x + y = MODEL.LITE_DETR.NUM_LEVELS ({model.NUM_LEVELS})",
+    )
+    ratio, width = encoder.LOW_LEVEL_FFN_RATIO, encoder.DIM_FEEDFORWARD
+    _require(
+        "MODEL.LITE_DETR.ENCODER.LOW_LEVEL_FFN_RATIO",
+        ratio,
+        ratio == 0 or (ratio > 0 and width % ratio == 0),
+        f"0 (one network for all tokens) or a divisor of MODEL.LITE_DETR.ENCODER.DIM_FEEDFORWARD ({width})",
+    )
+
+
+def _require(key: str, value: object, satisfied: bool, expected: str) -> None:
+    if not satisfied:
+        raise ValueError(f"{key} is {value!r}: expected {expected}.")
+
+
+def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    _require(key, value, value in allowed, f"one of {', '.join(allowed)}")
+
+
+def _fraction(key: str, value: float) -> None:
+    _require(key, value, 0.0 <= value <= 1.0, "a number from 0 to 1")
+
+
+def _at_least(key: str, value: float, minimum: int) -> None:
+    _require(key, value, value >= minimum, f"at least {minimum}")

@@ -1,0 +1,104 @@
+"""The training losses of all query groups, all decoder layers, and the encoder's proposals."""
+
+from collections.abc import Sequence
+
+import torch
+from detectron2.utils import comm
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.ops import sigmoid_focal_loss
+
+from ..structures import Assigner, LayerPredictions, Match, Predictions, QueryGroup, Targets, query_slices
+from .geometry import box_xyxy, paired_giou
+
+
+class Criterion:
+    """Focal loss on the classes, L1 and generalised IoU losses on the boxes of matched queries.
+
+    Losses are named as in DETR's family: ``loss_ce``, ``loss_bbox`` and ``loss_giou`` of the last decoder layer, with
+    ``_0``, ``_1``, ... for the earlier layers, ``_interm`` for the encoder's proposals, and a group's suffix before.
+    """
+
+    def __init__(
+        self,
+        *,
+        class_weight: float,
+        l1_weight: float,
+        giou_weight: float,
+        focal_alpha: float,
+        focal_gamma: float,
+        giou_eps: float,
+        proposal_assigner: Assigner,
+    ) -> None:
+        """Make the criterion; ``proposal_assigner`` matches the encoder's proposals to the targets."""
+        self.class_weight = class_weight
+        self.l1_weight = l1_weight
+        self.giou_weight = giou_weight
+        self.focal_alpha = focal_alpha
+        self.focal_gamma = focal_gamma
+        self.giou_eps = giou_eps
+        self.proposal_assigner = proposal_assigner
+
+    def __call__(
+        self, predictions: Predictions, groups: Sequence[QueryGroup], targets: Sequence[Targets]
+    ) -> dict[str, Tensor]:
+        """Compute all losses, weighted: the training loss is their sum.
+
+        Args:
+            predictions: of the decoder on all ``groups`` side by side.
+            groups: which queries are whose, and how each group's are matched.
+            targets: of each image; any of them, or all, may be empty.
+        """
+        num_boxes = average_num_boxes(targets, predictions.last.boxes)
+        losses: dict[str, Tensor] = {}
+        for group, queries in zip(groups, query_slices(groups), strict=True):
+            repeated = [target.repeated(group.target_repeats) for target in targets]
+            normaliser = num_boxes * group.target_repeats
+            for index, layer in enumerate(predictions.layers):
+                is_last = index + 1 == len(predictions.layers)
+                suffix = group.loss_suffix + ("" if is_last else f"_{index}")
+                losses |= self._layer_losses(layer.of_queries(queries), group.assign, repeated, normaliser, suffix)
+        if predictions.proposals is not None:
+            losses |= self._layer_losses(predictions.proposals, self.proposal_assigner, targets, num_boxes, "_interm")
+        return losses
+
+    def _layer_losses(
+        self,
+        predictions: LayerPredictions,
+        assign: Assigner,
+        targets: Sequence[Targets],
+        num_boxes: Tensor,
+        suffix: str,
+    ) -> dict[str, Tensor]:
+        logits, boxes = predictions.logits.float(), predictions.boxes.float()
+        matches = assign(logits, boxes, targets)
+        image, query = _flat_indices(matches)
+        labels = torch.cat([target.labels[index] for target, (_, index) in zip(targets, matches, strict=True)])
+        target_boxes = torch.cat([target.boxes[index] for target, (_, index) in zip(targets, matches, strict=True)])
+        matched_boxes = boxes[image, query]
+
+        one_hot = torch.zeros_like(logits)
+        one_hot[image, query, labels] = 1.0
+        focal = sigmoid_focal_loss(logits, one_hot, self.focal_alpha, self.focal_gamma, reduction="sum")
+        l1 = F.l1_loss(matched_boxes, target_boxes, reduction="sum")
+        giou = paired_giou(box_xyxy(matched_boxes), box_xyxy(target_boxes), self.giou_eps)
+        return {
+            f"loss_ce{suffix}": self.class_weight * focal / num_boxes,
+            f"loss_bbox{suffix}": self.l1_weight * l1 / num_boxes,
+            f"loss_giou{suffix}": self.giou_weight * (1 - giou).sum() / num_boxes,
+        }
+
+
+def average_num_boxes(targets: Sequence[Targets], like: Tensor) -> Tensor:
+    """The number of targets in this batch, averaged over the processes, at least 1: what losses are divided by."""
+    number = like.new_tensor(float(sum(len(target) for target in targets)), dtype=torch.float32)
+    processes: int = comm.get_world_size()
+    if processes > 1:
+        torch.distributed.all_reduce(number)
+    return (number / processes).clamp(min=1.0)
+
+
+def _flat_indices(matches: Sequence[Match]) -> tuple[Tensor, Tensor]:
+    """Image and query index of every matched query of the batch."""
+    image = torch.cat([torch.full_like(query, index) for index, (query, _) in enumerate(matches)])
+    return image, torch.cat([query for query, _ in matches])

@@ -1,0 +1,114 @@
+"""Contrastive denoising: a training-only group of queries that start from noised ground truth."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..structures import Match, QueryGroup, Targets
+from .geometry import box_xyxy, inverse_sigmoid
+
+
+class ContrastiveDenoising(nn.Module):
+    """Queries made from noised copies of the targets: positives to reconstruct, negatives to reject.
+
+    A denoising group holds ``most`` positives and then ``most`` negatives, where ``most`` is the largest number of
+    targets in the batch; slots that an image does not fill are empty queries, trained as background. Groups do not see
+    each other; all see the matching queries, which do not see them.
+
+    Source: DINO, arXiv 2203.03605, Sec. 3.3.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_channels: int,
+        num_classes: int,
+        num_queries: int,
+        label_noise: float,
+        box_noise: float,
+        logit_eps: float,
+    ) -> None:
+        """Make the group's builder.
+
+        Args:
+            num_channels: C.
+            num_classes: K; the label embedding has a further row, which published checkpoints carry and nothing reads.
+            num_queries: about how many positives, and as many negatives, a batch gets; at least 1.
+            label_noise: a label becomes a random one with half this probability.
+            box_noise: how far corners move, in halves of the box's size.
+            logit_eps: clamp of the inverse sigmoid of boxes.
+        """
+        super().__init__()
+        self.num_classes = num_classes
+        self.num_queries = num_queries
+        self.label_noise = label_noise
+        self.box_noise = box_noise
+        self.logit_eps = logit_eps
+        self.label_embed = nn.Embedding(num_classes + 1, num_channels)
+
+    def forward(self, targets: Sequence[Targets]) -> QueryGroup:
+        """Build the group for a batch; it is empty, but there, when no image has a target."""
+        most = max(len(target) for target in targets)
+        num_groups = self._num_groups(most)
+        weight = self.label_embed.weight
+        # (N, G, 2, most): per group, positives then negatives, padded with empty slots.
+        size = (len(targets), num_groups, 2, most)
+        labels = weight.new_zeros(size, dtype=torch.long)
+        boxes = weight.new_zeros((*size, 4))
+        filled = weight.new_zeros(size, dtype=torch.bool)
+        for index, target in enumerate(targets):
+            labels[index, ..., : len(target)] = target.labels
+            boxes[index, ..., : len(target), :] = target.boxes
+            filled[index, ..., : len(target)] = True
+        content = self.label_embed(self._noised_labels(labels)) * filled[..., None]
+        reference = inverse_sigmoid(self._noised_boxes(boxes), self.logit_eps) * filled[..., None]
+        return QueryGroup(
+            name="denoising",
+            content=content.flatten(1, 3),
+            reference=reference.flatten(1, 3),
+            assign=DenoisingAssigner(num_groups, most),
+            sees=("matching",),
+            block_size=2 * most,
+            target_repeats=num_groups,
+            loss_suffix="_dn",
+        )
+
+    def _num_groups(self, most: int) -> int:
+        """How many groups fit; published: fewer than 100 queries, positives and negatives, are not divided at all."""
+        total = 2 * self.num_queries
+        if most == 0:
+            return 1
+        return max(1, total // (2 * most)) if total >= 100 else total
+
+    def _noised_labels(self, labels: Tensor) -> Tensor:
+        flip = torch.rand(labels.shape, device=labels.device) < self.label_noise / 2
+        return torch.where(flip, torch.randint_like(labels, self.num_classes), labels)
+
+    def _noised_boxes(self, boxes: Tensor) -> Tensor:
+        """Move the corners of (N, G, 2, T, 4) boxes, each coordinate by its own amount and in its own direction."""
+        amount = torch.rand_like(boxes)
+        amount[:, :, 1] += 1.0  # negatives
+        sign = torch.randint_like(boxes, 2) * 2 - 1
+        half_size = boxes[..., 2:].repeat(1, 1, 1, 1, 2) / 2
+        corners = (box_xyxy(boxes) + amount * sign * half_size * self.box_noise).clamp(0, 1)
+        low, high = corners.chunk(2, dim=-1)
+        return torch.cat(((low + high) / 2, high - low), dim=-1)
+
+
+class DenoisingAssigner:
+    """Each positive is trained on the target that it was made from; negatives and empty slots on none."""
+
+    def __init__(self, num_groups: int, most: int) -> None:
+        self.num_groups = num_groups
+        self.most = most
+
+    def __call__(self, logits: Tensor, boxes: Tensor, targets: Sequence[Targets]) -> list[Match]:
+        """Assign a group built by ``ContrastiveDenoising`` for these ``targets``, repeated ``num_groups`` times."""
+        starts = torch.arange(self.num_groups, device=logits.device)[:, None] * (2 * self.most)
+        matches = []
+        for target in targets:
+            count = len(target) // self.num_groups
+            queries = (starts + torch.arange(count, device=logits.device)).flatten()
+            matches.append((queries, torch.arange(len(target), device=logits.device)))
+        return matches

@@ -1,0 +1,65 @@
+"""Sine encodings of token positions and of the queries' boxes."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def interleaved_sines(values: Tensor, num_channels: int, temperature: float) -> Tensor:
+    """Encode each value as sines and cosines of falling frequency, interleaved.
+
+    Args:
+        values: any shape, in radians of the lowest frequency.
+        num_channels: even.
+        temperature: the ratio of the highest to the lowest frequency, nearly.
+
+    Returns:
+        ``values.shape + (num_channels,)``.
+    """
+    pair = torch.arange(num_channels // 2, dtype=torch.float32, device=values.device)
+    angles = values[..., None] / temperature ** (2 * pair / num_channels)
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)
+
+
+def box_sines(boxes: Tensor, channels_per_coordinate: int) -> Tensor:
+    """Encode boxes for the queries' positions: temperature 10000, in the order y, x, w, h.
+
+    Args:
+        boxes: (..., 4) as (cx, cy, w, h), 0..1.
+        channels_per_coordinate: even.
+
+    Returns:
+        (..., 4 * channels_per_coordinate).
+
+    Source: DAB-DETR, arXiv 2201.12329, as DINO uses it.
+    """
+    order = (boxes[..., 1], boxes[..., 0], boxes[..., 2], boxes[..., 3])
+    sines = interleaved_sines(torch.stack(order, dim=-1) * (2 * math.pi), channels_per_coordinate, 10000.0)
+    return sines.flatten(-2)
+
+
+class SinePositionEncoding(nn.Module):
+    """The position of each pixel of a map among its valid pixels, as sines: half the channels for y, half for x.
+
+    Source: DETR, arXiv 2005.12872; counted as DINO counts it, with the first pixel at 1 and the last at the full scale.
+    """
+
+    def __init__(self, num_channels: int, temperature: float) -> None:
+        super().__init__()
+        self.num_channels = num_channels
+        self.temperature = temperature
+
+    def forward(self, padding: Tensor) -> Tensor:
+        """Encode a map of which ``padding``, (N, H, W) bool, is True at pixels that are not part of the image.
+
+        Returns:
+            (N, C, H, W) float32.
+        """
+        valid = (~padding).float()
+        y, x = valid.cumsum(1), valid.cumsum(2)
+        y = y / (y[:, -1:, :] + 1e-6) * (2 * math.pi)
+        x = x / (x[:, :, -1:] + 1e-6) * (2 * math.pi)
+        half = self.num_channels // 2
+        sines = [interleaved_sines(value, half, self.temperature) for value in (y, x)]
+        return torch.cat(sines, dim=-1).permute(0, 3, 1, 2)

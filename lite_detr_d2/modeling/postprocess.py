@@ -1,0 +1,39 @@
+"""From the last layer's predictions to detectron2's ``Instances``."""
+
+from collections.abc import Sequence
+
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+from ..structures import LayerPredictions
+from .geometry import box_xyxy
+
+
+def top_detections(
+    predictions: LayerPredictions, image_sizes: Sequence[tuple[int, int]], max_detections: int
+) -> list[Instances]:
+    """Keep the best pairs of a query and a class.
+
+    Args:
+        predictions: of the last decoder layer.
+        image_sizes: (height, width) of each image, without its padding.
+        max_detections: how many pairs to keep per image; a query can be kept with several classes.
+
+    Returns:
+        Per image, ``pred_boxes`` in pixels (not clipped), ``scores`` (0..1, falling) and ``pred_classes``.
+    """
+    num_classes = predictions.logits.shape[-1]
+    scores = predictions.logits.float().sigmoid().flatten(1)
+    scores, pairs = scores.topk(min(max_detections, scores.shape[1]), dim=1)
+    queries, classes = pairs // num_classes, pairs % num_classes
+    boxes = box_xyxy(predictions.boxes.float()).gather(1, queries[..., None].expand(-1, -1, 4))
+    return [_instances(boxes[index], scores[index], classes[index], size) for index, size in enumerate(image_sizes)]
+
+
+def _instances(boxes: Tensor, scores: Tensor, classes: Tensor, size: tuple[int, int]) -> Instances:
+    result = Instances(size)
+    result.pred_boxes = Boxes(boxes)
+    result.pred_boxes.scale(size[1], size[0])
+    result.scores = scores
+    result.pred_classes = classes
+    return result

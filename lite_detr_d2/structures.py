@@ -1,0 +1,164 @@
+"""The values that flow through a detector.
+
+Letters in shapes: N images, S encoder tokens (of all levels, fine to coarse), L levels, Q queries, C channels,
+K classes.
+Boxes are (cx, cy, w, h), 0..1 of the image without its padding, unless a name says otherwise.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+SpatialShapes = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class FlattenedFeatures:
+    """The feature levels of a batch as one sequence of tokens.
+
+    Attributes:
+        tokens: (N, S, C).
+        position: (N, S, C), the tokens' position and level encoding.
+        padding: (N, S) bool, True where a token lies in the padding of its image.
+        shapes: (height, width) of each level, fine to coarse, Python integers.
+        valid_ratios: (N, L, 2), the part of each level's width and height that is not padding, 0..1.
+    """
+
+    tokens: Tensor
+    position: Tensor
+    padding: Tensor
+    shapes: SpatialShapes
+    valid_ratios: Tensor
+
+    def start_of(self, level: int) -> int:
+        """The index of the first token of ``level``; S for the level after the last."""
+        return sum(height * width for height, width in self.shapes[:level])
+
+    def with_tokens(self, tokens: Tensor) -> "FlattenedFeatures":
+        """The same features with other ``tokens``, (N, S, C)."""
+        return replace(self, tokens=tokens)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The ground truth of one image.
+
+    Attributes:
+        labels: (T,) int64, 0..K - 1.
+        boxes: (T, 4) float32.
+        name: what an error message calls the image: its file name or id.
+    """
+
+    labels: Tensor
+    boxes: Tensor
+    name: str
+
+    def __len__(self) -> int:
+        return int(self.labels.shape[0])
+
+    def repeated(self, times: int) -> "Targets":
+        """The same targets ``times`` over: all of them, then all again."""
+        return replace(self, labels=self.labels.repeat(times), boxes=self.boxes.repeat(times, 1))
+
+
+Match = tuple[Tensor, Tensor]
+"""Which queries of an image are trained on which of its targets: two int64 tensors of equal length."""
+
+
+class Assigner(Protocol):
+    """The rule by which a group's predictions are matched to targets."""
+
+    def __call__(self, logits: Tensor, boxes: Tensor, targets: Sequence[Targets]) -> list[Match]:
+        """Match (N, Q, K) ``logits`` and (N, Q, 4) ``boxes`` to each image's targets."""
+
+
+@dataclass(frozen=True)
+class QueryGroup:
+    """Queries that are decoded together, and how they are trained.
+
+    Attributes:
+        name: what other groups call it in ``sees``.
+        content: (N, Q, C).
+        reference: (N, Q, 4), logits of the queries' first boxes.
+        sees: other groups whose queries these attend to; in a detector, visibility need not be mutual.
+        block_size: queries attend within consecutive blocks of this many queries of their own group; 0: to all of it.
+        assign: matches predictions to targets in training.
+        target_repeats: how many times each target is there to be matched.
+        loss_suffix: what the names of the group's losses end with.
+    """
+
+    name: str
+    content: Tensor
+    reference: Tensor
+    assign: Assigner
+    sees: tuple[str, ...] = ()
+    block_size: int = 0
+    target_repeats: int = 1
+    loss_suffix: str = ""
+
+    def __len__(self) -> int:
+        return int(self.content.shape[1])
+
+
+@dataclass(frozen=True)
+class LayerPredictions:
+    """What one layer predicts: ``logits`` (N, Q, K) and ``boxes`` (N, Q, 4)."""
+
+    logits: Tensor
+    boxes: Tensor
+
+    def of_queries(self, queries: slice) -> "LayerPredictions":
+        """The predictions of some of the queries."""
+        return LayerPredictions(self.logits[:, queries], self.boxes[:, queries])
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions of every decoder layer, first to last, and of the encoder's proposals.
+
+    Attributes:
+        layers: per decoder layer, over the queries of all groups, in the groups' order.
+        proposals: those of the selected encoder proposals; None for a detector without query selection.
+    """
+
+    layers: tuple[LayerPredictions, ...]
+    proposals: LayerPredictions | None = field(default=None)
+
+    @property
+    def last(self) -> LayerPredictions:
+        """The last decoder layer's predictions, which are the detector's result."""
+        return self.layers[-1]
+
+
+def query_slices(groups: Sequence[QueryGroup]) -> list[slice]:
+    """Where each group's queries lie when the groups are decoded side by side."""
+    slices, start = [], 0
+    for group in groups:
+        slices.append(slice(start, start + len(group)))
+        start += len(group)
+    return slices
+
+
+def attention_mask(groups: Sequence[QueryGroup]) -> Tensor | None:
+    """Who may not attend to whom: (Q, Q) bool, True where row query must not see column query; None if all see all.
+
+    This is the one place that reads what the groups declare (``sees`` and ``block_size``).
+    """
+    if len(groups) == 1 and groups[0].block_size == 0:
+        return None
+    slices = query_slices(groups)
+    device = groups[0].content.device
+    blocked = torch.ones(slices[-1].stop, slices[-1].stop, dtype=torch.bool, device=device)
+    for group, rows in zip(groups, slices, strict=True):
+        for other, columns in zip(groups, slices, strict=True):
+            if other.name in group.sees:
+                blocked[rows, columns] = False
+        if group.block_size:
+            block = torch.arange(len(group), device=device) // group.block_size
+            blocked[rows, rows] = block[:, None] != block[None, :]
+        else:
+            blocked[rows, rows] = False
+    return blocked

@@ -1,0 +1,31 @@
+"""Fixtures that all tests share."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import CfgNode, get_cfg
+
+from lite_detr_d2 import add_lite_detr_config
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def small_cfg() -> CfgNode:
+    """The demo's Lite-DINO, narrower: three levels, a fraction of a second per step."""
+    cfg = get_cfg()
+    add_lite_detr_config(cfg)
+    cfg.merge_from_file(str(CONFIGS / "demo" / "lite_dino_digits.yaml"))
+    cfg.MODEL.DEVICE = "cpu"
+    node = cfg.MODEL.LITE_DETR
+    node.HIDDEN_DIM, node.NUM_HEADS, node.NUM_QUERIES = 64, 4, 20
+    node.ENCODER.DIM_FEEDFORWARD = node.DECODER.DIM_FEEDFORWARD = 64
+    node.DECODER.NUM_LAYERS = 2
+    node.DENOISING.NUM_QUERIES = 10
+    return cfg

@@ -1,0 +1,83 @@
+import pytest
+import torch
+from torch import nn
+
+from lite_detr_d2.modeling.attention import SelfAttention
+from lite_detr_d2.modeling.attention_spec import AttentionSpec
+from lite_detr_d2.modeling.geometry import reference_points_of_tokens
+from lite_detr_d2.ops import reference
+
+from ..helpers import random_features
+
+SHAPES = ((6, 5), (3, 3))
+
+
+def spec(**options: bool) -> AttentionSpec:
+    return AttentionSpec(num_channels=32, num_heads=4, num_levels=2, num_points=3, **options)
+
+
+@pytest.mark.parametrize("key_proj", [False, True])
+def test_key_aware_attention_is_its_definition(key_proj: bool) -> None:
+    layer = spec(key_aware=True, key_proj=key_proj).build()
+    nn.init.normal_(layer.sampling_offsets.weight, std=0.3)
+    features = random_features(SHAPES)
+    points = reference_points_of_tokens(features.shapes, features.valid_ratios)
+    query = features.tokens + features.position
+
+    def heads(values: torch.Tensor) -> torch.Tensor:
+        return values.unflatten(-1, (4, 8))
+
+    keep = ~features.padding[..., None]
+    expected = reference.key_aware_deform_attn(
+        heads(layer.query_proj(query)),
+        heads(layer.value_proj(features.tokens) * keep),
+        SHAPES,
+        points,
+        layer.sampling_offsets(query).view(2, -1, 4, 2, 3, 2),
+        heads((layer.key_proj if key_proj else layer.value_proj)(features.tokens) * keep),
+    )
+    torch.testing.assert_close(layer(query, points, features), layer.output_proj(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_deformable_attention_starts_by_looking_around() -> None:
+    """Initial offsets: head 0 looks right, point k by k + 1 pixels, on every level; all weights are equal."""
+    layer = spec().build()
+    offsets = layer.sampling_offsets.bias.view(4, 2, 3, 2)
+    right = torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]])
+    torch.testing.assert_close(offsets[0], torch.stack((right, right)))
+    torch.testing.assert_close(offsets[1], torch.stack((right, right)).flip(-1))
+    assert not layer.attention_weights.weight.any()
+
+
+@pytest.mark.parametrize("options", [{}, {"key_aware": True}, {"key_aware": True, "key_proj": True}])
+def test_padded_tokens_are_not_seen(options: dict[str, bool]) -> None:
+    layer = spec(**options).build()
+    features = random_features(SHAPES)
+    points = reference_points_of_tokens(features.shapes, features.valid_ratios)
+    query = torch.randn_like(features.tokens)
+    poisoned = torch.where(features.padding[..., None], torch.tensor(1e4), features.tokens)
+    torch.testing.assert_close(layer(query, points, features), layer(query, points, features.with_tokens(poisoned)))
+
+
+def test_self_attention_is_torchs() -> None:
+    ours = SelfAttention(num_channels=32, num_heads=4, dropout=0.0)
+    theirs = nn.MultiheadAttention(32, 4, batch_first=True)
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(torch.cat((ours.query_key_proj.weight, ours.value_proj.weight)))
+        theirs.in_proj_bias.normal_()
+        ours.query_key_proj.bias.copy_(theirs.in_proj_bias[:64])
+        ours.value_proj.bias.copy_(theirs.in_proj_bias[64:])
+        theirs.out_proj.load_state_dict(ours.output_proj.state_dict())
+    tokens, position = torch.randn(2, 7, 32), torch.randn(2, 7, 32)
+    mask = torch.rand(7, 7) < 0.3
+    mask.fill_diagonal_(False)
+    for blocked in (None, mask):
+        expected, _ = theirs(tokens + position, tokens + position, tokens, attn_mask=blocked)
+        torch.testing.assert_close(ours(tokens, position, blocked), expected)
+
+
+def test_wrong_combinations_are_errors() -> None:
+    with pytest.raises(ValueError, match="key_proj needs key_aware"):
+        spec(key_proj=True)
+    with pytest.raises(ValueError, match=r"num_channels \(30\) must be a multiple of num_heads \(4\)"):
+        AttentionSpec(num_channels=30, num_heads=4, num_levels=1, num_points=1).build()

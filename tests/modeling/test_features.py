@@ -1,0 +1,69 @@
+"""Positions, neck and flattening."""
+
+import math
+
+import pytest
+import torch
+
+from lite_detr_d2.modeling.flatten import FeatureFlattener
+from lite_detr_d2.modeling.neck import ChannelMapper
+from lite_detr_d2.modeling.position import SinePositionEncoding, box_sines, interleaved_sines
+
+
+def test_sines_and_cosines_alternate() -> None:
+    encoded = interleaved_sines(torch.tensor([0.3]), num_channels=4, temperature=100.0)
+    torch.testing.assert_close(encoded[0], torch.tensor([math.sin(0.3), math.cos(0.3), math.sin(0.03), math.cos(0.03)]))
+
+
+def test_box_sines_start_with_y() -> None:
+    box = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    encoded = box_sines(box, channels_per_coordinate=2).view(4, 2)
+    angles = 2 * math.pi * torch.tensor([0.2, 0.1, 0.3, 0.4])
+    torch.testing.assert_close(encoded, torch.stack((angles.sin(), angles.cos()), dim=1))
+
+
+def test_positions_count_valid_pixels_only() -> None:
+    encoding = SinePositionEncoding(num_channels=8, temperature=20.0)
+    padding = torch.zeros(2, 4, 6, dtype=torch.bool)
+    padding[1, 3:], padding[1, :, 4:] = True, True
+    alone = encoding(torch.zeros(1, 3, 4, dtype=torch.bool))
+    torch.testing.assert_close(encoding(padding)[1:, :, :3, :4], alone)
+    # y comes first: it is constant along a row.
+    assert bool((alone[0, :4] == alone[0, :4, :, :1]).all())
+    assert bool((alone[0, 4:] == alone[0, 4:, :1]).all())
+
+
+def test_neck_adds_coarser_levels() -> None:
+    neck = ChannelMapper([16, 24], out_channels=32, num_levels=4)
+    maps = neck([torch.randn(2, 16, 20, 13), torch.randn(2, 24, 10, 7)])
+    assert [tuple(level.shape[1:]) for level in maps] == [(32, 20, 13), (32, 10, 7), (32, 5, 4), (32, 3, 2)]
+
+
+def test_neck_without_further_levels() -> None:
+    assert len(ChannelMapper([16, 24], out_channels=32, num_levels=2).added) == 0
+
+
+def test_neck_reports_what_does_not_fit() -> None:
+    with pytest.raises(ValueError, match="num_levels"):
+        ChannelMapper([16, 24], out_channels=32, num_levels=1)
+    with pytest.raises(ValueError, match="multiple of 32"):
+        ChannelMapper([16], out_channels=40, num_levels=1)
+
+
+def test_flattening_keeps_tokens_positions_and_masks_together() -> None:
+    flatten = FeatureFlattener(num_levels=2, num_channels=8, temperature=20.0)
+    maps = [torch.randn(2, 8, 4, 6), torch.randn(2, 8, 2, 3)]
+    padding = torch.zeros(2, 32, 48, dtype=torch.bool)
+    padding[1, 24:], padding[1, :, 32:] = True, True
+    features = flatten(maps, padding)
+    assert features.shapes == ((4, 6), (2, 3))
+    assert all(type(size) is int for shape in features.shapes for size in shape)
+    torch.testing.assert_close(features.tokens[0, 7], maps[0][0, :, 1, 1])
+    torch.testing.assert_close(features.tokens[1, 24 + 4], maps[1][1, :, 1, 1])
+    fine = features.padding[1, :24].view(4, 6)
+    assert fine[:3, :4].any().item() is False
+    assert bool(fine[3:].all()) and bool(fine[:, 4:].all())
+    torch.testing.assert_close(features.valid_ratios[1, 0], torch.tensor([4 / 6, 3 / 4]))
+    torch.testing.assert_close(features.valid_ratios[0], torch.ones(2, 2))
+    position = flatten.position(fine[None])[0, :, 2, 3] + flatten.level_embed[0]
+    torch.testing.assert_close(features.position[1, 2 * 6 + 3], position)

@@ -1,0 +1,161 @@
+"""Matcher, criterion and post-processing."""
+
+import itertools
+
+import pytest
+import torch
+from detectron2.structures import Boxes
+from torch.nn import functional as F
+from torchvision.ops import generalized_box_iou_loss
+
+from lite_detr_d2.modeling.criterion import Criterion
+from lite_detr_d2.modeling.geometry import box_xyxy
+from lite_detr_d2.modeling.matcher import HungarianMatcher
+from lite_detr_d2.modeling.postprocess import top_detections
+from lite_detr_d2.structures import LayerPredictions, Predictions, QueryGroup, Targets
+
+MATCHER = HungarianMatcher(class_cost=2.0, l1_cost=5.0, giou_cost=2.0, focal_alpha=0.25, focal_gamma=2.0, giou_eps=1e-6)
+
+
+def predictions(
+    images: int = 2, queries: int = 6, classes: int = 4, dtype: torch.dtype = torch.float32
+) -> LayerPredictions:
+    centres = 0.3 + 0.4 * torch.rand(images, queries, 2)
+    boxes = torch.cat((centres, 0.05 + 0.3 * torch.rand(images, queries, 2)), dim=-1)
+    return LayerPredictions(torch.randn(images, queries, classes, dtype=dtype), boxes.to(dtype))
+
+
+def targets(*counts: int) -> list[Targets]:
+    one = predictions(1, max(*counts, 1))
+    return [
+        Targets(labels=torch.randint(4, (count,)), boxes=one.boxes[0, :count].clone(), name=f"image {index}")
+        for index, count in enumerate(counts)
+    ]
+
+
+def pair_cost(logit: torch.Tensor, box: torch.Tensor, target: torch.Tensor) -> float:
+    """The published cost of one pair, written out."""
+    p = logit.sigmoid()
+    positive = -0.25 * (1 - p) ** 2 * (p + 1e-8).log()
+    negative = -0.75 * p**2 * (1 - p + 1e-8).log()
+    giou = 1 - generalized_box_iou_loss(box_xyxy(box), box_xyxy(target))
+    return float(2 * (positive - negative) + 5 * (box - target).abs().sum() - 2 * giou)
+
+
+def test_matches_are_the_cheapest() -> None:
+    predicted, truth = predictions(), targets(3, 2)
+    for index, (queries, indices) in enumerate(MATCHER(predicted.logits, predicted.boxes, truth)):
+        target = truth[index]
+
+        def cost(query: int, number: int, index: int = index, target: Targets = target) -> float:
+            logit = predicted.logits[index, query, target.labels[number]]
+            return pair_cost(logit, predicted.boxes[index, query], target.boxes[number])
+
+        ours = sum(cost(int(q), int(t)) for q, t in zip(queries, indices, strict=True))
+        choices = itertools.permutations(range(6), len(target))
+        best = min(sum(cost(q, t) for t, q in enumerate(choice)) for choice in choices)
+        assert sorted(indices.tolist()) == list(range(len(target)))
+        assert ours == pytest.approx(best, abs=1e-4)
+
+
+def test_images_without_targets_and_more_targets_than_queries() -> None:
+    predicted = predictions(images=2, queries=2)
+    empty, crowded = MATCHER(predicted.logits, predicted.boxes, targets(0, 5))
+    assert empty[0].numel() == empty[1].numel() == 0
+    assert sorted(crowded[0].tolist()) == [0, 1] and len(set(crowded[1].tolist())) == 2
+
+
+def test_half_precision_is_matched_in_float32() -> None:
+    predicted, truth = predictions(dtype=torch.bfloat16), targets(3, 2)
+    for half, full in zip(
+        MATCHER(predicted.logits, predicted.boxes, truth),
+        MATCHER(predicted.logits.float(), predicted.boxes.float(), truth),
+        strict=True,
+    ):
+        assert half[0].tolist() == full[0].tolist()
+
+
+@pytest.mark.parametrize("term", ["class logits", "predicted boxes", "target boxes"])
+def test_non_finite_costs_name_the_image_and_the_term(term: str) -> None:
+    predicted, truth = predictions(), targets(2, 2)
+    {"class logits": predicted.logits[1], "predicted boxes": predicted.boxes[1], "target boxes": truth[1].boxes}[
+        term
+    ].fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match=rf"image 1.*\({term}\).*SOLVER.BASE_LR"):
+        MATCHER(predicted.logits, predicted.boxes, truth)
+
+
+def criterion() -> Criterion:
+    weights = {"class_weight": 1.0, "l1_weight": 5.0, "giou_weight": 2.0}
+    return Criterion(**weights, focal_alpha=0.25, focal_gamma=2.0, giou_eps=1e-6, proposal_assigner=MATCHER)
+
+
+def group(queries: int, **options: object) -> QueryGroup:
+    zeros = torch.zeros(2, queries, 4)
+    return QueryGroup(name="matching", content=zeros, reference=zeros, **{"assign": MATCHER, **options})
+
+
+def test_losses_are_their_definition() -> None:
+    layer, truth = predictions(), targets(3, 2)
+    losses = criterion()(Predictions((layer,)), [group(6)], truth)
+    matches = MATCHER(layer.logits, layer.boxes, truth)
+    one_hot = torch.zeros_like(layer.logits)
+    l1 = giou = 0.0
+    for index, (queries, indices) in enumerate(matches):
+        one_hot[index, queries, truth[index].labels[indices]] = 1.0
+        ours, theirs = layer.boxes[index, queries], truth[index].boxes[indices]
+        l1 += float((ours - theirs).abs().sum())
+        giou += float(generalized_box_iou_loss(box_xyxy(ours), box_xyxy(theirs)).sum())
+    p = layer.logits.sigmoid()
+    bce = F.binary_cross_entropy_with_logits(layer.logits, one_hot, reduction="none")
+    right = p * one_hot + (1 - p) * (1 - one_hot)
+    alpha = 0.25 * one_hot + 0.75 * (1 - one_hot)
+    assert float(losses["loss_ce"]) == pytest.approx(float((alpha * (1 - right) ** 2 * bce).sum()) / 5, rel=1e-5)
+    assert float(losses["loss_bbox"]) == pytest.approx(5 * l1 / 5, rel=1e-5)
+    assert float(losses["loss_giou"]) == pytest.approx(2 * giou / 5, rel=1e-4)
+
+
+def test_names_and_normalisers_of_groups_and_layers() -> None:
+    truth = targets(2, 1)
+    noised = predictions(queries=4)
+    both = LayerPredictions(noised.logits.repeat(1, 2, 1), noised.boxes.repeat(1, 2, 1))
+    groups = [group(4), group(4, loss_suffix="_dn", target_repeats=2)]
+    losses = criterion()(Predictions((both, both), proposals=noised), groups, truth)
+    suffixes = ("", "_0", "_dn", "_dn_0", "_interm")
+    assert set(losses) == {f"loss_{kind}{suffix}" for kind in ("ce", "bbox", "giou") for suffix in suffixes}
+    assert float(losses["loss_ce"]) == float(losses["loss_ce_0"]) == float(losses["loss_ce_interm"])
+    # The same predictions, each target matched twice over, divided by twice the boxes: less than the single match.
+    assert float(losses["loss_ce_dn"]) < float(losses["loss_ce"])
+
+
+def test_a_batch_without_boxes_trains_the_classes() -> None:
+    layer = predictions()
+    layer.logits.requires_grad_()
+    layer.boxes.requires_grad_()
+    losses = criterion()(Predictions((layer,)), [group(6)], targets(0, 0))
+    sum(losses.values()).backward()
+    assert float(losses["loss_bbox"]) == float(losses["loss_giou"]) == 0
+    assert bool(layer.logits.grad.any()) and not layer.boxes.grad.any()
+
+
+def test_best_pairs_of_query_and_class_are_kept() -> None:
+    layer = predictions(images=1, queries=3, classes=2)
+    (result,) = top_detections(layer, [(100, 200)], max_detections=4)
+    pairs = sorted(
+        (
+            (float(score), query, label)
+            for query, row in enumerate(layer.logits[0].sigmoid())
+            for label, score in enumerate(row)
+        ),
+        reverse=True,
+    )[:4]
+    torch.testing.assert_close(result.scores, torch.tensor([score for score, _, _ in pairs]))
+    assert result.pred_classes.tolist() == [label for _, _, label in pairs]
+    expected = box_xyxy(layer.boxes[0, [query for _, query, _ in pairs]]) * torch.tensor([200, 100, 200, 100])
+    torch.testing.assert_close(result.pred_boxes.tensor, expected)
+    assert isinstance(result.pred_boxes, Boxes) and result.image_size == (100, 200)
+
+
+def test_fewer_pairs_than_wanted() -> None:
+    (result,) = top_detections(predictions(images=1, queries=3, classes=2), [(10, 10)], max_detections=100)
+    assert len(result) == 6

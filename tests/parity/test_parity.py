@@ -1,0 +1,125 @@
+"""Our models against the published implementations: outputs, detections, losses and gradients.
+
+Every fixture in ``LITE_DETR_PARITY_DIR`` is taken (by default those in ``tests/data/parity``).
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lite_detr_d2.modeling.postprocess import top_detections
+from lite_detr_d2.structures import LayerPredictions
+
+from .reference import Reference, fixture_paths
+
+PATHS = fixture_paths()
+OUTPUT_TOLERANCE = 1e-4  # of the largest magnitude
+LOSS_TOLERANCE = 1e-4  # relative
+GRADIENT_TOLERANCE = 1e-3  # relative
+
+
+@pytest.fixture(scope="module", params=PATHS, ids=lambda path: path.stem)
+def reference(request: pytest.FixtureRequest) -> Reference:
+    return Reference(request.param)
+
+
+@pytest.fixture(scope="module")
+def evaluated(reference: Reference) -> tuple[torch.Tensor, LayerPredictions, list[dict]]:
+    """Memory, last predictions and detectron2 results in evaluation mode."""
+    model = reference.model().eval()
+    seen = {}
+    model.encoder.register_forward_hook(lambda module, args, output: seen.update(memory=output))
+    model.decoder.register_forward_hook(lambda module, args, output: seen.update(last=output[-1]))
+    with torch.no_grad():
+        results = model(reference.inputs())
+    return seen["memory"], seen["last"], results
+
+
+def test_there_are_fixtures() -> None:
+    assert PATHS, "no parity fixture: set LITE_DETR_PARITY_DIR to a folder of NAME.json and NAME.npz pairs"
+    assert not [path for path in PATHS if not path.with_suffix(".npz").is_file()]
+
+
+def test_conversion_is_complete(reference: Reference) -> None:
+    _, report = reference.converted
+    assert not report.missing
+    assert not report.mismatched
+    assert set(report.mapped) | set(report.skipped) == set(reference.facts["shapes"])
+    assert all("query_proj" in name or "key_proj" in name for name in report.skipped)
+
+
+def test_outputs(reference: Reference, evaluated: tuple) -> None:
+    memory, last, _ = evaluated
+    for name, ours in (("memory", memory), ("pred_logits", last.logits), ("pred_boxes", last.boxes)):
+        theirs = reference.arrays[name]
+        assert ours.shape == theirs.shape, name
+        error = np.abs(ours.numpy() - theirs).max() / np.abs(theirs).max()
+        assert error < OUTPUT_TOLERANCE, f"{name} differs by {error:.1e} of its largest magnitude"
+
+
+def test_detections(reference: Reference, evaluated: tuple) -> None:
+    _, last, results = evaluated
+    count = reference.facts["config"]["num_select"]
+    unclipped = top_detections(last, reference.facts["image_sizes"], count)
+    for index, (ours, result) in enumerate(zip(unclipped, results, strict=True)):
+        theirs = {key: reference.arrays[f"det{index}_{key}"] for key in ("scores", "labels", "boxes")}
+        assert len(ours) == len(theirs["scores"])
+        np.testing.assert_allclose(ours.scores.numpy(), theirs["scores"], atol=1e-4)
+        _assert_same_detections(ours, theirs)
+        clipped = ours.pred_boxes.clone()
+        clipped.clip(ours.image_size)
+        kept = clipped.nonempty()
+        torch.testing.assert_close(result["instances"].pred_boxes.tensor, clipped.tensor[kept])
+
+
+def _assert_same_detections(ours: object, theirs: dict[str, np.ndarray]) -> None:
+    """Each of our detections is one of theirs of nearly the same score: those within 1e-4 may swap."""
+    unused = set(range(len(theirs["scores"])))
+    largest = np.abs(theirs["boxes"]).max()
+    for score, label, box in zip(ours.scores, ours.pred_classes, ours.pred_boxes.tensor, strict=True):
+        twin = [
+            index
+            for index in unused
+            if theirs["labels"][index] == int(label)
+            and abs(theirs["scores"][index] - float(score)) < 1e-4
+            and np.abs(theirs["boxes"][index] - box.numpy()).max() < OUTPUT_TOLERANCE * largest
+        ]
+        # The last entries can swap with ones that just missed the list.
+        if not twin:
+            assert float(score) - theirs["scores"][-1] < 1e-4, f"no detection like {label} at {box}, score {score}"
+        else:
+            unused.remove(twin[0])
+    assert all(theirs["scores"][index] - theirs["scores"][-1] < 1e-4 for index in unused)
+
+
+def test_losses_and_gradients(reference: Reference) -> None:
+    model = reference.model().train()
+    losses = model(reference.inputs())
+    weights, theirs = reference.facts["loss_weights"], reference.facts["losses"]
+    assert set(losses) == set(weights)
+    for name, weight in weights.items():
+        assert float(losses[name]) == pytest.approx(weight * theirs[name], rel=LOSS_TOLERANCE), name
+    total = sum(losses.values())
+    assert float(total) == pytest.approx(reference.facts["total_loss"], rel=LOSS_TOLERANCE)
+
+    total.backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    mapped = reference.converted[1].mapped
+    compared = set()
+    for name, norm in reference.facts["grad_norms"].items():
+        pieces = mapped[name]
+        ours = torch.stack([gradients[piece].norm() for piece in pieces]).norm()
+        assert float(ours) == pytest.approx(norm, rel=GRADIENT_TOLERANCE), f"gradient of {name}"
+        compared.update(pieces)
+    assert {name for name, gradient in gradients.items() if bool(gradient.any())} <= compared
+    ours = torch.stack([gradient.norm() for gradient in gradients.values()]).norm()
+    assert float(ours) == pytest.approx(reference.facts["grad_norm_total"], rel=GRADIENT_TOLERANCE)
+
+
+def test_an_unsupported_source_fails(tmp_path: Path, reference: Reference) -> None:
+    copy = tmp_path / "other.json"
+    copy.write_text(reference.path.read_text().replace("IDEA-Research/Lite-DETR", "somebody/else"))
+    with pytest.raises(NotImplementedError, match="somebody/else"):
+        Reference(copy).config()
