@@ -1,0 +1,204 @@
+"""Find everything that is wrong with a dataset in COCO format, before training does."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import ExifTags, Image
+
+from .mapper import UNREADABLE_IMAGE
+
+Record = dict[str, Any]
+
+_REQUIRED_KEYS = {
+    "images": ("id", "file_name", "width", "height"),
+    "annotations": ("id", "image_id", "category_id", "bbox"),
+    "categories": ("id", "name"),
+}
+# pycocotools reads these of every annotation that it scores against.
+_SCORED_KEYS = ("area", "iscrowd")
+# Annotation tools round: a box may reach this far, in pixels, beyond its image.
+_BOX_TOLERANCE = 1.0
+_IDS_SHOWN = 20
+_TRANSPOSING_ORIENTATIONS = (5, 6, 7, 8)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, and all the places where it is.
+
+    Attributes:
+        fatal: whether it keeps the dataset from being used; otherwise training and evaluation cope, as ``what`` says.
+        what: the problem, and its cure or consequence.
+        places: what has it, such as ``"annotation 7"``; empty for the file as a whole.
+    """
+
+    fatal: bool
+    what: str
+    places: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if not self.places:
+            return self.what
+        shown = ", ".join(self.places[:_IDS_SHOWN])
+        more = len(self.places) - _IDS_SHOWN
+        return f"{self.what}: {shown}" + (f" and {more} more" if more > 0 else "")
+
+
+@dataclass(frozen=True)
+class DatasetReport:
+    """What :func:`validate_dataset` finds.
+
+    Attributes:
+        problems: all of them, fatal ones first; empty for a dataset in order.
+        categories: the names by their ids; empty if the annotation file cannot be read.
+    """
+
+    problems: tuple[Problem, ...]
+    categories: dict[int, str]
+
+
+def validate_dataset(json_file: str | Path, image_root: str | Path, *, scored: bool = False) -> DatasetReport:
+    """Check a dataset in COCO format: its annotation file, boxes and images (their headers only).
+
+    An image without annotations is no problem.
+
+    Args:
+        json_file: the annotation file.
+        image_root: the folder to which ``file_name`` is relative.
+        scored: whether the dataset is to be evaluated on, for which COCO's scorer needs more of each annotation.
+    """
+    content, problem = _read(Path(json_file))
+    if problem:
+        return DatasetReport((Problem(fatal=True, what=problem),), {})
+    tables = {kind: [r for r in content[kind] if _has_keys(r, keys)] for kind, keys in _REQUIRED_KEYS.items()}
+    images = {image["id"]: image for image in tables["images"]}
+    categories = {category["id"]: category["name"] for category in tables["categories"]}
+
+    findings = [
+        *_file_findings(content, scored),
+        *(finding for image in images.values() for finding in _image_findings(image, Path(image_root))),
+        *(f for annotation in tables["annotations"] for f in _annotation_findings(annotation, images, categories)),
+    ]
+    grouped: dict[tuple[bool, str], list[str]] = {}
+    for fatal, what, place in findings:
+        grouped.setdefault((fatal, what), []).extend([place] if place else [])
+    problems = [Problem(fatal, what, tuple(places)) for (fatal, what), places in grouped.items()]
+    return DatasetReport(tuple(sorted(problems, key=lambda problem: not problem.fatal)), categories)
+
+
+# A finding is (fatal, what, place).
+Finding = tuple[bool, str, str]
+
+
+def _read(path: Path) -> tuple[Record, str]:
+    """Return the file's content, or what keeps it from being read."""
+    if not path.is_file():
+        return {}, "the annotation file is missing"
+    if path.stat().st_size == 0:
+        return {}, "the annotation file is empty"
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        return {}, f"the annotation file is not JSON ({error})"
+    if not isinstance(content, dict):
+        return {}, f"the annotation file holds a {type(content).__name__}, not COCO's object of lists"
+    for kind in _REQUIRED_KEYS:
+        if not isinstance(content.get(kind), list):
+            return {}, f"the annotation file has no list '{kind}'"
+    return content, ""
+
+
+def _has_keys(record: object, keys: Iterable[str]) -> bool:
+    return isinstance(record, dict) and all(key in record for key in keys)
+
+
+def _file_findings(content: Record, scored: bool) -> Iterator[Finding]:
+    """Look at each list of the file on its own: is it empty, do its records have their keys, are ids unique?"""
+    for kind, keys in _REQUIRED_KEYS.items():
+        noun = "category" if kind == "categories" else kind.removesuffix("s")
+        if not content[kind]:
+            yield True, f"there are no {kind}", ""
+        for index, record in enumerate(content[kind]):
+            if not _has_keys(record, keys):
+                yield True, f"a record needs the keys {', '.join(keys)}", f"{kind}[{index}]"
+            elif kind == "annotations" and scored and not _has_keys(record, _SCORED_KEYS):
+                what = "an annotation to evaluate on needs 'area' (say, width x height of its box) and 'iscrowd' (0)"
+                yield True, what, f"annotation {record['id']}"
+        ids = Counter(record["id"] for record in content[kind] if _has_keys(record, keys))
+        for identifier, count in ids.items():
+            if count > 1:
+                yield True, f"an id is used by more than one {noun}; make it unique", f"{noun} {identifier}"
+
+
+def _image_findings(image: Record, root: Path) -> Iterator[Finding]:
+    path, place = root / image["file_name"], f"image {image['id']} ({image['file_name']})"
+    stated = (image["width"], image["height"])
+    if not _is_size(stated):
+        yield True, "an image's width and height must be positive integers", place
+    elif not path.is_file():
+        yield True, f"an image file is missing in {root}", place
+    else:
+        try:
+            size = _displayed_size(path)
+        except UNREADABLE_IMAGE:
+            yield True, "an image file cannot be opened", place
+        else:
+            if size != stated:
+                what = "an image is not of its stated size (width x height); correct 'width' and 'height'"
+                yield True, what, f"{place} is {size[0]} x {size[1]}, not {stated[0]} x {stated[1]}"
+
+
+def _is_size(stated: tuple[Any, Any]) -> bool:
+    return all(isinstance(side, int) and side > 0 for side in stated)
+
+
+def _displayed_size(path: Path) -> tuple[int, int]:
+    """Return (width, height) as detectron2 reads the image, which turns it upright as its EXIF data says."""
+    with Image.open(path) as image:
+        width, height = image.size
+        # Without this look at the header, getexif() decodes a whole PNG in search of it.
+        has_exif = "exif" in image.info
+        turned = has_exif and image.getexif().get(ExifTags.Base.Orientation) in _TRANSPOSING_ORIENTATIONS
+    return (height, width) if turned else (width, height)
+
+
+def _annotation_findings(
+    annotation: Record, images: dict[Any, Record], categories: dict[Any, str]
+) -> Iterator[Finding]:
+    place = f"annotation {annotation['id']}"
+    if annotation["category_id"] not in categories:
+        yield True, "an annotation's category is not in 'categories'", f"{place} (category {annotation['category_id']})"
+    image = images.get(annotation["image_id"])
+    if image is None:
+        yield True, "an annotation's image is not in 'images'", f"{place} (image {annotation['image_id']})"
+        return
+    if annotation.get("ignore"):
+        yield True, "'ignore' is not supported; use 'iscrowd', or remove the annotation", place
+    stated = (image["width"], image["height"])
+    if _is_size(stated):
+        for fatal, what in _box_findings(annotation["bbox"], *stated):
+            yield fatal, what, f"{place} of image {annotation['image_id']} ({annotation['bbox']})"
+
+
+def _box_findings(box: Any, width: int, height: int) -> Iterator[tuple[bool, str]]:
+    if not (isinstance(box, list) and len(box) == 4 and all(map(_is_finite_number, box))):
+        yield True, "a box must be four finite numbers: x, y, width, height"
+        return
+    left, top, right, bottom = box[0], box[1], box[0] + box[2], box[1] + box[3]
+    if right < left or bottom < top:
+        yield True, "a box has a negative side; COCO's boxes are x, y, width, height"
+    elif right == left or bottom == top:
+        yield False, "a box has no area: training skips it, and evaluation counts it as missed"
+    elif right <= 0 or bottom <= 0 or left >= width or top >= height:
+        yield True, "a box lies outside its image"
+    elif min(left, top, width - right, height - bottom) < -_BOX_TOLERANCE:
+        yield False, "a box reaches beyond its image: training clips it, evaluation does not"
+
+
+def _is_finite_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)

@@ -1,0 +1,18 @@
+"""Training and evaluation: the trainer, its optimizer and checkpoints, and what the entry points share."""
+
+from .checkpointer import SafeCheckpointer
+from .optimizer import build_optimizer
+from .setup import argument_parser, launch_checked, one_line_errors, read_config, setup
+from .trainer import Trainer, on_available_device
+
+__all__ = [
+    "SafeCheckpointer",
+    "Trainer",
+    "argument_parser",
+    "build_optimizer",
+    "launch_checked",
+    "on_available_device",
+    "one_line_errors",
+    "read_config",
+    "setup",
+]

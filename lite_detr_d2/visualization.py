@@ -1,0 +1,84 @@
+"""Pictures of a training run: what was to be found beside what was found, and how the loss fell."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from detectron2.data import Metadata
+from detectron2.data.detection_utils import read_image
+from detectron2.structures import Instances
+from detectron2.utils.visualizer import Visualizer
+from matplotlib.figure import Figure
+
+Pixels = npt.NDArray[np.uint8]
+
+_COLUMNS = 3
+_CELL_INCHES = 3.0
+
+
+def draw_predictions(
+    images: Sequence[dict[str, Any]],
+    predictions: Sequence[Instances],
+    metadata: Metadata,
+    path: str | Path,
+    score_threshold: float = 0.4,
+) -> None:
+    """Draw each image twice, side by side: with its annotations, and with its detections.
+
+    Args:
+        images: in detectron2's dataset format, with annotations.
+        predictions: of each image, at its original size: ``pred_boxes``, ``scores``, ``pred_classes``.
+        metadata: of the dataset; ``thing_classes`` names the boxes.
+        path: the picture to write.
+        score_threshold: detections below it are left out.
+    """
+    rows = -(-len(images) // _COLUMNS)
+    figure = Figure(figsize=(2 * _COLUMNS * _CELL_INCHES, rows * _CELL_INCHES), layout="tight")
+    cells = figure.subplots(rows, 2 * _COLUMNS, squeeze=False).reshape(-1, 2)
+    for (left, right), image, instances in zip(cells, images, predictions, strict=False):
+        pixels = read_image(image["file_name"], format="RGB")
+        left.imshow(Visualizer(pixels, metadata).draw_dataset_dict(image).get_image())
+        left.set_title("ground truth", fontsize="small")
+        shown = instances.to("cpu")
+        shown = shown[shown.scores >= score_threshold]
+        right.imshow(Visualizer(pixels, metadata).draw_instance_predictions(shown).get_image())
+        right.set_title(f"predictions (score at least {score_threshold:g})", fontsize="small")
+    for cell in cells.flat:
+        cell.axis("off")
+    figure.savefig(path, dpi=100)
+
+
+def draw_loss_curve(metrics_file: str | Path, path: str | Path) -> None:
+    """Draw the total loss, and AP50 where it was measured, over the iterations.
+
+    Args:
+        metrics_file: the ``metrics.json`` that detectron2's trainer writes, one JSON object a line.
+        path: the picture to write.
+    """
+    records = [json.loads(line) for line in Path(metrics_file).read_text().splitlines()]
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(*_series(records, "total_loss"), label="total loss")
+    axes.set(xlabel="iteration", ylabel="total loss")
+    axes.set_ylim(bottom=0)
+    iterations, scores = _series(records, "bbox/AP50")
+    if scores:
+        score_axes = axes.twinx()
+        score_axes.plot(iterations, scores, "o-", color="tab:green", label="AP50")
+        score_axes.set(ylabel="AP50 (%)", ylim=(0, 100))
+    figure.legend(loc="outside upper center", ncols=2)
+    figure.savefig(path, dpi=100)
+
+
+def _series(records: Sequence[dict[str, float]], key: str) -> tuple[list[float], list[float]]:
+    """Return iterations and values of a metric. A run that went back, or began anew, replaces what it repeats."""
+    points: list[tuple[float, float]] = []
+    for record in records:
+        if key in record:
+            while points and points[-1][0] >= record["iteration"]:
+                points.pop()
+            points.append((record["iteration"], record[key]))
+    return [iteration for iteration, _ in points], [value for _, value in points]

@@ -1,0 +1,67 @@
+"""Train a small Lite-DINO on handwritten digits, on whatever machine this is, and show what came of it.
+
+The dataset, model_final.pth, eval_metrics.json, predictions.png, loss_curve.png and flops.txt are written to the folder
+that --output names. KEY VALUE pairs override the config, as in train_net.py:
+
+    demo_digits.py --output /tmp/demo SOLVER.MAX_ITER 100
+"""
+
+import argparse
+import itertools
+import json
+import logging
+import sys
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.analysis import FlopCountAnalysis
+from fvcore.nn import flop_count_table
+
+from lite_detr_d2.data.digits import make_digits_dataset
+from lite_detr_d2.engine import Trainer, argument_parser, one_line_errors, setup
+from lite_detr_d2.visualization import draw_loss_curve, draw_predictions
+
+CONFIG = Path(__file__).resolve().parents[2] / "configs" / "demo" / "lite_dino_digits.yaml"
+IMAGES_SHOWN = 12
+
+logger = logging.getLogger("lite_detr_d2.demo")
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", metavar="DIR", default="output/demo", help="where to write everything")
+    parser.add_argument("opts", metavar="KEY VALUE", nargs=argparse.REMAINDER, help="overrides of the config")
+    given = parser.parse_args(arguments)
+    dataset = Path(given.output) / "digits"
+    make_digits_dataset(dataset)
+    command = ["--config-file", str(CONFIG), "--dataset", str(dataset), "OUTPUT_DIR", given.output, *given.opts]
+    cfg = setup(argument_parser("").parse_args(command))
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    report(cfg, trainer.model.eval())
+
+
+@torch.no_grad()
+def report(cfg: CfgNode, model: torch.nn.Module) -> None:
+    """Draw what the model finds, count its operations, and sum up its evaluation."""
+    output, name = Path(cfg.OUTPUT_DIR), cfg.DATASETS.TEST[0]
+    images = DatasetCatalog.get(name)[:IMAGES_SHOWN]
+    batches = list(itertools.islice(Trainer.build_test_loader(cfg, name), IMAGES_SHOWN))
+    predictions = [model(batch)[0]["instances"] for batch in batches]
+    draw_predictions(images, predictions, MetadataCatalog.get(name), output / "predictions.png")
+    draw_loss_curve(output / "metrics.json", output / "loss_curve.png")
+
+    flops = flop_count_table(FlopCountAnalysis(model, batches[0]), max_depth=2)
+    (output / "flops.txt").write_text(f"{flops}\n")
+    logger.info("One multiply-add counts as one operation:\n%s", flops)
+    metrics = json.loads((output / "eval_metrics.json").read_text())["bbox"]
+    logger.info("%s", ", ".join(f"{key} {metrics[key]:.1f}" for key in ("AP", "AP50", "APs", "APm", "APl")))
+    logger.info("See %s and %s", output / "predictions.png", output / "loss_curve.png")
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main(sys.argv[1:])

@@ -1,0 +1,41 @@
+"""Train or evaluate a detector of lite_detr_d2.
+
+Examples:
+    train:              train_net.py --config-file configs/dino/lite_dino_h3l1_a2b3_r50_12ep.yaml --num-gpus 8
+    on your own data:   train_net.py --config-file FILE --dataset DIR SOLVER.IMS_PER_BATCH 4
+    go on:              the same command with --resume
+    evaluate:           train_net.py --config-file FILE --eval-only MODEL.WEIGHTS output/model_final.pth
+"""
+
+import argparse
+
+from detectron2.config import CfgNode
+
+from lite_detr_d2.engine import SafeCheckpointer, Trainer, argument_parser, launch_checked, one_line_errors, setup
+from lite_detr_d2.errors import InputError
+
+
+def main(args: argparse.Namespace) -> None:
+    with one_line_errors():
+        cfg = setup(args)
+        if args.eval_only:
+            evaluate(cfg, resume=args.resume)
+            return
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        trainer.train()
+
+
+def evaluate(cfg: CfgNode, resume: bool) -> None:
+    model = Trainer.build_model(cfg)
+    checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR)
+    weights = checkpointer.get_checkpoint_file() if resume else cfg.MODEL.WEIGHTS
+    if not weights:
+        raise InputError("--eval-only needs a checkpoint: set MODEL.WEIGHTS, or --resume takes the last in OUTPUT_DIR.")
+    checkpointer.load(weights)
+    Trainer.test(cfg, model)
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        launch_checked(main, argument_parser(__doc__).parse_args())

@@ -1,0 +1,89 @@
+"""What the entry points share: overrides, the number of processes, and errors for users."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from lite_detr_d2.engine import argument_parser, launch_checked, one_line_errors, setup
+from lite_detr_d2.errors import InputError
+from tests.data.folders import write_coco_folder
+
+TINY = Path(__file__).parent / "tiny.yaml"
+
+
+def parse(*arguments: object) -> argparse.Namespace:
+    return argument_parser("").parse_args([str(argument) for argument in arguments])
+
+
+def test_a_dataset_sets_its_names_and_its_class_count(tmp_path: Path) -> None:
+    dataset = write_coco_folder(tmp_path)
+    cfg = setup(parse("--config-file", TINY, "--dataset", dataset, "OUTPUT_DIR", tmp_path / "output"))
+    assert cfg.is_frozen()
+    assert [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST] == [f"{tmp_path.name}_train", f"{tmp_path.name}_val"]
+    assert cfg.MODEL.LITE_DETR.NUM_CLASSES == 3
+    assert (tmp_path / "output" / "config.yaml").exists()
+
+
+def test_overrides_win_over_a_dataset(tmp_path: Path) -> None:
+    overrides = ("OUTPUT_DIR", tmp_path / "output", "DATASETS.TRAIN", f"('{tmp_path.name}_val',)", "SOLVER.MAX_ITER", 9)
+    cfg = setup(parse("--config-file", TINY, "--dataset", write_coco_folder(tmp_path), *overrides))
+    assert cfg.DATASETS.TRAIN == cfg.DATASETS.TEST == (f"{tmp_path.name}_val",)
+    assert cfg.SOLVER.MAX_ITER == 9
+
+
+def test_evaluation_does_not_ask_for_the_training_set(tmp_path: Path) -> None:
+    arguments = ("--config-file", TINY, "--dataset", write_coco_folder(tmp_path))
+    overrides = ("OUTPUT_DIR", tmp_path / "output", "DATASETS.TRAIN", "('no_such_set',)")
+    assert setup(parse(*arguments, "--eval-only", *overrides)).DATASETS.TRAIN == ("no_such_set",)
+    with pytest.raises(InputError, match=r"DATASETS\.TRAIN: no dataset 'no_such_set' is registered"):
+        setup(parse(*arguments, *overrides))
+
+
+@pytest.mark.parametrize(
+    ("found", "asked", "allowed"), [(0, 1, True), (0, 2, False), (1, 2, False), (2, 1, True), (2, 3, False)]
+)
+def test_more_processes_than_gpus_are_refused(
+    monkeypatch: pytest.MonkeyPatch, found: int, asked: int, allowed: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: found)
+    calls: list[argparse.Namespace] = []
+    if allowed:
+        launch_checked(calls.append, parse("--num-gpus", asked))
+    else:
+        with pytest.raises(InputError, match=f"--num-gpus {asked}, and this machine has {found}"):
+            launch_checked(calls.append, parse("--num-gpus", asked))
+    assert len(calls) == allowed
+
+
+def test_several_machines_need_gpus_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(InputError, match="this machine has 0"):
+        launch_checked(print, parse("--num-machines", 2))
+
+
+class Unreadable(Dataset[int]):
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        raise InputError(f"image {index} is unreadable:\nInputError of old")
+
+
+def test_a_users_error_ends_the_program_with_its_message() -> None:
+    with pytest.raises(SystemExit) as stop, one_line_errors():
+        raise InputError("mend it:\n  this\n  that")
+    assert stop.value.code == "error: mend it:\n  this\n  that"
+
+
+def test_the_traceback_of_a_loading_process_is_left_out() -> None:
+    with pytest.raises(SystemExit) as stop, one_line_errors():
+        next(iter(DataLoader(Unreadable(), num_workers=1)))
+    assert stop.value.code == "error: image 0 is unreadable:\nInputError of old"
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    with pytest.raises(ValueError, match="a bug"), one_line_errors():
+        raise ValueError("a bug")

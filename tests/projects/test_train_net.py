@@ -1,0 +1,187 @@
+"""Train, evaluate, stop and resume as a user does; and every kind of bad input."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from detectron2.engine import launch
+
+from lite_detr_d2.engine import argument_parser
+from tests.data.folders import coco_content, write_coco_folder
+
+from .scripts import PROJECT, TINY, load_script
+
+train_net = load_script("train_net")
+
+
+def run(*arguments: object) -> None:
+    args = argument_parser(train_net.__doc__).parse_args(["--config-file", str(TINY), *map(str, arguments)])
+    launch(train_net.main, 1, args=(args,))
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """Run into a user's error; return its one message."""
+    with pytest.raises(SystemExit) as stop:
+        run(*arguments)
+    assert "Traceback" not in str(stop.value)
+    assert "Traceback" not in capsys.readouterr().out
+    assert str(stop.value).startswith("error: ")
+    return str(stop.value)
+
+
+@dataclass(frozen=True)
+class Trained:
+    dataset: Path
+    output: Path
+
+    def checkpoint(self, name: str) -> dict[str, Any]:
+        checkpoint: dict[str, Any] = torch.load(self.output / f"{name}.pth")
+        return checkpoint
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Four iterations in one go, with an evaluation at their end."""
+    dataset = write_coco_folder(tmp_path_factory.mktemp("train_net"))
+    output = tmp_path_factory.mktemp("output")
+    run("--dataset", dataset, "OUTPUT_DIR", output)
+    return Trained(dataset, output)
+
+
+def test_training_leaves_what_it_should(trained: Trained) -> None:
+    metrics = json.loads((trained.output / "eval_metrics.json").read_text())
+    assert {"AP", "AP50", "APs", "APm", "APl", "AP-ant", "AP-cat", "AP-dog"} <= set(metrics["bbox"])
+    last = json.loads((trained.output / "metrics.json").read_text().splitlines()[0])
+    assert last["iteration"] == 3
+    assert last["lr"] == pytest.approx(2e-5)
+    assert {"config.yaml", "log.txt", "model_final.pth"} <= set(os.listdir(trained.output))
+    results = json.loads((trained.output / "inference" / "coco_instances_results.json").read_text())
+    assert {result["category_id"] for result in results} <= {1, 3, 7}
+    assert {result["image_id"] for result in results} == {1, 2, 3, 4}
+
+
+def test_evaluating_the_checkpoint_gives_the_same(trained: Trained, tmp_path: Path) -> None:
+    weights = trained.output / "model_final.pth"
+    run("--dataset", trained.dataset, "--eval-only", "MODEL.WEIGHTS", weights, "OUTPUT_DIR", tmp_path)
+    for file in ("eval_metrics.json", "inference/coco_instances_results.json"):
+        assert (tmp_path / file).read_bytes() == (trained.output / file).read_bytes()
+
+
+def test_evaluation_can_take_the_last_checkpoint(trained: Trained) -> None:
+    before = (trained.output / "eval_metrics.json").read_bytes()
+    (trained.output / "eval_metrics.json").unlink()
+    run("--dataset", trained.dataset, "--eval-only", "--resume", "OUTPUT_DIR", trained.output)
+    assert (trained.output / "eval_metrics.json").read_bytes() == before
+    assert f"Loading from {trained.output / 'model_final.pth'}" in (trained.output / "log.txt").read_text()
+
+
+def test_resuming_goes_on_where_training_stopped(trained: Trained, tmp_path: Path) -> None:
+    common = ("--dataset", trained.dataset, "OUTPUT_DIR", tmp_path, "DATASETS.TEST", "()")
+    run(*common, "SOLVER.MAX_ITER", 2, "SOLVER.STEPS", "()")
+    first = Trained(trained.dataset, tmp_path).checkpoint("model_final")
+    torch.testing.assert_close(first["model"], trained.checkpoint("model_0000001")["model"], rtol=0, atol=0)
+    run("--resume", *common)
+    log = (tmp_path / "log.txt").read_text()
+    assert "Starting training from iteration 2" in log
+    resumed, whole = Trained(trained.dataset, tmp_path).checkpoint("model_final"), trained.checkpoint("model_final")
+    assert resumed["iteration"] == whole["iteration"] == 3
+    trainers = resumed["trainer"], whole["trainer"]
+    schedules = [trainer["hooks"]["LRScheduler"]["last_epoch"] for trainer in trainers]
+    assert schedules == [4, 4]
+    optimizers = [trainer["_trainer"]["optimizer"] for trainer in trainers]
+    for optimizer in optimizers:
+        assert {float(state["step"]) for state in optimizer["state"].values()} == {4.0}
+    assert optimizers[0]["param_groups"] == optimizers[1]["param_groups"]
+
+
+def test_an_override_of_the_class_count_wins_and_is_checked(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ("OUTPUT_DIR", tmp_path, "MODEL.LITE_DETR.NUM_CLASSES", 5)
+    message = error_of(capsys, "--dataset", trained.dataset, *overrides)
+    assert f"NUM_CLASSES is 5, and dataset '{trained.dataset.name}_train' has 3 classes" in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (("MODEL.LITE_DETR.ENCODER.SPEC", "H3L2"), "MODEL.LITE_DETR.ENCODER.SPEC: 'H3L2'"),
+        (("MODEL.LITE_DETR.ENCODER.SPEC", "H2L1-(1+1)x1"), "H2L1-(1+1)x1"),
+        (("MODEL.LITE_DETR.NO_SUCH_KEY", 1), "NO_SUCH_KEY"),
+        (("SOLVER.MAX_ITER", "many"), "SOLVER.MAX_ITER"),
+        (("SOLVER.MAX_ITER",), "odd length"),
+        (("DATASETS.TRAIN", "()"), "DATASETS.TRAIN is empty: give --dataset DIR"),
+        (("MODEL.WEIGHTS", "gone.pth"), "MODEL.WEIGHTS: there is no file gone.pth"),
+    ],
+)
+def test_a_bad_config_is_one_message(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str], overrides: tuple[object, ...], expected: str
+) -> None:
+    assert expected in error_of(capsys, "--dataset", trained.dataset, "OUTPUT_DIR", tmp_path, *overrides)
+
+
+def test_a_missing_config_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "gone.yaml" in error_of(capsys, "--config-file", tmp_path / "gone.yaml")
+
+
+def test_evaluation_needs_weights(trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = error_of(capsys, "--dataset", trained.dataset, "--eval-only", "OUTPUT_DIR", tmp_path)
+    assert "--eval-only needs a checkpoint: set MODEL.WEIGHTS" in message
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = trained.output / "model_final.pth"
+    common = ("--dataset", trained.dataset, "OUTPUT_DIR", tmp_path, "MODEL.WEIGHTS", weights)
+    message = error_of(capsys, *common, "MODEL.LITE_DETR.HIDDEN_DIM", 32)
+    assert f"{weights} is a checkpoint of another model" in message
+    assert "decoder." in message
+    message = error_of(capsys, "--eval-only", *common, "MODEL.LITE_DETR.ENCODER.SPEC", "H3L1-(2+1)x1")
+    assert "encoder.layers.1" in message
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_image_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], workers: int) -> None:
+    dataset = write_coco_folder(tmp_path)
+    for image in (dataset / "images").iterdir():
+        image.write_bytes(image.read_bytes()[:-40])
+    message = error_of(capsys, "--dataset", dataset, "OUTPUT_DIR", tmp_path, "DATALOADER.NUM_WORKERS", workers)
+    assert message.startswith(f"error: Image {dataset / 'images'}{os.sep}")
+    assert "cannot be read: image file is truncated" in message
+
+
+def test_diverging_training_is_explained(trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = ("SOLVER.BASE_LR", 1e30, "SOLVER.CLIP_GRADIENTS.ENABLED", False, "OUTPUT_DIR", tmp_path)
+    message = error_of(capsys, "--dataset", trained.dataset, *overrides)
+    assert message.startswith("error: Iteration 1: ")
+    log = (tmp_path / "log.txt").read_text()
+    assert f"Exception during training: {message.removeprefix('error: ')}" in log
+    assert "Traceback" not in log
+    assert str(trained.dataset / "images") in message
+    assert "lower SOLVER.BASE_LR" in message
+
+
+def test_all_problems_of_a_dataset_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = coco_content()
+    content["annotations"][0]["bbox"] = [0, 0, -5, 5]
+    content["annotations"][1]["category_id"] = 2
+    dataset = write_coco_folder(tmp_path, train=content)
+    message = error_of(capsys, "--dataset", dataset, "OUTPUT_DIR", tmp_path / "output")
+    assert "annotation 10 of image 1 ([0, 0, -5, 5])" in message
+    assert "annotation 11 (category 2)" in message
+
+
+def test_the_program_fails_with_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, str(PROJECT / "train_net.py"), "--config-file", str(TINY), "--num-gpus", "65"]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT.parents[1]), "PYTHONWARNINGS": "ignore"}
+    result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: --num-gpus 65, and this machine has ")
+    assert result.stderr.count("\n") == 1
