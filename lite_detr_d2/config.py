@@ -124,9 +124,9 @@ def _check_channels(cfg: CfgNode) -> None:
         channels % heads == 0,
         f"a multiple of MODEL.LITE_DETR.NUM_HEADS ({heads})",
     )
-    _require(
-        "MODEL.LITE_DETR.HIDDEN_DIM", channels, channels % GROUPS == 0, f"a multiple of {GROUPS}, the neck's groups"
-    )
+    # The neck normalises in groups. One channel per group would fail on a map of one pixel, as small images have.
+    fits_groups = channels % GROUPS == 0 and channels > GROUPS
+    _require("MODEL.LITE_DETR.HIDDEN_DIM", channels, fits_groups, f"a multiple of {GROUPS} above {GROUPS}")
     features = model.IN_FEATURES
     _require("MODEL.LITE_DETR.IN_FEATURES", features, len(features) > 0, "at least one output of the backbone")
     _require(
