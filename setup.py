@@ -40,7 +40,7 @@ def cpu_extension() -> CppExtension:
         EXTENSION,
         [str(path) for path in sorted(sources.rglob("*.cpp"))],
         define_macros=[("TORCH_TARGET_VERSION", f"{oldest_torch:#018x}ULL")],
-        # Without errno and traps more loops vectorise. No result changes: sums are reordered only where a pragma says so.
+        # Without errno and traps more loops vectorise, to the same results: sums are reordered only where a pragma is.
         extra_compile_args=[
             "-O3",
             "-g0",

@@ -57,8 +57,8 @@ def test_without_detectron2_says_how_to_get_it(tmp_path: Path) -> None:
     # Python imports sitecustomize first of all: here it hides detectron2.
     (tmp_path / "sitecustomize.py").write_text(
         "import importlib.util\n"
-        "find_spec = importlib.util.find_spec\n"
-        "importlib.util.find_spec = lambda name, package=None: None if name == 'detectron2' else find_spec(name, package)\n"
+        "find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, package=None: find(name, package) if name != 'detectron2' else None\n"
     )
     environment = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     report = json.loads(doctor("--json", **environment).stdout)

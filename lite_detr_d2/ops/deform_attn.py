@@ -7,7 +7,6 @@ where it is there for the tensor's device, else the other with one warning; ``0`
 the pure-PyTorch one.
 """
 
-import functools
 import os
 import warnings
 from collections.abc import Sequence
@@ -220,6 +219,7 @@ def _pure_torch_ms_deform_attn(
     sampling_offsets: Tensor,
     attention_logits: Tensor,
 ) -> Tensor:
+    _warn_once(value.device.type)
     return reference.ms_deform_attn(value, _pairs(spatial_shapes), reference_points, sampling_offsets, attention_logits)
 
 
@@ -231,18 +231,24 @@ def _pure_torch_key_aware_deform_attn(
     sampling_offsets: Tensor,
     key: Tensor | None,
 ) -> Tensor:
+    _warn_once(value.device.type)
     return reference.key_aware_deform_attn(
         query, value, _pairs(spatial_shapes), reference_points, sampling_offsets, key
     )
 
 
 def _define_pure_torch_ops() -> None:
-    for name, function in (
-        ("lite_detr_pure_torch::ms_deform_attn", _pure_torch_ms_deform_attn),
-        ("lite_detr_pure_torch::key_aware_deform_attn", _pure_torch_key_aware_deform_attn),
+    where = "SymInt[] spatial_shapes, Tensor reference_points, Tensor sampling_offsets"
+    for name, arguments, function in (
+        ("ms_deform_attn", f"Tensor value, {where}, Tensor attention_logits", _pure_torch_ms_deform_attn),
+        (
+            "key_aware_deform_attn",
+            f"Tensor query, Tensor value, {where}, Tensor? key",
+            _pure_torch_key_aware_deform_attn,
+        ),
     ):
-        torch.library.define(name, torch.library.infer_schema(function, mutates_args=()))
-        torch.library.impl(name, "CompositeImplicitAutograd", function)
+        torch.library.define(f"lite_detr_pure_torch::{name}", f"({arguments}) -> Tensor")
+        torch.library.impl(f"lite_detr_pure_torch::{name}", "CompositeImplicitAutograd", function)
 
 
 # --- The compiled implementation.
@@ -372,33 +378,32 @@ def _load_compiled_ops() -> str:
     return ""
 
 
-@torch.compiler.assume_constant_result
-def _ops_name(device: str) -> str:
-    why_not = _why_not_compiled(device)
-    return "lite_detr_pure_torch" if why_not else "lite_detr"
-
-
-@functools.cache
 def _why_not_compiled(device: str) -> str:
-    """Once per type of device, so that the warning comes once."""
-    why_not = _WHY_NOT_COMPILED
-    if not why_not and device not in _COMPILED_DEVICES:
-        why_not = f"they were built without kernels for {device}"
-    if why_not and _MODE == "0":
-        raise RuntimeError(f"LITE_DETR_PURE_TORCH=0 asks for the compiled ops of lite_detr_d2, but {why_not}")
-    if why_not and _MODE != "1":
-        warnings.warn(
-            f"lite_detr_d2 uses its slow pure-PyTorch ops on {device}. The compiled ops are not used: {why_not}",
-            RuntimeWarning,
-            stacklevel=5,
-        )
-    return why_not
+    if not _WHY_NOT_COMPILED and device not in _COMPILED_DEVICES:
+        return f"they were built without kernels for {device}"
+    return _WHY_NOT_COMPILED
 
 
 def _ops_for(device: str) -> Any:
-    return getattr(torch.ops, _ops_name(device))
+    why_not = _why_not_compiled(device)
+    if why_not and _MODE == "0":
+        raise RuntimeError(f"LITE_DETR_PURE_TORCH=0 asks for the compiled ops of lite_detr_d2, but {why_not}")
+    return torch.ops.lite_detr_pure_torch if why_not else torch.ops.lite_detr
 
 
+def _warn_once(device: str) -> None:
+    """Say why the compiled ops are not used. Called inside of the op, where torch.compile does not look."""
+    why_not = _why_not_compiled(device)
+    if _MODE == "" and why_not and why_not not in _WARNED:
+        _WARNED.add(why_not)
+        warnings.warn(
+            f"lite_detr_d2 uses its slow pure-PyTorch ops on {device}. The compiled ops are not used: {why_not}",
+            RuntimeWarning,
+            stacklevel=5,  # the caller of the public function
+        )
+
+
+_WARNED: set[str] = set()
 _MODE = _read_mode()
 _WHY_NOT_COMPILED = _load_compiled_ops()
 _define_pure_torch_ops()

@@ -122,13 +122,11 @@ def test_location_that_is_not_finite_spoils_only_its_own_head_of_its_own_query(v
     assert_close(spoilt, clean, rtol=0, atol=0)
 
 
-def test_value_outside_the_samples_is_not_read(variant: Variant) -> None:
-    """A token of weight zero may hold anything: here the second row of a map sampled along its first."""
-    case = make_case(images=1, spatial_shapes=((2, 3),), points=1)
-    zeros = torch.zeros_like(case.sampling_offsets)
-    outside = replace(case, sampling_offsets=zeros + 100, value=torch.full_like(case.value, float("inf")), key=case.key)
-    outside = replace(outside, key=outside.value)
-    assert_close(variant.call(outside), torch.zeros(1, 3, 8, dtype=torch.float64))
+def test_point_outside_reads_no_token(variant: Variant) -> None:
+    case = make_case()
+    infinite = torch.full_like(case.value, float("inf"))
+    outside = replace(case, value=infinite, key=infinite, sampling_offsets=torch.full_like(case.sampling_offsets, 100))
+    assert_close(variant.call(outside), torch.zeros(2, 3, 8, dtype=torch.float64))
 
 
 def test_gradients_only_where_asked_for(variant: Variant) -> None:

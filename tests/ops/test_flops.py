@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from lite_detr_d2.ops.deform_attn import compiled_ops_status
-from lite_detr_d2.ops.flops import register_flop_handlers
+from lite_detr_d2.ops.flops import key_aware_deform_attn_flops, ms_deform_attn_flops, register_flop_handlers
 
 from .cases import VARIANTS, Case, make_case
 
@@ -77,8 +77,6 @@ def test_handlers_may_be_registered_again() -> None:
 
 
 def test_counts_are_exact_integers_at_full_size() -> None:
-    from lite_detr_d2.ops.flops import key_aware_deform_attn_flops, ms_deform_attn_flops
-
     offsets, value = (1, 17821, 8, 4, 4, 2), (1, 17821, 8, 32)
     per_map = math.prod((17821, 8, 16, 32))
     assert ms_deform_attn_flops(value, offsets) == 4 * per_map
