@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -81,8 +82,17 @@ class Reference:
     @cached_property
     def converted(self) -> tuple[dict[str, Tensor], ConversionReport]:
         """The reference weights through our converter."""
-        arrays = reference_weights.state_dict(self.facts["shapes"], self.facts["aliases"])
+        arrays = reference_weights.state_dict(self.shapes, self.facts["aliases"])
         return convert_lite_detr({name: torch.from_numpy(array) for name, array in arrays.items()})
+
+    @property
+    def shapes(self) -> dict[str, list[int]]:
+        """Of every reference tensor that the reference's run used."""
+        options = self.facts["config"]
+        no_low_levels = options["enc_scale"] == options["num_feature_levels"]
+        # The network of the low-level tokens is there with ``small_expand`` even when no level is low.
+        unused = re.compile(r"transformer\.encoder\..*\.(linear[12]2|norm22)\..*" if no_low_levels else r"(?!)")
+        return {name: shape for name, shape in self.facts["shapes"].items() if not unused.fullmatch(name)}
 
     def model(self) -> nn.Module:
         """Our model with the reference weights, strictly loaded."""
@@ -140,8 +150,9 @@ def _set_backbone(cfg: CfgNode, backbone: str, name: str) -> None:
         cfg.MODEL.BACKBONE.NAME = "build_swin_backbone"
         cfg.MODEL.SWIN.DROP_PATH_RATE = 0.0
         cfg.MODEL.LITE_DETR.IN_FEATURES = ["p1", "p2", "p3"]
-    elif backbone in ("resnet50", "resnet101"):
+    elif backbone in ("resnet18", "resnet34", "resnet50", "resnet101"):
         cfg.MODEL.RESNETS.DEPTH = int(backbone.removeprefix("resnet"))
+        cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64 if cfg.MODEL.RESNETS.DEPTH < 50 else 256
         cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
         cfg.MODEL.RESNETS.OUT_FEATURES = ["res3", "res4", "res5"]
     else:

@@ -11,10 +11,9 @@ from lite_detr_d2.ops.deform_attn import compiled_ops_status
 def test_parity_with_the_pure_torch_ops() -> None:
     compiled, reason = compiled_ops_status()
     assert compiled or os.environ.get("LITE_DETR_PURE_TORCH") == "1", f"both runs would use the fallback: {reason}"
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "tests/parity/test_parity.py"]
+    tests = str(Path(__file__).with_name("test_parity.py"))
     result = subprocess.run(
-        command,
-        cwd=Path(__file__).parents[2],
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", tests],
         env=os.environ | {"LITE_DETR_PURE_TORCH": "1"},
         capture_output=True,
         text=True,

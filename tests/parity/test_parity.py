@@ -46,7 +46,7 @@ def test_conversion_is_complete(reference: Reference) -> None:
     _, report = reference.converted
     assert not report.missing
     assert not report.mismatched
-    assert set(report.mapped) | set(report.skipped) == set(reference.facts["shapes"])
+    assert set(report.mapped) | set(report.skipped) == set(reference.shapes)
     assert all("query_proj" in name or "key_proj" in name for name in report.skipped)
 
 
@@ -109,7 +109,10 @@ def test_losses_and_gradients(reference: Reference) -> None:
     mapped = reference.converted[1].mapped
     compared = set()
     for name, norm in reference.facts["grad_norms"].items():
-        pieces = mapped[name]
+        pieces = mapped.get(name, ())
+        if not pieces:
+            assert norm == 0.0, f"{name} is trained, and we do not have it"
+            continue
         ours = torch.stack([gradients[piece].norm() for piece in pieces]).norm()
         assert float(ours) == pytest.approx(norm, rel=GRADIENT_TOLERANCE), f"gradient of {name}"
         compared.update(pieces)
