@@ -24,7 +24,7 @@ def draw_predictions(
     predictions: Sequence[Instances],
     metadata: Metadata,
     path: str | Path,
-    score_threshold: float = 0.4,
+    score_threshold: float = 0.3,
 ) -> None:
     """Draw each image twice, side by side: with its annotations, and with its detections.
 

@@ -140,7 +140,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(
 ) -> None:
     weights = trained.output / "model_final.pth"
     common = ("--dataset", trained.dataset, "OUTPUT_DIR", tmp_path, "MODEL.WEIGHTS", weights)
-    message = error_of(capsys, *common, "MODEL.LITE_DETR.HIDDEN_DIM", 32)
+    message = error_of(capsys, *common, "MODEL.LITE_DETR.HIDDEN_DIM", 128)
     assert f"{weights} is a checkpoint of another model" in message
     assert "decoder." in message
     message = error_of(capsys, "--eval-only", *common, "MODEL.LITE_DETR.ENCODER.SPEC", "H3L1-(2+1)x1")
