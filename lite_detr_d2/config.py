@@ -1,12 +1,20 @@
 """Every configuration key that Lite DETR adds to detectron2's, with its default; and what makes a config valid."""
 
-from detectron2.config import CfgNode
+import logging
 
+from detectron2.config import CfgNode
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
+
+from .detector import DetrDetector
 from .encoder_spec import FUSIONS, EncoderSpec
+from .errors import InputError
+from .modeling.denoising import SMALLEST_SHARED_DENOISING
 from .modeling.encoder import ENCODER_REGISTRY
 from .modeling.neck import GROUPS
 
 OPTIMIZERS = ("ADAMW", "SGD")
+
+logger = logging.getLogger(__name__)
 
 
 def add_lite_detr_config(cfg: CfgNode) -> None:
@@ -41,7 +49,7 @@ def add_lite_detr_config(cfg: CfgNode) -> None:
     node.ENCODER.KEY_PROJ = False
     node.ENCODER.DIM_FEEDFORWARD = 2048
     # InterleavedEncoder: the low-level tokens' own feed-forward network is this many times narrower (the paper's
-    # lambda); 0 gives them the same network as the high-level tokens.
+    # lambda); 0 makes it as wide, and with joint fusion the same.
     node.ENCODER.LOW_LEVEL_FFN_RATIO = 8
     # Sampling points per head and level.
     node.ENCODER.NUM_POINTS = 4
@@ -51,8 +59,9 @@ def add_lite_detr_config(cfg: CfgNode) -> None:
     node.DECODER.DIM_FEEDFORWARD = 2048
     node.DECODER.NUM_POINTS = 4
 
-    # Contrastive denoising (DINO). NUM_QUERIES noised positives, and as many negatives, are shared out over groups of
-    # one image's boxes; 0 turns it off.
+    # Contrastive denoising (DINO). NUM_QUERIES noised positives, and as many negatives, are shared out over groups that
+    # each hold an image's boxes; 0 turns it off. As published, fewer than 50 are not shared out: they make
+    # 2 * NUM_QUERIES groups.
     node.DENOISING = CfgNode()
     node.DENOISING.NUM_QUERIES = 100
     # A label flips to a random one with half this probability.
@@ -95,24 +104,44 @@ def add_lite_detr_config(cfg: CfgNode) -> None:
 
 
 def validate_config(cfg: CfgNode) -> None:
-    """Check that the Lite DETR keys of ``cfg`` are usable, alone and together.
+    """Check that the keys that Lite DETR adds or relies on are usable, alone and together.
 
     Raises:
-        ValueError: naming the key, its value and what is allowed.
+        InputError: naming the key, its value and what is allowed.
     """
+    _check_registered_names(cfg)
     model = cfg.MODEL.LITE_DETR
     for key in ("NUM_CLASSES", "NUM_QUERIES", "NUM_LEVELS", "HIDDEN_DIM", "NUM_HEADS"):
         _at_least(f"MODEL.LITE_DETR.{key}", model[key], 1)
-    _at_least("MODEL.LITE_DETR.DENOISING.NUM_QUERIES", model.DENOISING.NUM_QUERIES, 0)
     for node in ("ENCODER", "DECODER"):
         for key in ("NUM_LAYERS", "DIM_FEEDFORWARD", "NUM_POINTS"):
             _at_least(f"MODEL.LITE_DETR.{node}.{key}", model[node][key], 1)
+    for node in ("DENOISING", "MATCHER", "LOSS"):
+        for key, value in model[node].items():
+            _at_least(f"MODEL.LITE_DETR.{node}.{key}", value, 0)
     _fraction("MODEL.LITE_DETR.DROPOUT", model.DROPOUT)
     _fraction("MODEL.LITE_DETR.DENOISING.LABEL_NOISE", model.DENOISING.LABEL_NOISE)
-    _at_least("MODEL.LITE_DETR.DENOISING.BOX_NOISE", model.DENOISING.BOX_NOISE, 0)
+    _at_least("MODEL.LITE_DETR.POSITION_TEMPERATURE", model.POSITION_TEMPERATURE, 1)
+    _at_least("TEST.DETECTIONS_PER_IMAGE", cfg.TEST.DETECTIONS_PER_IMAGE, 1)
+    _at_least("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, 1)
+    _at_least("SOLVER.MAX_ITER", cfg.SOLVER.MAX_ITER, 1)
     _check_channels(cfg)
     _check_encoder(cfg)
     _one_of("SOLVER.OPTIMIZER", cfg.SOLVER.OPTIMIZER, OPTIMIZERS)
+    if 0 < model.DENOISING.NUM_QUERIES < SMALLEST_SHARED_DENOISING:
+        logger.warning(
+            "MODEL.LITE_DETR.DENOISING.NUM_QUERIES is %d: below %d it is half the number of groups, each of two "
+            "queries per box, and takes more memory than above.",
+            *(model.DENOISING.NUM_QUERIES, SMALLEST_SHARED_DENOISING),
+        )
+
+
+def _check_registered_names(cfg: CfgNode) -> None:
+    ours = [name for name, kind in META_ARCH_REGISTRY if isinstance(kind, type) and issubclass(kind, DetrDetector)]
+    hint = " Give a config of this project (--config-file configs/...)."
+    name = cfg.MODEL.META_ARCHITECTURE
+    _require("MODEL.META_ARCHITECTURE", name, name in ours, f"one of {', '.join(sorted(ours))}", hint)
+    _one_of("MODEL.BACKBONE.NAME", cfg.MODEL.BACKBONE.NAME, tuple(sorted(name for name, _ in BACKBONE_REGISTRY)))
 
 
 def _check_channels(cfg: CfgNode) -> None:
@@ -141,7 +170,7 @@ def _check_encoder(cfg: CfgNode) -> None:
     model, encoder = cfg.MODEL.LITE_DETR, cfg.MODEL.LITE_DETR.ENCODER
     _one_of("MODEL.LITE_DETR.ENCODER.NAME", encoder.NAME, tuple(sorted(name for name, _ in ENCODER_REGISTRY)))
     if encoder.KEY_PROJ and not encoder.KEY_AWARE:
-        raise ValueError(
+        raise InputError(
             "MODEL.LITE_DETR.ENCODER.KEY_PROJ is True, and KEY_AWARE is False: plain deformable attention has no keys. "
             "Set KEY_AWARE to True or KEY_PROJ to False."
         )
@@ -151,7 +180,7 @@ def _check_encoder(cfg: CfgNode) -> None:
     try:
         spec = EncoderSpec.parse(encoder.SPEC)
     except ValueError as error:
-        raise ValueError(f"MODEL.LITE_DETR.ENCODER.SPEC: {error}") from None
+        raise InputError(f"MODEL.LITE_DETR.ENCODER.SPEC: {error}") from None
     _require(
         "MODEL.LITE_DETR.ENCODER.SPEC",
         encoder.SPEC,
@@ -167,9 +196,9 @@ def _check_encoder(cfg: CfgNode) -> None:
     )
 
 
-def _require(key: str, value: object, satisfied: bool, expected: str) -> None:
+def _require(key: str, value: object, satisfied: bool, expected: str, hint: str = "") -> None:
     if not satisfied:
-        raise ValueError(f"{key} is {value!r}: expected {expected}.")
+        raise InputError(f"{key} is {value!r}: expected {expected}.{hint}")
 
 
 def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:

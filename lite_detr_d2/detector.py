@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from detectron2.config import configurable
 from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
+from .errors import InputError
 from .modeling.criterion import Criterion
-from .modeling.decoder import Decoder
+from .modeling.decoder import DecodedLayer, Decoder
 from .modeling.denoising import ContrastiveDenoising
 from .modeling.flatten import FeatureFlattener
 from .modeling.matcher import HungarianMatcher
@@ -30,6 +32,7 @@ class DetrDetector(nn.Module):
     ``{"instances": Instances}`` at each image's original size.
     """
 
+    @configurable
     def __init__(
         self,
         *,
@@ -97,7 +100,7 @@ class DetrDetector(nn.Module):
                 ``gt_classes``; ``height`` and ``width`` of the wanted result are optional.
 
         Raises:
-            ValueError: in training, when an image has a class id outside 0..K - 1, naming the image.
+            InputError: in training, when an image has no annotations field, or a class id outside 0..K - 1.
             FloatingPointError: in training, when predictions are not finite, naming the image.
         """
         images, padding = self.preprocess(batched_inputs)
@@ -106,10 +109,13 @@ class DetrDetector(nn.Module):
         features = features.with_tokens(self.encoder(features))
         matching, proposals = self._matching_queries(features)
         if not self.training:
-            return self.postprocess(self._decode([matching], features, proposals), images, batched_inputs)
+            last = self.decoder.predict(self._decode([matching], features), -1)
+            return self.postprocess(last, images, batched_inputs)
         targets = self.prepare_targets(batched_inputs)
         groups = [matching] if self.denoising is None else [matching, self.denoising(targets)]
-        return self.criterion(self._decode(groups, features, proposals), groups, targets)
+        decoded = self._decode(groups, features)
+        layers = tuple(self.decoder.predict(decoded, index) for index in range(len(decoded)))
+        return self.criterion(Predictions(layers, proposals), groups, targets)
 
     def preprocess(self, batched_inputs: Inputs) -> tuple[ImageList, Tensor]:
         """Normalise the images and pad them to the largest height and width among them.
@@ -128,11 +134,13 @@ class DetrDetector(nn.Module):
         """Move the ground truth to the device, boxes relative to each image's size."""
         targets = []
         for item in batched_inputs:
-            instances = item["instances"]
             name = str(item.get("file_name", item.get("image_id", "without a file_name")))
+            if "instances" not in item:
+                raise InputError(f"Image {name} has no instances: training needs a dataset with annotations.")
+            instances = item["instances"]
             labels = instances.gt_classes
             if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
-                raise ValueError(
+                raise InputError(
                     f"Image {name} has a class id outside 0..{self.num_classes - 1}: {sorted(set(labels.tolist()))}. "
                     "MODEL.LITE_DETR.NUM_CLASSES must be the number of classes of the dataset."
                 )
@@ -144,12 +152,14 @@ class DetrDetector(nn.Module):
             targets.append(Targets(labels=labels.to(self.device), boxes=boxes.to(self.device), name=name))
         return targets
 
-    def postprocess(self, predictions: Predictions, images: ImageList, batched_inputs: Inputs) -> list[dict[str, Any]]:
+    def postprocess(
+        self, predictions: LayerPredictions, images: ImageList, batched_inputs: Inputs
+    ) -> list[dict[str, Any]]:
         """Make detections at each image's original size."""
         sizes = [(int(height), int(width)) for height, width in images.image_sizes]
         results = []
         for instances, item, (height, width) in zip(
-            top_detections(predictions.last, sizes, self.max_detections), batched_inputs, sizes, strict=True
+            top_detections(predictions, sizes, self.max_detections), batched_inputs, sizes, strict=True
         ):
             size = (item.get("height", height), item.get("width", width))
             results.append({"instances": detector_postprocess(instances, *size)})
@@ -159,9 +169,8 @@ class DetrDetector(nn.Module):
         content, reference, proposals = self.query_selection(features)
         return QueryGroup(name="matching", content=content, reference=reference, assign=self.matcher), proposals
 
-    def _decode(
-        self, groups: Sequence[QueryGroup], features: FlattenedFeatures, proposals: LayerPredictions
-    ) -> Predictions:
+    def _decode(self, groups: Sequence[QueryGroup], features: FlattenedFeatures) -> tuple[DecodedLayer, ...]:
         content = torch.cat([group.content for group in groups], dim=1)
         reference = torch.cat([group.reference for group in groups], dim=1)
-        return Predictions(self.decoder(content, reference, features, attention_mask(groups)), proposals)
+        decoded: tuple[DecodedLayer, ...] = self.decoder(content, reference, features, attention_mask(groups))
+        return decoded

@@ -6,7 +6,7 @@ Boxes are (cx, cy, w, h), 0..1 of the image without its padding, unless a name s
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -125,12 +125,7 @@ class Predictions:
     """
 
     layers: tuple[LayerPredictions, ...]
-    proposals: LayerPredictions | None = field(default=None)
-
-    @property
-    def last(self) -> LayerPredictions:
-        """The last decoder layer's predictions, which are the detector's result."""
-        return self.layers[-1]
+    proposals: LayerPredictions | None = None
 
 
 def query_slices(groups: Sequence[QueryGroup]) -> list[slice]:

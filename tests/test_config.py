@@ -12,6 +12,7 @@ from detectron2.modeling import build_model
 from lite_detr_d2 import add_lite_detr_config
 from lite_detr_d2.config import validate_config
 from lite_detr_d2.encoder_spec import EncoderSpec
+from lite_detr_d2.errors import InputError
 
 from .conftest import CONFIGS
 from .helpers import batched_input
@@ -94,6 +95,10 @@ def test_leaf_trains_a_step(path: Path) -> None:
         ("NUM_LEVELS", 2, "NUM_LEVELS is 2: expected at least the number of MODEL.LITE_DETR.IN_FEATURES"),
         ("IN_FEATURES", [], "IN_FEATURES"),
         ("DROPOUT", 1.5, "DROPOUT is 1.5"),
+        ("POSITION_TEMPERATURE", 0, "POSITION_TEMPERATURE is 0: expected at least 1"),
+        ("MATCHER.GIOU_COST", -2.0, "MATCHER.GIOU_COST is -2.0: expected at least 0"),
+        ("LOSS.FOCAL_GAMMA", -1.0, "LOSS.FOCAL_GAMMA is -1.0: expected at least 0"),
+        ("IN_FEATURES", ["res5", "res4", "res3"], "expected fine to coarse, each once"),
         ("DENOISING.NUM_QUERIES", -1, "DENOISING.NUM_QUERIES is -1"),
         ("DENOISING.LABEL_NOISE", -0.1, "DENOISING.LABEL_NOISE is -0.1"),
         ("DENOISING.BOX_NOISE", -0.1, "DENOISING.BOX_NOISE is -0.1"),
@@ -102,22 +107,40 @@ def test_leaf_trains_a_step(path: Path) -> None:
 def test_bad_values_are_reported(small_cfg: CfgNode, key: str, value: Any, message: str) -> None:
     small_cfg.MODEL.LITE_DETR.ENCODER.KEY_PROJ = True
     small_cfg.merge_from_list([f"MODEL.LITE_DETR.{key}", value])
-    with pytest.raises(ValueError, match=message):
-        validate_config(small_cfg)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         build_model(small_cfg)
 
 
 def test_missing_backbone_output_is_reported(small_cfg: CfgNode) -> None:
     small_cfg.MODEL.LITE_DETR.IN_FEATURES = ["res3", "res4", "p7"]
-    with pytest.raises(ValueError, match=r"IN_FEATURES names \['p7'\]"):
+    with pytest.raises(InputError, match=r"IN_FEATURES names \['p7'\]"):
         build_model(small_cfg)
 
 
-def test_unknown_optimizer_is_reported(small_cfg: CfgNode) -> None:
-    small_cfg.SOLVER.OPTIMIZER = "LION"
-    with pytest.raises(ValueError, match="SOLVER.OPTIMIZER is 'LION': expected one of ADAMW, SGD"):
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("SOLVER.OPTIMIZER", "LION", "SOLVER.OPTIMIZER is 'LION': expected one of ADAMW, SGD"),
+        ("SOLVER.IMS_PER_BATCH", 0, "SOLVER.IMS_PER_BATCH is 0: expected at least 1"),
+        ("SOLVER.MAX_ITER", 0, "SOLVER.MAX_ITER is 0: expected at least 1"),
+        ("TEST.DETECTIONS_PER_IMAGE", -1, "TEST.DETECTIONS_PER_IMAGE is -1: expected at least 1"),
+        ("MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.META_ARCHITECTURE is 'GeneralizedRCNN': .*--config-file"),
+        ("MODEL.BACKBONE.NAME", "nope", "MODEL.BACKBONE.NAME is 'nope': expected one of .*build_swin_backbone"),
+    ],
+)
+def test_bad_values_of_detectron2s_keys_are_reported(small_cfg: CfgNode, key: str, value: Any, message: str) -> None:
+    small_cfg.merge_from_list([key, value])
+    with pytest.raises(InputError, match=message):
         validate_config(small_cfg)
+
+
+def test_few_denoising_queries_are_a_warning(small_cfg: CfgNode, caplog: pytest.LogCaptureFixture) -> None:
+    small_cfg.MODEL.LITE_DETR.DENOISING.NUM_QUERIES = 50
+    validate_config(small_cfg)
+    assert not caplog.records
+    small_cfg.MODEL.LITE_DETR.DENOISING.NUM_QUERIES = 49
+    validate_config(small_cfg)
+    assert "DENOISING.NUM_QUERIES is 49: below 50" in caplog.text
 
 
 @pytest.mark.parametrize("fusion", ["joint", "sequential"])

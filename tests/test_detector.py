@@ -12,6 +12,7 @@ from detectron2.utils.analysis import FlopCountAnalysis
 from fvcore.nn import flop_count_table
 from torch import Tensor, nn
 
+from lite_detr_d2.errors import InputError
 from lite_detr_d2.meta_arch import DINO
 from lite_detr_d2.modeling.encoder import DeformableEncoder, encoder_attention
 
@@ -104,6 +105,38 @@ def test_any_number_of_boxes_trains(model: nn.Module, counts: tuple[int, int]) -
     assert not [name for name, parameter in trained.items() if parameter.grad is None]
 
 
+def test_without_denoising(small_cfg: CfgNode) -> None:
+    small_cfg.MODEL.LITE_DETR.DENOISING.NUM_QUERIES = 0
+    losses = build_model(small_cfg)([batched_input(64, 96, 2)])
+    assert len(losses) == 3 * 3  # two decoder layers and the encoder
+    assert not [name for name in losses if "_dn" in name]
+
+
+def test_dropout_acts_in_training_only(small_cfg: CfgNode) -> None:
+    small_cfg.MODEL.RESNETS.NORM = "FrozenBN"
+    small_cfg.MODEL.LITE_DETR.DROPOUT = 0.5
+    model = randomised(build_model(small_cfg))
+    item = batched_input(64, 96, 2)
+    outputs: list[Tensor] = []
+    for part in ("encoder.layers.0", "decoder.layers.0"):
+        module = model.get_submodule(part)
+        module.register_forward_hook(lambda module, args, output: outputs.append(output))
+        with torch.no_grad():
+            for training in (False, False, True, True):
+                model.train(training)([item])
+        first, second, noisy, noisier = (output[:, :10] for output in outputs)
+        assert torch.equal(first, second) and not torch.equal(noisy, noisier)
+        outputs.clear()
+        module._forward_hooks.clear()
+
+
+def test_an_image_without_annotations_field_is_named(model: nn.Module) -> None:
+    item = batched_input(64, 96, 2, seed=7)
+    del item["instances"]
+    with pytest.raises(InputError, match="image_7.png has no instances"):
+        model.train()([item])
+
+
 def test_class_ids_out_of_range_name_the_image(model: nn.Module) -> None:
     item = batched_input(64, 96, 2, seed=7)
     item["instances"].gt_classes[1] = 10
@@ -116,7 +149,7 @@ def test_training_and_evaluation_share_the_matching_queries(small_cfg: CfgNode) 
     small_cfg.MODEL.RESNETS.NORM = "FrozenBN"
     model = randomised(build_model(small_cfg))
     seen: list[Any] = []
-    model.decoder.register_forward_hook(lambda module, args, output: seen.append(output[-1]))
+    model.decoder.register_forward_hook(lambda module, args, output: seen.append(module.predict(output, -1)))
     item = batched_input(64, 96, 3)
     with torch.no_grad():
         model([item])
@@ -128,9 +161,21 @@ def test_training_and_evaluation_share_the_matching_queries(small_cfg: CfgNode) 
 
 
 def test_forward_assigns_nothing(model: nn.Module) -> None:
-    before = {name: set(vars(module)) for name, module in model.named_modules()}
-    model.train()([batched_input(64, 96, 2)])
-    assert {name: set(vars(module)) for name, module in model.named_modules()} == before
+    def attributes() -> dict[str, object]:
+        """Every plain attribute of every module, but for parts that are compared on their own."""
+        return {
+            f"{name}.{key}": value
+            for name, module in model.named_modules()
+            for key, value in vars(module).items()
+            if not key.startswith("_")
+        }
+
+    model.train()
+    before = attributes()
+    model([batched_input(64, 96, 2)])
+    after = attributes()
+    assert after.keys() == before.keys()
+    assert not [key for key, value in after.items() if value is not before[key]]
 
 
 def test_default_predictor(small_cfg: CfgNode) -> None:

@@ -55,6 +55,8 @@ def _infer_sizes(cfg: CfgNode, state: Mapping[str, Tensor]) -> None:
     model.NUM_LEVELS, model.HIDDEN_DIM = state["flatten.level_embed"].shape
     model.NUM_QUERIES = state["query_selection.content.weight"].shape[0]
     model.NUM_CLASSES = state["query_selection.head.class_embed.weight"].shape[0]
+    # Heads and points cannot be told apart: shapes depend on their product.
+    model.NUM_HEADS = 1
     for node, prefix, attention in (
         (model.ENCODER, "encoder", "attention"),
         (model.DECODER, "decoder", "cross_attention"),
@@ -62,7 +64,7 @@ def _infer_sizes(cfg: CfgNode, state: Mapping[str, Tensor]) -> None:
         node.NUM_LAYERS = max(_count(state, rf"{prefix}\.layers\.(\d+)\."), 1)
         offsets = state.get(f"{prefix}.layers.0.{attention}.sampling_offsets.weight")
         if offsets is not None:
-            node.NUM_POINTS = offsets.shape[0] // (model.NUM_HEADS * model.NUM_LEVELS * 2)
+            node.NUM_POINTS = offsets.shape[0] // (model.NUM_LEVELS * 2)
         hidden = state.get(f"{prefix}.layers.0.feed_forward.linear1.weight")
         if hidden is not None:
             node.DIM_FEEDFORWARD = hidden.shape[0]

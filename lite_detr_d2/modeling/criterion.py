@@ -49,7 +49,7 @@ class Criterion:
             groups: which queries are whose, and how each group's are matched.
             targets: of each image; any of them, or all, may be empty.
         """
-        num_boxes = average_num_boxes(targets, predictions.last.boxes)
+        num_boxes = average_num_boxes(targets, predictions.layers[-1].boxes)
         losses: dict[str, Tensor] = {}
         for group, queries in zip(groups, query_slices(groups), strict=True):
             repeated = [target.repeated(group.target_repeats) for target in targets]

@@ -1,6 +1,7 @@
 """The decoder: queries attend to each other and to the encoder's tokens, and refine their boxes layer by layer."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +73,14 @@ class BoxPosition(nn.Module):
         return result
 
 
+@dataclass(frozen=True)
+class DecodedLayer:
+    """What a decoder layer leaves: queries (N, Q, C), and the boxes (N, Q, 4) that it started from."""
+
+    queries: Tensor
+    boxes: Tensor
+
+
 class Decoder(nn.Module):
     """Decoder layers with iterative box refinement, looking forward twice.
 
@@ -115,7 +124,7 @@ class Decoder(nn.Module):
 
     def forward(
         self, content: Tensor, reference: Tensor, features: FlattenedFeatures, mask: Tensor | None
-    ) -> tuple[LayerPredictions, ...]:
+    ) -> tuple[DecodedLayer, ...]:
         """Decode queries.
 
         Args:
@@ -125,24 +134,32 @@ class Decoder(nn.Module):
             mask: (Q, Q) bool, True where the row query must not see the column query; None if all see all.
 
         Returns:
-            Every layer's predictions, first to last.
+            Every layer's result, first to last; ``predict`` reads the predictions off it.
         """
         queries, boxes = content, reference.sigmoid()
         to_padded = features.valid_ratios.repeat(1, 1, 2)[:, None]
-        predictions = []
+        decoded: list[DecodedLayer] = []
         for index, layer in enumerate(self.layers):
-            head: DetectionHead = self.heads[index % len(self.heads)]  # type: ignore[assignment]
+            if index > 0:
+                boxes = self._refine(boxes.detach(), self._head(index - 1).box_offsets(queries))
             attended_boxes = boxes.detach()
             reference_points = attended_boxes[:, :, None] * to_padded
             position = self.position(reference_points[:, :, 0])
             queries = layer(queries, position, reference_points, features, mask)
-            normalised = self.norm(queries)
-            predictions.append(
-                LayerPredictions(head.logits(normalised), self._refine(boxes, head.box_offsets(normalised)))
-            )
-            if index + 1 < len(self.layers):
-                boxes = self._refine(attended_boxes, head.box_offsets(queries))
-        return tuple(predictions)
+            decoded.append(DecodedLayer(queries, boxes))
+        return tuple(decoded)
+
+    def predict(self, decoded: Sequence[DecodedLayer], layer: int) -> LayerPredictions:
+        """The predictions of one of the ``decoded`` layers; ``layer`` counts from 0, or from -1 backwards."""
+        head = self._head(layer % len(decoded))
+        normalised = self.norm(decoded[layer].queries)
+        return LayerPredictions(
+            logits=head.logits(normalised), boxes=self._refine(decoded[layer].boxes, head.box_offsets(normalised))
+        )
+
+    def _head(self, layer: int) -> DetectionHead:
+        head: DetectionHead = self.heads[layer % len(self.heads)]  # type: ignore[assignment]
+        return head
 
     def _refine(self, boxes: Tensor, offsets: Tensor) -> Tensor:
         return torch.sigmoid(inverse_sigmoid(boxes, self.logit_eps) + offsets)

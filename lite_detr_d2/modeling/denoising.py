@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from ..structures import Match, QueryGroup, Targets
 from .geometry import box_xyxy, inverse_sigmoid
 
+SMALLEST_SHARED_DENOISING = 50  # fewer denoising queries are not divided among groups, as published
+
 
 class ContrastiveDenoising(nn.Module):
     """Queries made from noised copies of the targets: positives to reconstruct, negatives to reject.
@@ -75,11 +77,11 @@ class ContrastiveDenoising(nn.Module):
         )
 
     def _num_groups(self, most: int) -> int:
-        """How many groups fit; published: fewer than 100 queries, positives and negatives, are not divided at all."""
+        """How many groups the queries make."""
         total = 2 * self.num_queries
         if most == 0:
             return 1
-        return max(1, total // (2 * most)) if total >= 100 else total
+        return max(1, total // (2 * most)) if self.num_queries >= SMALLEST_SHARED_DENOISING else total
 
     def _noised_labels(self, labels: Tensor) -> Tensor:
         flip = torch.rand(labels.shape, device=labels.device) < self.label_noise / 2

@@ -61,7 +61,8 @@ class InterleavedEncoder(nn.Module):
             fusion: "joint" or "sequential", see ``EncoderSpec.block_schedule``.
             attention: every layer's attention.
             dim_feedforward: hidden size of the high-level tokens' feed-forward networks.
-            low_level_ffn_ratio: how many times smaller the low-level tokens' is; 0 shares the high-level tokens'.
+            low_level_ffn_ratio: how many times smaller the low-level tokens' is; 0 makes it as large, and with joint
+                fusion the same.
             dropout: 0..1.
 
         Raises:

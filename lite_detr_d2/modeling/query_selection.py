@@ -34,7 +34,8 @@ class QuerySelection(nn.Module):
         anchors, usable = anchor_logits(features)
         tokens = self.norm(self.proj(features.tokens.masked_fill(~usable[..., None], 0.0)))
         num_queries = min(self.content.num_embeddings, tokens.shape[1])
-        scores = self.head.logits(tokens).amax(dim=-1)
+        with torch.no_grad():  # S x K logits that only rank
+            scores = self.head.logits(tokens).amax(dim=-1)
         selected = scores.topk(num_queries, dim=1).indices[..., None]
         tokens = tokens.gather(1, selected.expand(-1, -1, tokens.shape[-1]))
         reference = anchors.gather(1, selected.expand(-1, -1, 4)) + self.head.box_offsets(tokens)

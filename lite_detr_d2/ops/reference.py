@@ -52,8 +52,9 @@ def sampling_locations(
     reference = reference_points[:, :, None, :, None]
     if reference_points.shape[-1] == 4:
         return reference[..., :2] + sampling_offsets / points * reference[..., 2:] * 0.5
-    sizes = sampling_offsets.new_tensor([(width, height) for height, width in spatial_shapes])
-    return reference + sampling_offsets / sizes[:, None]
+    # Filled on the device: a tensor of Python numbers would be copied there, which waits for it.
+    sides = [sampling_offsets.new_full((1,), side) for height, width in spatial_shapes for side in (width, height)]
+    return reference + sampling_offsets / torch.cat(sides).view(-1, 1, 2)
 
 
 def _sample(tokens: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations: Tensor) -> Tensor:

@@ -146,17 +146,20 @@ def decoder(num_heads: int = 1, num_layers: int = 3) -> Decoder:
 
 
 def test_boxes_are_refined_and_gradients_look_forward_twice() -> None:
-    model, features = decoder(), random_features(SHAPES)
-    layers = model(torch.randn(2, 6, 32), torch.randn(2, 6, 4), features, None)
-    assert len(layers) == 3
-    assert layers[0].logits.shape == (2, 6, 5) and layers[2].boxes.shape == (2, 6, 4)
-    first = model.layers[0].feed_forward.linear1.weight
-    middle = model.layers[1].feed_forward.linear1.weight
-    # The second layer's boxes stand on the first layer's reference, undetached; the third's only on the second's.
-    by_boxes = torch.autograd.grad(layers[1].boxes.sum(), first, retain_graph=True)[0]
-    assert bool(by_boxes.any())
-    position = torch.autograd.grad(layers[2].boxes.sum(), middle, retain_graph=True)[0]
-    assert bool(position.any())
+    model, features = decoder(num_heads=3), random_features(SHAPES)
+    decoded = model(torch.randn(2, 6, 32), torch.randn(2, 6, 4), features, None)
+    assert len(decoded) == 3
+    prediction = model.predict(decoded, 2)
+    assert prediction.logits.shape == (2, 6, 5) and prediction.boxes.shape == (2, 6, 4)
+    assert torch.equal(prediction.boxes, model.predict(decoded, -1).boxes)
+
+    # A layer's boxes stand on the reference that the layer before handed on, through which the gradient flows ...
+    assert bool(torch.autograd.grad(prediction.boxes.sum(), decoded[2].boxes, retain_graph=True)[0].any())
+    handed_on = decoded[2].boxes.sum()
+    head, first_head = model.heads[1].box_embed.layers[-1].weight, model.heads[0].box_embed.layers[-1].weight
+    assert bool(torch.autograd.grad(handed_on, head, retain_graph=True)[0].any())
+    # ... and which itself stands on a detached one.
+    assert torch.autograd.grad(handed_on, first_head, retain_graph=True, allow_unused=True)[0] is None
 
 
 def test_references_that_steer_attention_are_detached() -> None:
@@ -172,8 +175,8 @@ def test_masked_queries_do_not_influence_others() -> None:
     content, reference = torch.randn(2, 6, 32), torch.randn(2, 6, 4)
     mask = torch.zeros(6, 6, dtype=torch.bool)
     mask[:4, 4:] = True
-    both = model(content, reference, features, mask)[-1]
-    alone = model(content[:, :4], reference[:, :4], features, None)[-1]
+    both = model.predict(model(content, reference, features, mask), -1)
+    alone = model.predict(model(content[:, :4], reference[:, :4], features, None), -1)
     torch.testing.assert_close(both.boxes[:, :4], alone.boxes)
     torch.testing.assert_close(both.logits[:, :4], alone.logits)
 

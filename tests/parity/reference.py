@@ -34,9 +34,15 @@ _FIXED_OPTIONS: dict[str, Any] = {
     "decoder_sa_type": "sa",
     "dilation": False,
     "embed_init_tgt": True,
+    "fix_refpoints_hw": -1,
     "interm_loss_coef": 1.0,
+    "masks": False,
+    "matcher_type": "HungarianMatcher",
     "modelname": "dino",
+    "nms_iou_threshold": -1,
     "no_interm_box_loss": False,
+    # The reference slices levels by ``4 - enc_scale``, whatever their number.
+    "num_feature_levels": 4,
     "num_patterns": 0,
     "position_embedding": "sine",
     "pre_norm": False,
@@ -47,12 +53,14 @@ _FIXED_OPTIONS: dict[str, Any] = {
     "two_stage_add_query_num": 0,
     "two_stage_bbox_embed_share": False,
     "two_stage_class_embed_share": False,
+    "two_stage_keep_all_tokens": False,
     "two_stage_learn_wh": False,
     "two_stage_pat_embed": 0,
     "two_stage_type": "standard",
     "unic_layers": 0,
     "use_deformable_box_attn": False,
     "use_detached_boxes_dec_out": False,
+    "use_dn": True,
     "value_proj_after": False,
 }
 
@@ -129,8 +137,11 @@ def _lite_detr_config(options: dict[str, Any], name: str) -> CfgNode:
         or options["pe_temperatureH"] != options["pe_temperatureW"]
     ):
         unsupported |= {key: options[key] for key in ("dn_labelbook_size", "pe_temperatureW")}
-    if options["enc_layers"] % options["num_expansion"]:
+    is_plain = options["enc_scale"] == options["num_feature_levels"]
+    if not is_plain and options["enc_layers"] % options["num_expansion"]:
         unsupported["num_expansion"] = options["num_expansion"]
+    if not is_plain and options["small_expand"] and options["dim_feedforward_enc"] % options["hidden_dim"]:
+        unsupported["dim_feedforward_enc"] = options["dim_feedforward_enc"]
     if unsupported:
         raise NotImplementedError(f"{name}: options {unsupported} are not supported.")
     cfg = get_cfg()
