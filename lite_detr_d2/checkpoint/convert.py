@@ -10,6 +10,7 @@ import torch
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from torch import Tensor
 
+from ..errors import InputError
 from .infer import expected_shapes
 from .names import renamed
 
@@ -35,12 +36,16 @@ class ConversionReport:
     missing: list[str] = field(default_factory=list)
     mismatched: dict[str, str] = field(default_factory=dict)
 
+    def errors(self) -> list[str]:
+        """What keeps the result from being a whole model, one tensor per line."""
+        lines = [f"missing  {name}" for name in self.missing]
+        return lines + [f"shape    {name}: {text}" for name, text in self.mismatched.items()]
+
     def lines(self) -> list[str]:
         """The report for people, one tensor per line, and a summary last."""
         lines = [f"mapped   {old} -> {', '.join(new)}" for old, new in self.mapped.items()]
         lines += [f"skipped  {name}: {reason}" for name, reason in self.skipped.items()]
-        lines += [f"missing  {name}" for name in self.missing]
-        lines += [f"shape    {name}: {text}" for name, text in self.mismatched.items()]
+        lines += self.errors()
         counts = f"{len(self.mapped)} mapped, {len(self.skipped)} skipped, {len(self.missing)} missing"
         return [*lines, f"{counts}, {len(self.mismatched)} of another shape"]
 
@@ -53,20 +58,25 @@ def read_checkpoint(path: str | Path) -> StateDict:
             allowed.
 
     Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: naming the file, when it is not a checkpoint, or holds objects other than tensors.
+        InputError: naming the file, when it is not there, not a checkpoint, or holds objects other than tensors.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint.")
+        raise InputError(f"{path}: no such checkpoint.")
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises a different type for each way in which a file can be bad
-        raise ValueError(f"{path} cannot be read as a checkpoint of tensors: {error}") from error
+        raise InputError(f"{path} cannot be read as a checkpoint of tensors: it {unreadable_reason(error)}.") from error
     state = content.get("model", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f'{path} holds neither a state dict nor {{"model": state dict}}.')
+        raise InputError(f'{path} holds neither a state dict nor {{"model": state dict}}.')
     return dict(state)
+
+
+def unreadable_reason(error: Exception) -> str:
+    """What "it", a file with which ``torch.load`` fails, does wrong; torch's own advice is to run the file's code."""
+    unsupported = re.search(r"GLOBAL (\S+)", str(error))
+    return f"holds {unsupported[1]}, not tensors and plain values alone" if unsupported else "is damaged"
 
 
 def convert_lite_detr(state: Mapping[str, Tensor], classes: str = "keep") -> tuple[StateDict, ConversionReport]:
@@ -81,13 +91,13 @@ def convert_lite_detr(state: Mapping[str, Tensor], classes: str = "keep") -> tup
         The state dict of the ``DINO`` meta-architecture, and what became of every tensor.
 
     Raises:
-        ValueError: when ``state`` is not of this kind, or ``classes`` does not fit it.
+        InputError: when ``state`` is not of this kind, or ``classes`` does not fit it.
     """
     if classes not in CLASS_CHOICES:
-        raise ValueError(f"classes must be one of {', '.join(CLASS_CHOICES)}, got {classes!r}.")
+        raise InputError(f"classes must be one of {', '.join(CLASS_CHOICES)}, got {classes!r}.")
     for name in ("transformer.level_embed", "transformer.tgt_embed.weight", "transformer.enc_out_class_embed.weight"):
         if name not in state:
-            raise ValueError(f"This is not a checkpoint of the Lite-DETR repository's DINO: it has no {name}.")
+            raise InputError(f"This is not a checkpoint of the Lite-DETR repository's DINO: it has no {name}.")
     report = ConversionReport()
     converted: StateDict = {}
     for name, tensor in state.items():
@@ -100,7 +110,7 @@ def convert_lite_detr(state: Mapping[str, Tensor], classes: str = "keep") -> tup
             new for new, piece in pieces.items() if new in converted and not torch.equal(converted[new], piece)
         ]
         if differing:
-            raise ValueError(
+            raise InputError(
                 f"{name} differs from another tensor that also becomes {differing[0]}: heads are not shared."
             )
         converted |= pieces
@@ -157,7 +167,7 @@ def _select_coco_classes(converted: StateDict) -> None:
             continue
         rows = NUM_COCO_IDS + int(is_label_embedding)
         if tensor.shape[0] != rows:
-            raise ValueError(
+            raise InputError(
                 f"--classes coco80 needs heads of {NUM_COCO_IDS} classes: {name} has {tensor.shape[0]} rows."
             )
         converted[name] = tensor[ids + [NUM_COCO_IDS] * int(is_label_embedding)]

@@ -8,12 +8,11 @@ and large (above 96^2). Neither a digit nor a photograph of the training set occ
 
 import json
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +21,7 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
 from ..errors import InputError
+from ..files import write_atomically
 from .validation import validate_dataset
 
 _DESCRIPTION = "lite_detr_d2 demo: handwritten digits on photographs"
@@ -90,9 +90,11 @@ def make_digits_dataset(
     for half, count in (("train", train_images), ("val", val_images)):
         content = {"info": info, **_make_half(root / "images", half, count, parameters)}
         # The annotation file comes last, and at once: where it is, the images are.
-        unfinished = root / f"{half}.json.unfinished"
-        unfinished.write_text(json.dumps(content))
-        os.replace(unfinished, root / f"{half}.json")
+        write_atomically(str(root / f"{half}.json"), partial(_write_json, content))
+
+
+def _write_json(content: dict[str, Any], file: IO[bytes]) -> None:
+    file.write(json.dumps(content).encode())
 
 
 def _is_intact(root: Path, info: dict[str, Any]) -> bool:

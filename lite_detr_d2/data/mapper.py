@@ -11,6 +11,7 @@ from ..errors import InputError
 
 # What Pillow raises for a file that is missing, not an image, truncated, or broken inside (a PNG's SyntaxError).
 UNREADABLE_IMAGE = (OSError, SyntaxError, Image.DecompressionBombError)
+_CROP_TYPES = ("absolute", "absolute_range", "relative", "relative_range")
 
 
 class DetrDatasetMapper(DatasetMapper):
@@ -25,8 +26,11 @@ class DetrDatasetMapper(DatasetMapper):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        crops = is_train and cfg.INPUT.CROP.ENABLED
+        if crops and cfg.INPUT.CROP.TYPE not in _CROP_TYPES:
+            raise InputError(f"INPUT.CROP.TYPE is {cfg.INPUT.CROP.TYPE!r}: expected one of {', '.join(_CROP_TYPES)}.")
         arguments: dict[str, Any] = super().from_config(cfg, is_train)
-        if is_train and cfg.INPUT.CROP.ENABLED:
+        if crops:
             crop, *rest = arguments["augmentations"]
             resize = T.ResizeShortestEdge(cfg.INPUT.CROP.MIN_SIZE_TRAIN, sample_style="choice")
             arguments["augmentations"] = [T.RandomApply(T.AugmentationList([resize, crop]), prob=0.5), *rest]

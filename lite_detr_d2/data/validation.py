@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ from .mapper import UNREADABLE_IMAGE
 
 Record = dict[str, Any]
 
-_REQUIRED_KEYS = {
-    "images": ("id", "file_name", "width", "height"),
-    "annotations": ("id", "image_id", "category_id", "bbox"),
-    "categories": ("id", "name"),
+# The keys of each list's records, with their types; object for what is looked at in detail later.
+_RECORDS: dict[str, dict[str, type]] = {
+    "images": {"id": int, "file_name": str, "width": object, "height": object},
+    "annotations": {"id": int, "image_id": int, "category_id": int, "bbox": object},
+    "categories": {"id": int, "name": str},
 }
-# pycocotools reads these of every annotation that it scores against.
-_SCORED_KEYS = ("area", "iscrowd")
+_TYPE_NAMES = {int: "an integer", str: "a string"}
 # Annotation tools round: a box may reach this far, in pixels, beyond its image.
 _BOX_TOLERANCE = 1.0
 _IDS_SHOWN = 20
@@ -62,28 +62,31 @@ class DatasetReport:
     categories: dict[int, str]
 
 
-def validate_dataset(json_file: str | Path, image_root: str | Path, *, scored: bool = False) -> DatasetReport:
+def validate_dataset(json_file: str | Path, image_root: str | Path | None, *, scored: bool = False) -> DatasetReport:
     """Check a dataset in COCO format: its annotation file, boxes and images (their headers only).
 
     An image without annotations is no problem.
 
     Args:
         json_file: the annotation file.
-        image_root: the folder to which ``file_name`` is relative.
+        image_root: the folder to which ``file_name`` is relative; None to leave the image files alone.
         scored: whether the dataset is to be evaluated on, for which COCO's scorer needs more of each annotation.
     """
     content, problem = _read(Path(json_file))
     if problem:
         return DatasetReport((Problem(fatal=True, what=problem),), {})
-    tables = {kind: [r for r in content[kind] if _has_keys(r, keys)] for kind, keys in _REQUIRED_KEYS.items()}
+    tables = {kind: [r for r in content[kind] if not _record_problem(r, keys)] for kind, keys in _RECORDS.items()}
     images = {image["id"]: image for image in tables["images"]}
     categories = {category["id"]: category["name"] for category in tables["categories"]}
 
     findings = [
-        *_file_findings(content, scored),
-        *(finding for image in images.values() for finding in _image_findings(image, Path(image_root))),
+        *_file_findings(content),
+        *_uniqueness_findings(tables),
+        *(finding for image in images.values() for finding in _image_findings(image, image_root)),
         *(f for annotation in tables["annotations"] for f in _annotation_findings(annotation, images, categories)),
     ]
+    if scored:
+        findings += (finding for annotation in tables["annotations"] for finding in _scoring_findings(annotation))
     grouped: dict[tuple[bool, str], list[str]] = {}
     for fatal, what, place in findings:
         grouped.setdefault((fatal, what), []).extend([place] if place else [])
@@ -107,40 +110,46 @@ def _read(path: Path) -> tuple[Record, str]:
         return {}, f"the annotation file is not JSON ({error})"
     if not isinstance(content, dict):
         return {}, f"the annotation file holds a {type(content).__name__}, not COCO's object of lists"
-    for kind in _REQUIRED_KEYS:
+    for kind in _RECORDS:
         if not isinstance(content.get(kind), list):
             return {}, f"the annotation file has no list '{kind}'"
     return content, ""
 
 
-def _has_keys(record: object, keys: Iterable[str]) -> bool:
-    return isinstance(record, dict) and all(key in record for key in keys)
+def _record_problem(record: object, types: Mapping[str, type]) -> str:
+    """Say what keeps a record from being used, if anything."""
+    if not isinstance(record, dict) or not all(key in record for key in types):
+        return f"a record needs the keys {', '.join(types)}"
+    wrong = [key for key, expected in types.items() if not isinstance(record[key], expected)]
+    return f"'{wrong[0]}' must be {_TYPE_NAMES[types[wrong[0]]]}" if wrong else ""
 
 
-def _file_findings(content: Record, scored: bool) -> Iterator[Finding]:
-    """Look at each list of the file on its own: is it empty, do its records have their keys, are ids unique?"""
-    for kind, keys in _REQUIRED_KEYS.items():
-        noun = "category" if kind == "categories" else kind.removesuffix("s")
+def _file_findings(content: Record) -> Iterator[Finding]:
+    """Look at each list of the file on its own: is it empty, can its records be used?"""
+    for kind, types in _RECORDS.items():
         if not content[kind]:
             yield True, f"there are no {kind}", ""
         for index, record in enumerate(content[kind]):
-            if not _has_keys(record, keys):
-                yield True, f"a record needs the keys {', '.join(keys)}", f"{kind}[{index}]"
-            elif kind == "annotations" and scored and not _has_keys(record, _SCORED_KEYS):
-                what = "an annotation to evaluate on needs 'area' (say, width x height of its box) and 'iscrowd' (0)"
-                yield True, what, f"annotation {record['id']}"
-        ids = Counter(record["id"] for record in content[kind] if _has_keys(record, keys))
-        for identifier, count in ids.items():
+            if problem := _record_problem(record, types):
+                yield True, problem, f"{kind}[{index}]"
+
+
+def _uniqueness_findings(tables: Mapping[str, list[Record]]) -> Iterator[Finding]:
+    for kind, key in (*((kind, "id") for kind in tables), ("categories", "name")):
+        noun = "category" if kind == "categories" else kind.removesuffix("s")
+        for value, count in Counter(record[key] for record in tables[kind]).items():
             if count > 1:
-                yield True, f"an id is used by more than one {noun}; make it unique", f"{noun} {identifier}"
+                what = f"{'an' if key == 'id' else 'a'} {key} is used by more than one {noun}; make it unique"
+                yield True, what, f"{noun} {value}"
 
 
-def _image_findings(image: Record, root: Path) -> Iterator[Finding]:
-    path, place = root / image["file_name"], f"image {image['id']} ({image['file_name']})"
-    stated = (image["width"], image["height"])
+def _image_findings(image: Record, root: str | Path | None) -> Iterator[Finding]:
+    place, stated = f"image {image['id']} ({image['file_name']})", (image["width"], image["height"])
     if not _is_size(stated):
         yield True, "an image's width and height must be positive integers", place
-    elif not path.is_file():
+    elif root is None:
+        return
+    elif not (path := Path(root, image["file_name"])).is_file():
         yield True, f"an image file is missing in {root}", place
     else:
         try:
@@ -177,12 +186,25 @@ def _annotation_findings(
     if image is None:
         yield True, "an annotation's image is not in 'images'", f"{place} (image {annotation['image_id']})"
         return
+    # detectron2 trains only on what equals 0, and would drop the rest in silence.
+    if annotation.get("iscrowd", 0) not in (0, 1):
+        yield True, "'iscrowd' must be 0 or 1", f"{place} ({annotation['iscrowd']!r})"
     if annotation.get("ignore"):
         yield True, "'ignore' is not supported; use 'iscrowd', or remove the annotation", place
     stated = (image["width"], image["height"])
     if _is_size(stated):
         for fatal, what in _box_findings(annotation["bbox"], *stated):
             yield fatal, what, f"{place} of image {annotation['image_id']} ({annotation['bbox']})"
+
+
+def _scoring_findings(annotation: Record) -> Iterator[Finding]:
+    """Look at what pycocotools reads of every annotation that it scores against."""
+    place = f"annotation {annotation['id']}"
+    if annotation["id"] == 0:
+        yield True, "COCO's scorer takes id 0 for 'no annotation'; number annotations from 1", place
+    if not _is_finite_number(annotation.get("area")) or "iscrowd" not in annotation:
+        what = "an annotation to evaluate on needs a number 'area' (say, width x height of its box) and 'iscrowd' (0)"
+        yield True, what, place
 
 
 def _box_findings(box: Any, width: int, height: int) -> Iterator[tuple[bool, str]]:

@@ -2,20 +2,27 @@
 
 import logging
 import os
-import pickle
+import re
 import zipfile
-from collections.abc import Callable
-from typing import IO, Any
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlparse
 
+import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from torch import Tensor
 
+from ..checkpoint import unreadable_reason
 from ..errors import InputError
+from ..files import write_atomically
 
 logger = logging.getLogger(__name__)
 
 _KEYS_SHOWN = 5
+_MATCHING = "matching_heuristics=True"
+# What another number of classes or queries changes, or denoising that is turned on or off: training learns it anew.
+_RELEARNT = re.compile(r"(.*\.)?class_embed\..*|denoising\.label_embed\..*|query_selection\.content\.weight")
 
 
 class SafeCheckpointer(DetectionCheckpointer):
@@ -24,9 +31,10 @@ class SafeCheckpointer(DetectionCheckpointer):
     - A checkpoint is written to a temporary file, synced and renamed: a crash leaves the previous one.
     - Resuming passes over a damaged last checkpoint to the newest intact one, and says so.
     - ``.pth`` files are read with ``weights_only``: they cannot run code. (Model-zoo files, ``.pkl``, still can.)
-    - Weights that do not fit are an error: to evaluate or resume, a single tensor of the model that is not in the file;
-      to start training from, more than half of them, counted apart for the backbone and for the rest. Of files with
-      ``matching_heuristics``, as backbones pre-trained on ImageNet have, only the backbone is counted.
+    - Weights that do not fit are an error. To evaluate or resume, the tensors of the file must be those of the model;
+      evaluation leaves denoising out. To start training from, the file must have more than half of the backbone, and
+      all of the rest and nothing else, except for what depends on the number of classes or queries. Of files with
+      ``matching_heuristics``, as backbones pre-trained on ImageNet have, only the backbone counts.
     """
 
     # Of the load that is going on.
@@ -40,12 +48,12 @@ class SafeCheckpointer(DetectionCheckpointer):
         state.update((key, checkpointable.state_dict()) for key, checkpointable in self.checkpointables.items())
         path = os.path.join(self.save_dir, f"{name}.pth")
         logger.info("Saving checkpoint to %s", path)
-        _write_atomically(path, lambda file: torch.save(state, file))
+        write_atomically(path, lambda file: torch.save(state, file))
         self.tag_last_checkpoint(os.path.basename(path))
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         tag = os.path.join(self.save_dir, "last_checkpoint")
-        _write_atomically(tag, lambda file: file.write(last_filename_basename.encode()))
+        write_atomically(tag, lambda file: file.write(last_filename_basename.encode()))
 
     def get_checkpoint_file(self) -> str:
         """Return the last checkpoint, or if it is damaged the newest intact one of its folder; "" if there is none.
@@ -76,6 +84,9 @@ class SafeCheckpointer(DetectionCheckpointer):
         Raises:
             InputError: there is no such file, it cannot be read, or it does not fit the model.
         """
+        query = urlparse(path).query
+        if query not in ("", _MATCHING):
+            raise InputError(f"MODEL.WEIGHTS is {path}: only '?{_MATCHING}' may follow the file, not '?{query}'.")
         self._address = urlparse(path)._replace(query="").geturl()
         if path and "://" not in path and not os.path.isfile(self._address):
             raise InputError(f"MODEL.WEIGHTS: there is no file {self._address}.")
@@ -90,55 +101,52 @@ class SafeCheckpointer(DetectionCheckpointer):
             self._parsed_url_during_load = None  # detectron2 leaves it set when a load fails
         return extra
 
-    def _torch_load(self, f: str) -> Any:
+    def _load_file(self, filename: str) -> dict[str, Any]:
         try:
-            return torch.load(f, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
+            checkpoint: dict[str, Any] = super()._load_file(filename)
+        except Exception as error:  # a damaged or foreign file fails in any way
             raise InputError(
-                f"Checkpoint {f} cannot be read ({reason}). It is damaged, or holds more than tensors and plain "
-                "values; projects/LiteDETR/convert_checkpoint.py reads published ones."
+                f"MODEL.WEIGHTS: {filename} cannot be read: it {unreadable_reason(error)}. "
+                "projects/LiteDETR/convert_checkpoint.py reads published checkpoints."
             ) from error
+        state = checkpoint["model"]
+        named = isinstance(state, Mapping) and all(isinstance(name, str) for name in state)
+        if not named or not all(isinstance(value, Tensor | np.ndarray) for value in state.values()):
+            raise InputError(f"MODEL.WEIGHTS: {filename} is no checkpoint: it holds no tensors by name.")
+        return checkpoint
+
+    def _torch_load(self, f: str) -> Any:
+        return torch.load(f, map_location="cpu", weights_only=True)
 
     def _load_model(self, checkpoint: Any) -> Any:
         only_backbone = checkpoint.get("matching_heuristics", False)
         incompatible = super()._load_model(checkpoint)
-        wrong_shapes = {key: (theirs, ours) for key, theirs, ours in incompatible.incorrect_shapes}
-        absent = {*incompatible.missing_keys, *wrong_shapes}
-        keys = set(self.model.state_dict())
-        backbone = {key for key in keys if key.startswith("backbone.")}
-        parts = [backbone] if only_backbone else [backbone, keys - backbone]
-        if self._must_be_complete and absent:
+        misfits = {key: "is not in the model" for key in incompatible.unexpected_keys}
+        misfits |= {key: "is missing" for key in incompatible.missing_keys}
+        misfits |= {key: f"is {theirs}, not {ours}" for key, theirs, ours in incompatible.incorrect_shapes}
+        if self._must_be_complete:
+            unused = () if self.checkpointables else incompatible.unexpected_keys
+            wrong = {key for key in misfits if not (key in unused and key.startswith("denoising."))}
             cure = (
                 "Give the config that it was trained with, with its MODEL.LITE_DETR.NUM_CLASSES; with --resume, the "
                 "OUTPUT_DIR of that training."
             )
-        elif any(2 * len(part & absent) > len(part) for part in parts):
+        else:
+            backbone = {key for key in self.model.state_dict() if key.startswith("backbone.")}
+            wrong = {
+                key for key in misfits if not (only_backbone or key.startswith("backbone.") or _RELEARNT.match(key))
+            }
+            if 2 * len(backbone & misfits.keys()) > len(backbone):
+                wrong |= backbone & misfits.keys()
             cure = (
-                "Give MODEL.WEIGHTS that fit the config; '?matching_heuristics=True' after the name of a file with "
+                f"Give MODEL.WEIGHTS that fit the config; '?{_MATCHING}' after the name of a file with "
                 "only a backbone; or '' to start from scratch."
             )
-        else:
+        if not wrong:
             return incompatible
-        listed = [_describe(key, wrong_shapes) for key in sorted(absent)[:_KEYS_SHOWN]]
-        listed += ["..."] if len(absent) > _KEYS_SHOWN else []
+        listed = [f"{key} {misfits[key]}" for key in sorted(wrong)[:_KEYS_SHOWN]]
+        listed += ["..."] if len(wrong) > _KEYS_SHOWN else []
         raise InputError(
-            f"{self._address} is a checkpoint of another model: {len(absent)} of the {len(keys)} tensors are not in it "
+            f"{self._address} is a checkpoint of another architecture: {len(wrong)} tensors do not fit "
             f"({', '.join(listed)}). {cure}"
         )
-
-
-def _describe(key: str, wrong_shapes: dict[str, tuple[Any, Any]]) -> str:
-    if key not in wrong_shapes:
-        return f"{key} is missing"
-    theirs, ours = wrong_shapes[key]
-    return f"{key} is {tuple(theirs)}, not {tuple(ours)}"
-
-
-def _write_atomically(path: str, write: Callable[[IO[bytes]], object]) -> None:
-    unfinished = f"{path}.unfinished"
-    with open(unfinished, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from ..config import add_lite_detr_config, validate_config
 from ..data import register_coco_folder
@@ -42,6 +44,9 @@ def read_config(args: argparse.Namespace) -> CfgNode:
     Raises:
         InputError: the file cannot be read, or a key or the type of a value is wrong.
     """
+    late = [word for word in args.opts if word.startswith("--")]
+    if late:
+        raise InputError(f"{late[0]} comes after KEY VALUE pairs, which end the options: put it before them.")
     cfg = get_cfg()
     add_lite_detr_config(cfg)
     try:
@@ -67,6 +72,10 @@ def setup(args: argparse.Namespace) -> CfgNode:
         InputError: the config or the dataset cannot be used.
     """
     cfg = read_config(args)
+    try:
+        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"OUTPUT_DIR is {cfg.OUTPUT_DIR!r}, and cannot be made a folder: {error.strerror}.") from error
     # detectron2's set-up below knows its own loggers only.
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="lite_detr_d2", abbrev_name="lite_detr")
     if args.dataset:
@@ -77,7 +86,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     try:
         validate_config(cfg)
     except ValueError as error:
-        raise InputError(f"Config {args.config_file}: {error}") from error
+        source = f"Config {args.config_file}: " if args.config_file else ""
+        raise InputError(f"{source}{error}") from error
     halves = ("TEST",) if args.eval_only else ("TRAIN", "TEST")
     if not cfg.DATASETS[halves[0]]:
         raise InputError(
@@ -93,6 +103,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
 def launch_checked(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
     """Run ``main(args)`` in as many processes as ``args`` asks for.
 
+    A process that fails has said why: then the program ends, with its exit code.
+
     Raises:
         InputError: there are not that many GPUs; detectron2 trains in several processes on GPUs only.
     """
@@ -102,7 +114,13 @@ def launch_checked(main: Callable[[argparse.Namespace], None], args: argparse.Na
             f"--num-gpus {args.num_gpus}, and this machine has {found}. Ask for at most that many; without a GPU, "
             "leave the option out: one process trains on the CPU."
         )
-    launch(main, args.num_gpus, args.num_machines, args.machine_rank, dist_url=args.dist_url, args=(args,))
+    try:
+        launch(main, args.num_gpus, args.num_machines, args.machine_rank, dist_url=args.dist_url, args=(args,))
+    except ProcessExitedException as error:
+        # A signal leaves no message of its own.
+        sys.exit(str(error) if error.exit_code < 0 else error.exit_code)
+    except ProcessRaisedException as error:
+        sys.exit(str(error))  # the traceback of the process
 
 
 @contextmanager

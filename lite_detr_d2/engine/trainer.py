@@ -4,7 +4,8 @@ import json
 import logging
 import os
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..data import DetrDatasetMapper
+from ..data import DetrDatasetMapper, validate_dataset
 from ..errors import InputError
 from .checkpointer import SafeCheckpointer
 from .optimizer import build_optimizer
@@ -72,13 +73,16 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Iterable[list[dict[str, Any]]]:
-        loader: Iterable[list[dict[str, Any]]] = build_detection_train_loader(cfg, mapper=DetrDatasetMapper(cfg, True))
+        mapper = DetrDatasetMapper(cfg, True)
+        with _annotation_errors("TRAIN", *cfg.DATASETS.TRAIN):
+            loader: Iterable[list[dict[str, Any]]] = build_detection_train_loader(cfg, mapper=mapper)
         return loader
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict[str, Any]]]:
         mapper = DetrDatasetMapper(cfg, False)
-        loader: Iterable[list[dict[str, Any]]] = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        with _annotation_errors("TEST", dataset_name):
+            loader: Iterable[list[dict[str, Any]]] = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
         return loader
 
     @classmethod
@@ -93,11 +97,11 @@ class Trainer(DefaultTrainer):
 
         Returns:
             The evaluator's metrics in percent, such as ``{"bbox": {"AP": 42.0, ...}}``, by dataset if there are
-            several. A metric for which there is nothing to measure is NaN.
+            several. A metric for which there is nothing to measure is NaN. Without datasets, nothing is written.
         """
         check_datasets(cfg, "TEST")
         results: dict[str, dict[str, Any]] = super().test(cfg, model, evaluators)
-        if comm.is_main_process():
+        if results and comm.is_main_process():
             PathManager.mkdirs(cfg.OUTPUT_DIR)
             with PathManager.open(os.path.join(cfg.OUTPUT_DIR, "eval_metrics.json"), "w") as file:
                 json.dump(results, file, indent=2)
@@ -105,8 +109,16 @@ class Trainer(DefaultTrainer):
 
 
 def on_available_device(cfg: CfgNode) -> CfgNode:
-    """Return ``cfg``, or if it asks for CUDA where there is none a copy that asks for the CPU, and log it."""
-    if torch.cuda.is_available() or not cfg.MODEL.DEVICE.startswith("cuda"):
+    """Return ``cfg``, or if it asks for CUDA where there is none a copy that asks for the CPU, and log it.
+
+    Raises:
+        InputError: ``MODEL.DEVICE`` is no device.
+    """
+    try:
+        device = torch.device(cfg.MODEL.DEVICE)
+    except RuntimeError as error:
+        raise InputError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}: expected cuda, cuda:1 or the like, or cpu.") from error
+    if torch.cuda.is_available() or device.type != "cuda":
         return cfg
     logger.info("There is no CUDA device: MODEL.DEVICE becomes cpu instead of %s", cfg.MODEL.DEVICE)
     cfg = cfg.clone()
@@ -138,7 +150,42 @@ def check_datasets(cfg: CfgNode, *halves: str) -> None:
                     f"DATASETS.{key}: the annotation file {json_file} of {name!r} is missing. detectron2 looks for its "
                     "own datasets, such as COCO, in the folder that the environment variable DETECTRON2_DATASETS names."
                 )
-            _check_class_count(cfg.MODEL.LITE_DETR.NUM_CLASSES, name)
+            if json_file is not None and os.path.getsize(PathManager.get_local_path(json_file)) == 0:
+                raise InputError(f"DATASETS.{key}: the annotation file {json_file} of {name!r} is empty.")
+            with _annotation_errors(key, name):
+                _check_class_count(cfg.MODEL.LITE_DETR.NUM_CLASSES, name)
+
+
+@contextmanager
+def _annotation_errors(key: str, *names: str) -> Iterator[None]:
+    """When loading datasets fails, name the annotation file and all that is wrong with it, if that is the reason.
+
+    Looking before would read the large files of real datasets twice.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        for name in names:
+            problems = _annotation_problems(name)
+            if problems:
+                file = MetadataCatalog.get(name).json_file
+                source = f"DATASETS.{key}: the annotation file {file} of {name!r} cannot be used:"
+                raise InputError("\n  ".join([source, *problems])) from error
+        raise
+
+
+def _annotation_problems(name: str) -> list[str]:
+    metadata = MetadataCatalog.get(name)
+    if metadata.get("json_file") is None:
+        return []
+    report = validate_dataset(PathManager.get_local_path(metadata.json_file), None)
+    problems = [str(problem) for problem in report.problems if problem.fatal]
+    classes = [report.categories[identifier] for identifier in sorted(report.categories)]
+    if not problems and classes != metadata.get("thing_classes", classes):
+        problems = [f"its categories are not the classes of {name!r}"]
+    return problems
 
 
 def _check_class_count(expected: int, name: str) -> None:

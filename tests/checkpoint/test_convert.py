@@ -12,6 +12,7 @@ from detectron2.modeling import build_model
 from torch import Tensor
 
 from lite_detr_d2.checkpoint import convert_lite_detr, read_checkpoint
+from lite_detr_d2.errors import InputError
 from tests import reference_weights
 from tests.parity.reference import DEFAULT_FOLDER, Reference
 
@@ -124,6 +125,32 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     torch.save([1, 2], bad)
     with pytest.raises(ValueError, match="neither a state dict"):
         read_checkpoint(bad)
+    torch.save({"args": Payload()}, bad)
+    with pytest.raises(InputError, match=r"tensors: it holds \S+, not tensors and plain values alone\.$"):
+        read_checkpoint(bad)
+    torch.save([1, 2], bad)
     result = run(bad, tmp_path / "out.pth")
     assert result.returncode == 1 and "Traceback" not in result.stderr
     assert result.stderr.splitlines()[-1].startswith("convert_checkpoint.py: ")
+
+
+def test_an_output_that_cannot_be_written_is_refused_first(tmp_path: Path) -> None:
+    for target in (tmp_path, tmp_path / "gone" / "out.pth"):
+        result = run(tmp_path / "none.pth", target)
+        assert result.returncode == 1
+        expected = f"{target} cannot be written: OUTPUT must be a file in a folder that exists."
+        assert result.stderr.splitlines()[-1] == f"convert_checkpoint.py: {expected}"
+
+
+def test_half_a_model_is_not_written(tmp_path: Path, published: dict[str, Tensor]) -> None:
+    changed = dict(published) | {"transformer.encoder.layers.2.norm1.weight": torch.zeros(7)}
+    del changed["transformer.encoder.layers.3.linear1.bias"]
+    torch.save(changed, tmp_path / "half.pth")
+    result = run(tmp_path / "half.pth", tmp_path / "out.pth")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-3:] == [
+        f"convert_checkpoint.py: {tmp_path / 'half.pth'} is not a whole model; nothing is written.",
+        "missing  encoder.layers.3.feed_forward.linear1.bias",
+        "shape    encoder.layers.2.norm.weight: (7,), expected (256,)",
+    ]
+    assert not (tmp_path / "out.pth").exists()

@@ -73,6 +73,13 @@ def test_without_crop_every_image_is_whole(cfg: CfgNode, record: dict[str, Any])
     assert {mapper(record)["image"].shape for _ in range(20)} == {(3, 96, 192)}
 
 
+def test_an_unknown_crop_is_named(cfg: CfgNode) -> None:
+    cfg.INPUT.CROP.TYPE = "foo"
+    with pytest.raises(InputError, match=r"INPUT\.CROP\.TYPE is 'foo': expected one of absolute, "):
+        DetrDatasetMapper(cfg, True)
+    DetrDatasetMapper(cfg, False)
+
+
 def test_evaluation_resizes_only(cfg: CfgNode, record: dict[str, Any]) -> None:
     mapper = DetrDatasetMapper(cfg, False)
     assert {mapper(record)["image"].shape for _ in range(20)} == {(3, 50, 100)}

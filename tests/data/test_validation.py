@@ -95,8 +95,17 @@ def empty(kind: str) -> Callable[[Content], None]:
         (empty("annotations"), "there are no annotations", ""),
         (remove_key("images", "width"), "needs the keys id, file_name, width, height", "images[2]"),
         (remove_key("annotations", "bbox"), "needs the keys", "annotations[5]"),
-        (remove_key("annotations", "area"), "needs 'area'", "annotation 15"),
+        (remove_key("annotations", "area"), "needs a number 'area'", "annotation 15"),
         (remove_key("annotations", "iscrowd"), "'iscrowd'", "annotation 15"),
+        (set_key("annotations", "area", "x"), "needs a number 'area'", "annotation 15"),
+        (set_key("annotations", "iscrowd", None), "'iscrowd' must be 0 or 1", "annotation 15 (None)"),
+        (set_key("annotations", "id", 0), "number annotations from 1", "annotation 0"),
+        (set_key("annotations", "id", [1]), "'id' must be an integer", "annotations[5]"),
+        (set_key("annotations", "image_id", [1]), "'image_id' must be an integer", "annotations[5]"),
+        (set_key("annotations", "category_id", [1]), "'category_id' must be an integer", "annotations[5]"),
+        (set_key("images", "file_name", None), "'file_name' must be a string", "images[2]"),
+        (set_key("categories", "name", None), "'name' must be a string", "categories[2]"),
+        (set_key("categories", "name", "cat"), "a name is used by more than one category", "category cat"),
         (set_key("annotations", "id", 10), "more than one annotation", "annotation 10"),
         (set_key("images", "id", 1), "more than one image", "image 1"),
         (set_key("categories", "id", 3), "more than one category", "category 3"),
@@ -131,9 +140,18 @@ def test_all_problems_are_found_at_once(tmp_path: Path, content: Content) -> Non
     assert "annotation 11 of image 1 ([0, 0, -1, 1]), annotation 12 of image 2" in str(problems[1])
 
 
-def test_area_and_iscrowd_are_needed_for_evaluation_only(tmp_path: Path, content: Content) -> None:
+def test_some_things_matter_for_evaluation_only(tmp_path: Path, content: Content) -> None:
     remove_key("annotations", "area")(content)
+    set_key("annotations", "id", 0)(content)
     assert validate(tmp_path, content, scored=False) == ()
+
+
+def test_image_files_can_be_left_alone(tmp_path: Path, content: Content) -> None:
+    set_key("images", "file_name", "gone.png")(content)
+    set_key("annotations", "image_id", 99)(content)
+    validate(tmp_path, content)
+    (problem,) = validate_dataset(tmp_path / "val.json", None).problems
+    assert "image is not in 'images'" in problem.what
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,15 @@
 """What the entry points share: overrides, the number of processes, and errors for users."""
 
 import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torch.multiprocessing import start_processes
 from torch.utils.data import DataLoader, Dataset
 
 from lite_detr_d2.engine import argument_parser, launch_checked, one_line_errors, setup
@@ -25,6 +30,11 @@ def test_a_dataset_sets_its_names_and_its_class_count(tmp_path: Path) -> None:
     assert [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST] == [f"{tmp_path.name}_train", f"{tmp_path.name}_val"]
     assert cfg.MODEL.LITE_DETR.NUM_CLASSES == 3
     assert (tmp_path / "output" / "config.yaml").exists()
+
+
+def test_options_after_overrides_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--resume comes after KEY VALUE pairs"):
+        setup(parse("--config-file", TINY, "OUTPUT_DIR", tmp_path, "--resume"))
 
 
 def test_overrides_win_over_a_dataset(tmp_path: Path) -> None:
@@ -87,3 +97,35 @@ def test_the_traceback_of_a_loading_process_is_left_out() -> None:
 def test_a_bug_keeps_its_traceback() -> None:
     with pytest.raises(ValueError, match="a bug"), one_line_errors():
         raise ValueError("a bug")
+
+
+def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "output").write_text("")
+    with pytest.raises(InputError, match=r"OUTPUT_DIR is '\S+output', and cannot be made a folder: File exists"):
+        setup(parse("--config-file", TINY, "OUTPUT_DIR", tmp_path / "output"))
+
+
+def divide_by_zero() -> None:
+    raise ZeroDivisionError("none of these")
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [
+        (lambda: sys.exit("error: mend it"), "1"),
+        (lambda: sys.exit(3), "3"),
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), "terminated with signal SIGKILL"),
+        (divide_by_zero, "ZeroDivisionError: none of these"),
+    ],
+)
+def test_the_program_ends_as_its_processes_do(
+    monkeypatch: pytest.MonkeyPatch, failure: Callable[[], None], code: str
+) -> None:
+    def launch_on_cpu(*_: object, **__: object) -> None:
+        start_processes(lambda rank: failure(), nprocs=2, start_method="fork")
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setitem(launch_checked.__globals__, "launch", launch_on_cpu)
+    with pytest.raises(SystemExit) as stop:
+        launch_checked(print, parse("--num-gpus", 2))
+    assert str(stop.value.code).strip().endswith(code)

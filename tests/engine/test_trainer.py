@@ -54,6 +54,13 @@ def test_with_cuda_the_config_stays(cfg: CfgNode, monkeypatch: pytest.MonkeyPatc
     assert on_available_device(cfg) is cfg
 
 
+@pytest.mark.parametrize("device", ["foo", ""])
+def test_a_device_that_does_not_exist_is_named(cfg: CfgNode, device: str) -> None:
+    cfg.MODEL.DEVICE = device
+    with pytest.raises(InputError, match=rf"MODEL\.DEVICE is '{device}': expected cuda"):
+        on_available_device(cfg)
+
+
 def test_mixed_precision_needs_cuda(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg.SOLVER.AMP.ENABLED = True
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -98,6 +105,43 @@ def test_a_missing_annotation_file_is_named(cfg: CfgNode, tmp_path: Path) -> Non
     (tmp_path / "val.json").rename(tmp_path / "elsewhere")
     with pytest.raises(InputError, match=r"DATASETS\.TEST: the annotation file .*val\.json.*DETECTRON2_DATASETS"):
         Trainer(cfg)
+
+
+def test_an_empty_annotation_file_is_named_before_anything_is_built(cfg: CfgNode, tmp_path: Path) -> None:
+    (tmp_path / "val.json").write_text("")
+    with pytest.raises(InputError, match=r"DATASETS\.TEST: the annotation file \S+val\.json of '\S+_val' is empty"):
+        Trainer(cfg)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("{", "is not JSON"),
+        ("{}", "has no list 'images'"),
+        (json.dumps({"images": [], "annotations": [], "categories": []}), "there are no images"),
+        (
+            json.dumps({**coco_content(), "categories": [{"id": i, "name": str(i)} for i in (1, 3, 7)]}),
+            "not the classes",
+        ),
+        (json.dumps({**coco_content(), "annotations": [{"id": 1, "image_id": 1}]}), "needs the keys"),
+    ],
+)
+@pytest.mark.parametrize("half", ["TRAIN", "TEST"])
+def test_a_bad_annotation_file_is_named_when_it_is_loaded(
+    cfg: CfgNode, tmp_path: Path, half: str, content: str, problem: str
+) -> None:
+    name, file = cfg.DATASETS[half][0], tmp_path / ("train.json" if half == "TRAIN" else "val.json")
+    file.write_text(content)
+    expected = rf"DATASETS\.{half}: the annotation file {file} of '{name}' cannot be used:\n  .*{problem}"
+    with pytest.raises(InputError, match=expected):
+        Trainer.build_train_loader(cfg) if half == "TRAIN" else Trainer.build_test_loader(cfg, name)
+
+
+def test_another_error_of_loading_stays_what_it_is(cfg: CfgNode) -> None:
+    cfg.DATALOADER.SAMPLER_TRAIN = "NoSuchSampler"
+    with pytest.raises(ValueError, match="NoSuchSampler") as error:
+        Trainer.build_train_loader(cfg)
+    assert not isinstance(error.value, InputError)
 
 
 def test_batches_without_any_box_train_on(cfg: CfgNode, tmp_path: Path) -> None:

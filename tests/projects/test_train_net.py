@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -118,6 +119,8 @@ def test_an_override_of_the_class_count_wins_and_is_checked(
         (("SOLVER.MAX_ITER",), "odd length"),
         (("DATASETS.TRAIN", "()"), "DATASETS.TRAIN is empty: give --dataset DIR"),
         (("MODEL.WEIGHTS", "gone.pth"), "MODEL.WEIGHTS: there is no file gone.pth"),
+        (("MODEL.DEVICE", "foo"), "MODEL.DEVICE is 'foo'"),
+        (("INPUT.CROP.TYPE", "foo"), "INPUT.CROP.TYPE is 'foo'"),
     ],
 )
 def test_a_bad_config_is_one_message(
@@ -128,6 +131,15 @@ def test_a_bad_config_is_one_message(
 
 def test_a_missing_config_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "gone.yaml" in error_of(capsys, "--config-file", tmp_path / "gone.yaml")
+
+
+def test_forgetting_the_config_file_is_an_error(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ("OUTPUT_DIR", tmp_path, "MODEL.WEIGHTS", "", "SOLVER.MAX_ITER", 1)
+    message = error_of(capsys, "--dataset", trained.dataset, "--config-file", "", *overrides)
+    assert message.startswith("error: MODEL.META_ARCHITECTURE")
+    assert "--config-file" in message
 
 
 def test_evaluation_needs_weights(trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,10 +153,33 @@ def test_a_checkpoint_of_another_architecture_is_refused(
     weights = trained.output / "model_final.pth"
     common = ("--dataset", trained.dataset, "OUTPUT_DIR", tmp_path, "MODEL.WEIGHTS", weights)
     message = error_of(capsys, *common, "MODEL.LITE_DETR.HIDDEN_DIM", 128)
-    assert f"{weights} is a checkpoint of another model" in message
+    assert f"{weights} is a checkpoint of another architecture" in message
     assert "decoder." in message
     message = error_of(capsys, "--eval-only", *common, "MODEL.LITE_DETR.ENCODER.SPEC", "H3L1-(2+1)x1")
-    assert "encoder.layers.1" in message
+    assert "encoder.layers.0.low_feed_forward.linear1.bias is not in the model" in message
+    message = error_of(capsys, "--eval-only", *common, "MODEL.LITE_DETR.DECODER.NUM_LAYERS", 1)
+    assert re.search(r"decoder\.layers\.1\.\S+ is not in the model", message)
+    message = error_of(capsys, *common, "MODEL.LITE_DETR.ENCODER.NAME", "DeformableEncoder")
+    assert f"{weights} is a checkpoint of another architecture" in message
+
+
+def test_training_starts_from_weights_of_other_classes(trained: Trained, tmp_path: Path) -> None:
+    content = coco_content()
+    content["categories"].append({"id": 9, "name": "owl"})
+    dataset = write_coco_folder(tmp_path / f"{tmp_path.name}_owls", train=content, val=content)
+    weights = ("MODEL.WEIGHTS", trained.output / "model_final.pth", "SOLVER.MAX_ITER", 1, "SOLVER.STEPS", "()")
+    run("--dataset", dataset, "OUTPUT_DIR", tmp_path, *weights, "DATASETS.TEST", "()")
+    state = Trained(dataset, tmp_path).checkpoint("model_final")["model"]
+    assert state["decoder.heads.0.class_embed.bias"].shape == (4,)
+
+
+def test_without_a_dataset_to_evaluate_on_metrics_stay(trained: Trained, tmp_path: Path) -> None:
+    (tmp_path / "eval_metrics.json").write_text("{}  ")
+    run(
+        *("--dataset", trained.dataset, "OUTPUT_DIR", tmp_path, "DATASETS.TEST", "()"),
+        *("SOLVER.MAX_ITER", 1, "SOLVER.STEPS", "()"),
+    )
+    assert (tmp_path / "eval_metrics.json").read_text() == "{}  "
 
 
 @pytest.mark.parametrize("workers", [0, 1])
