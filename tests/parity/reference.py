@@ -131,7 +131,7 @@ class Reference:
 
 
 def _lite_detr_config(options: dict[str, Any], name: str) -> CfgNode:
-    unsupported = {key: options[key] for key, value in _FIXED_OPTIONS.items() if options[key] != value}
+    unsupported = {key: options[key] for key, value in _FIXED_OPTIONS.items() if options.get(key, value) != value}
     if (
         options["dn_labelbook_size"] != options["num_classes"]
         or options["pe_temperatureH"] != options["pe_temperatureW"]
