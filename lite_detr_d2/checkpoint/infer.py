@@ -40,14 +40,9 @@ def _infer_backbone(cfg: CfgNode, state: Mapping[str, Tensor]) -> None:
         swin.WINDOW_SIZE = (int(state[tables[0]].shape[0] ** 0.5) + 1) // 2
         model.IN_FEATURES = [f"p{index}" for index in swin.OUT_INDICES]
         return
-    resnet = cfg.MODEL.RESNETS
     num_blocks = _count(state, r"backbone\.res4\.(\d+)\.")
-    if "backbone.res2.0.conv3.weight" in state:
-        resnet.DEPTH = {6: 50, 23: 101, 36: 152}.get(num_blocks, 50)
-    else:
-        resnet.DEPTH = 18 if num_blocks == 2 else 34
-        resnet.RES2_OUT_CHANNELS = 64
-    resnet.OUT_FEATURES = ["res3", "res4", "res5"]
+    cfg.MODEL.RESNETS.DEPTH = {6: 50, 23: 101}.get(num_blocks, 50)
+    cfg.MODEL.RESNETS.OUT_FEATURES = ["res3", "res4", "res5"]
 
 
 def _infer_sizes(cfg: CfgNode, state: Mapping[str, Tensor]) -> None:

@@ -161,9 +161,8 @@ def _set_backbone(cfg: CfgNode, backbone: str, name: str) -> None:
         cfg.MODEL.BACKBONE.NAME = "build_swin_backbone"
         cfg.MODEL.SWIN.DROP_PATH_RATE = 0.0
         cfg.MODEL.LITE_DETR.IN_FEATURES = ["p1", "p2", "p3"]
-    elif backbone in ("resnet18", "resnet34", "resnet50", "resnet101"):
+    elif backbone in ("resnet50", "resnet101"):
         cfg.MODEL.RESNETS.DEPTH = int(backbone.removeprefix("resnet"))
-        cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64 if cfg.MODEL.RESNETS.DEPTH < 50 else 256
         cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
         cfg.MODEL.RESNETS.OUT_FEATURES = ["res3", "res4", "res5"]
     else:
