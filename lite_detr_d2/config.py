@@ -22,7 +22,32 @@ def add_lite_detr_config(cfg: CfgNode) -> None:
 
     The defaults are those of DINO on COCO with a plain encoder; see ``configs/`` for whole recipes.
     """
-    node = cfg.MODEL.LITE_DETR = CfgNode()
+    cfg.MODEL.LITE_DETR = _detector_keys()
+
+    # build_swin_backbone: detectron2's Swin Transformer; the defaults are Swin-T.
+    cfg.MODEL.SWIN = CfgNode()
+    cfg.MODEL.SWIN.EMBED_DIM = 96
+    cfg.MODEL.SWIN.DEPTHS = [2, 2, 6, 2]
+    cfg.MODEL.SWIN.NUM_HEADS = [3, 6, 12, 24]
+    cfg.MODEL.SWIN.WINDOW_SIZE = 7
+    cfg.MODEL.SWIN.DROP_PATH_RATE = 0.2
+    # Stages whose outputs are kept: 1 is p1 (stride 8), 2 is p2 (16), 3 is p3 (32).
+    cfg.MODEL.SWIN.OUT_INDICES = [1, 2, 3]
+
+    # DETR's augmentation: with probability 0.5, resize the short side to one of these, then crop as INPUT.CROP says.
+    cfg.INPUT.CROP.MIN_SIZE_TRAIN = (400, 500, 600)
+
+    # lite_detr_d2.engine.Trainer: ADAMW, or SGD as detectron2 builds it.
+    cfg.SOLVER.OPTIMIZER = "ADAMW"
+    # Learning-rate multipliers of the backbone, and of the layers that predict sampling offsets and reference points.
+    cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
+    cfg.SOLVER.OFFSET_MULTIPLIER = 1.0
+    # Clip the L2 norm of all gradients together, instead of each parameter's (CLIP_GRADIENTS.ENABLED turns it on).
+    cfg.SOLVER.CLIP_GRADIENTS.FULL_MODEL = False
+
+
+def _detector_keys() -> CfgNode:
+    node = CfgNode()
     node.NUM_CLASSES = 80
     node.NUM_QUERIES = 900
     # Backbone outputs, fine to coarse. Further levels, up to NUM_LEVELS, are stride-2 convolutions of the last one.
@@ -80,27 +105,7 @@ def add_lite_detr_config(cfg: CfgNode) -> None:
     node.LOSS.GIOU_WEIGHT = 2.0
     node.LOSS.FOCAL_ALPHA = 0.25
     node.LOSS.FOCAL_GAMMA = 2.0
-
-    # build_swin_backbone: detectron2's Swin Transformer; the defaults are Swin-T.
-    cfg.MODEL.SWIN = CfgNode()
-    cfg.MODEL.SWIN.EMBED_DIM = 96
-    cfg.MODEL.SWIN.DEPTHS = [2, 2, 6, 2]
-    cfg.MODEL.SWIN.NUM_HEADS = [3, 6, 12, 24]
-    cfg.MODEL.SWIN.WINDOW_SIZE = 7
-    cfg.MODEL.SWIN.DROP_PATH_RATE = 0.2
-    # Stages whose outputs are kept: 1 is p1 (stride 8), 2 is p2 (16), 3 is p3 (32).
-    cfg.MODEL.SWIN.OUT_INDICES = [1, 2, 3]
-
-    # DETR's augmentation: with probability 0.5, resize the short side to one of these, then crop as INPUT.CROP says.
-    cfg.INPUT.CROP.MIN_SIZE_TRAIN = (400, 500, 600)
-
-    # lite_detr_d2.engine.Trainer: ADAMW, or SGD as detectron2 builds it.
-    cfg.SOLVER.OPTIMIZER = "ADAMW"
-    # Learning-rate multipliers of the backbone, and of the layers that predict sampling offsets and reference points.
-    cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
-    cfg.SOLVER.OFFSET_MULTIPLIER = 1.0
-    # Clip the L2 norm of all gradients together, instead of each parameter's (CLIP_GRADIENTS.ENABLED turns it on).
-    cfg.SOLVER.CLIP_GRADIENTS.FULL_MODEL = False
+    return node
 
 
 def validate_config(cfg: CfgNode) -> None:

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from detectron2.utils.analysis import FlopCountAnalysis
+from fvcore.nn.flop_count import _DEFAULT_SUPPORTED_OPS
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -73,7 +74,10 @@ def test_torch_counts_two_per_multiply_add(name: str) -> None:
 
 
 def test_handlers_may_be_registered_again() -> None:
+    before = dict(_DEFAULT_SUPPORTED_OPS)
     register_flop_handlers()
+    assert before == _DEFAULT_SUPPORTED_OPS
+    assert "lite_detr::key_aware_deform_attn" in before
 
 
 def test_counts_are_exact_integers_at_full_size() -> None:
