@@ -6,6 +6,7 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -14,14 +15,12 @@
 #include <string>
 #include <vector>
 
+#include "level.h"
+
 namespace lite_detr {
 
+using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-
-struct Level {
-  int64_t height, width;
-  int64_t start;  // index of its first token
-};
 
 // N, S, M, D, Q, L, P of the documentation; `reference_size` is 2 or 4.
 struct Sizes {
@@ -67,11 +66,16 @@ inline void check_shape(const Tensor& tensor, const char* argument, const std::v
   check_argument(shape == expected, argument, "expected shape ", describe(expected), ", got ", describe(shape));
 }
 
-// All tensors of a call are of one type and on one device.
-inline void check_like(const Tensor& tensor, const char* argument, const Tensor& value) {
+// The type that locations and sums are computed in: a half type could not tell the pixels of a large map apart.
+inline ScalarType compute_type(const Tensor& value) {
+  return value.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+inline void check_type(const Tensor& tensor, const char* argument, ScalarType expected, const Tensor& value) {
+  using torch::headeronly::toString;
   check_argument(
-      tensor.scalar_type() == value.scalar_type(), argument, "expected the dtype of value, ",
-      torch::headeronly::toString(value.scalar_type()), ", got ", torch::headeronly::toString(tensor.scalar_type()));
+      tensor.scalar_type() == expected, argument, "expected dtype ", toString(expected), " for a value of ",
+      toString(value.scalar_type()), ", got ", toString(tensor.scalar_type()));
   check_argument(tensor.device() == value.device(), argument, "expected the device of value");
 }
 
@@ -80,20 +84,20 @@ inline Sizes check_sampling(
     const std::vector<int64_t>& spatial_shapes,
     const Tensor& reference_points,
     const Tensor& sampling_offsets) {
-  using torch::headeronly::ScalarType;
   Sizes sizes{};
   const ScalarType type = value.scalar_type();
   check_argument(
-      type == ScalarType::Float || type == ScalarType::Double, "value", "expected float32 or float64, got ",
-      torch::headeronly::toString(type));
+      type == ScalarType::Float || type == ScalarType::Double || type == ScalarType::BFloat16 ||
+          type == ScalarType::Half,
+      "value", "expected float64, float32, bfloat16 or float16, got ", torch::headeronly::toString(type));
   check_argument(value.dim() == 4, "value", "expected 4 dimensions (N, S, M, D), got ", value.dim());
   sizes.images = value.size(0);
   sizes.tokens = value.size(1);
   sizes.heads = value.size(2);
   sizes.channels = value.size(3);
   check_argument(
-      sizes.tokens <= std::numeric_limits<int32_t>::max(), "value", "expected fewer than 2^31 tokens, got ",
-      sizes.tokens);
+      value.numel() / std::max<int64_t>(1, sizes.images) <= std::numeric_limits<int32_t>::max(), "value",
+      "expected fewer than 2^31 elements in an image, got ", describe(shape_of(value)));
 
   check_argument(
       !spatial_shapes.empty() && spatial_shapes.size() % 2 == 0, "spatial_shapes",
@@ -134,29 +138,36 @@ inline Sizes check_sampling(
       sizes.reference_size);
   check_shape(reference_points, "reference_points", {sizes.images, sizes.queries, levels, sizes.reference_size});
 
-  check_like(reference_points, "reference_points", value);
-  check_like(sampling_offsets, "sampling_offsets", value);
+  check_type(reference_points, "reference_points", compute_type(value), value);
+  check_type(sampling_offsets, "sampling_offsets", compute_type(value), value);
   return sizes;
 }
 
 inline void check_ms_deform_attn(const Sizes& sizes, const Tensor& value, const Tensor& attention_logits) {
   check_shape(attention_logits, "attention_logits", {sizes.images, sizes.queries, sizes.heads, sizes.samples()});
-  check_like(attention_logits, "attention_logits", value);
+  check_type(attention_logits, "attention_logits", compute_type(value), value);
 }
 
 inline void check_key_aware(
     const Sizes& sizes, const Tensor& query, const Tensor& value, const std::optional<Tensor>& key) {
   check_shape(query, "query", {sizes.images, sizes.queries, sizes.heads, sizes.channels});
-  check_like(query, "query", value);
+  check_type(query, "query", value.scalar_type(), value);
   if (key.has_value()) {
     check_shape(*key, "key", {sizes.images, sizes.tokens, sizes.heads, sizes.channels});
-    check_like(*key, "key", value);
+    check_type(*key, "key", value.scalar_type(), value);
   }
 }
 
-inline void check_grad_output(const Sizes& sizes, const Tensor& grad_output, const Tensor& value) {
+inline void check_backward(
+    const Sizes& sizes,
+    const Tensor& grad_output,
+    const Tensor& value,
+    const std::vector<bool>& output_mask,
+    size_t outputs) {
+  check_argument(
+      output_mask.size() == outputs, "output_mask", "expected ", outputs, " entries, got ", output_mask.size());
   check_shape(grad_output, "grad_output", {sizes.images, sizes.queries, sizes.heads * sizes.channels});
-  check_like(grad_output, "grad_output", value);
+  check_type(grad_output, "grad_output", value.scalar_type(), value);
 }
 
 }  // namespace lite_detr

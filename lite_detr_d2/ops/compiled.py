@@ -24,14 +24,9 @@ def _fake_ms_deform_attn_backward(
     reference_points: Tensor,
     sampling_offsets: Tensor,
     attention_logits: Tensor,
-    reference_points_grad: bool,
+    output_mask: Sequence[bool],
 ) -> tuple[Tensor, ...]:
-    return (
-        value.new_empty(value.shape),
-        value.new_empty(reference_points.shape if reference_points_grad else (0,)),
-        value.new_empty(sampling_offsets.shape),
-        value.new_empty(attention_logits.shape),
-    )
+    return _fake_gradients((value, reference_points, sampling_offsets, attention_logits), output_mask)
 
 
 def _fake_key_aware_deform_attn(
@@ -48,15 +43,21 @@ def _fake_key_aware_deform_attn_backward(
     reference_points: Tensor,
     sampling_offsets: Tensor,
     key: Tensor | None,
-    reference_points_grad: bool,
+    output_mask: Sequence[bool],
 ) -> tuple[Tensor, ...]:
-    return (
-        value.new_empty(query.shape),
-        value.new_empty(value.shape),
-        value.new_empty(reference_points.shape if reference_points_grad else (0,)),
-        value.new_empty(sampling_offsets.shape),
-        value.new_empty((0,) if key is None else key.shape),
+    without_key = value.new_empty(0)
+    inputs = (query, value, reference_points, sampling_offsets, without_key if key is None else key)
+    return _fake_gradients(inputs, output_mask)
+
+
+def _fake_gradients(inputs: Sequence[Tensor], output_mask: Sequence[bool]) -> tuple[Tensor, ...]:
+    return tuple(
+        tensor.new_empty(tensor.shape if wanted else (0,)) for tensor, wanted in zip(inputs, output_mask, strict=True)
     )
+
+
+def _none_if_unwanted(gradients: Sequence[Tensor], output_mask: Sequence[bool]) -> list[Tensor | None]:
+    return [gradient if wanted else None for gradient, wanted in zip(gradients, output_mask, strict=True)]
 
 
 def _save_ms_deform_attn(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -65,12 +66,13 @@ def _save_ms_deform_attn(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> N
 
 
 def _ms_deform_attn_backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-    value, reference_points, sampling_offsets, attention_logits = ctx.saved_tensors
-    wanted = ctx.needs_input_grad[2]
-    grad_value, grad_reference, grad_offsets, grad_logits = torch.ops.lite_detr.ms_deform_attn_backward(
-        grad_output, value, ctx.spatial_shapes, reference_points, sampling_offsets, attention_logits, wanted
+    value, *others = ctx.saved_tensors
+    output_mask = [ctx.needs_input_grad[i] for i in (0, 2, 3, 4)]
+    gradients = torch.ops.lite_detr.ms_deform_attn_backward(
+        grad_output, value, ctx.spatial_shapes, *others, output_mask
     )
-    return grad_value, None, grad_reference if wanted else None, grad_offsets, grad_logits
+    grad_value, *grad_others = _none_if_unwanted(gradients, output_mask)
+    return grad_value, None, *grad_others
 
 
 def _save_key_aware_deform_attn(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -79,19 +81,13 @@ def _save_key_aware_deform_attn(ctx: Any, inputs: tuple[Any, ...], output: Tenso
 
 
 def _key_aware_deform_attn_backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-    query, value, reference_points, sampling_offsets, key = ctx.saved_tensors
-    wanted = ctx.needs_input_grad[3]
-    grad_query, grad_value, grad_reference, grad_offsets, grad_key = torch.ops.lite_detr.key_aware_deform_attn_backward(
-        grad_output, query, value, ctx.spatial_shapes, reference_points, sampling_offsets, key, wanted
+    query, value, *others = ctx.saved_tensors
+    output_mask = [ctx.needs_input_grad[i] for i in (0, 1, 3, 4, 5)]
+    gradients = torch.ops.lite_detr.key_aware_deform_attn_backward(
+        grad_output, query, value, ctx.spatial_shapes, *others, output_mask
     )
-    return (
-        grad_query,
-        grad_value,
-        None,
-        grad_reference if wanted else None,
-        grad_offsets,
-        None if key is None else grad_key,
-    )
+    grad_query, grad_value, *grad_others = _none_if_unwanted(gradients, output_mask)
+    return grad_query, grad_value, None, *grad_others
 
 
 def register_compiled_ops() -> None:

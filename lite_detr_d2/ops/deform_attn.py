@@ -23,8 +23,6 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 _LIBRARY = _PACKAGE / "_C.abi3.so"
 _BUILD_ERROR = _PACKAGE / "_C.build_error.txt"  # setup.py writes it when the build fails
 _BUILD = "`pip install --no-build-isolation -e .`"
-# The fake kernels serve meta tensors.
-_COMPILED_DEVICES = ("cpu", "meta")
 
 
 def ms_deform_attn(
@@ -51,7 +49,7 @@ def ms_deform_attn(
 
     Returns:
         (N, Q, M * D), of the type of ``value``. Differentiable once in every tensor argument. Half types are computed
-        in float32.
+        in float32, and autocast makes ``value`` half.
 
     Raises:
         ValueError: naming the argument whose shape, dtype or device does not fit.
@@ -59,19 +57,20 @@ def ms_deform_attn(
 
     Source: Deformable DETR, arXiv 2010.04159, Sec. 4.1.
     """
+    value = _autocast(value)
     if not _is_traced():
         _check_sampling(value, spatial_shapes, reference_points, sampling_offsets)
         _check_tensor("attention_logits", attention_logits, _logits_shape(sampling_offsets), value)
     ops = _ops_for(value.device.type)
     dtype = _compute_dtype(value)
     attended: Tensor = ops.ms_deform_attn(
-        _cast(value, dtype),
+        value,
         _flatten(spatial_shapes),
         _cast(reference_points, dtype),
         _cast(sampling_offsets, dtype),
         _cast(attention_logits, dtype),
     )
-    return _cast(attended, value.dtype)
+    return attended
 
 
 def key_aware_deform_attn(
@@ -100,7 +99,7 @@ def key_aware_deform_attn(
 
     Returns:
         (N, Q, M * D), of the type of ``value``. Differentiable once in every tensor argument. Half types are computed
-        in float32.
+        in float32, and autocast makes ``query``, ``value`` and ``key`` half.
 
     Raises:
         ValueError: naming the argument whose shape, dtype or device does not fit.
@@ -108,6 +107,7 @@ def key_aware_deform_attn(
 
     Source: Lite DETR, arXiv 2303.07335, Sec. 3.6.
     """
+    query, value, key = _autocast(query), _autocast(value), None if key is None else _autocast(key)
     if not _is_traced():
         _check_sampling(value, spatial_shapes, reference_points, sampling_offsets)
         images, _, heads, channels = value.shape
@@ -117,14 +117,14 @@ def key_aware_deform_attn(
     ops = _ops_for(value.device.type)
     dtype = _compute_dtype(value)
     attended: Tensor = ops.key_aware_deform_attn(
-        _cast(query, dtype),
-        _cast(value, dtype),
+        query,
+        value,
         _flatten(spatial_shapes),
         _cast(reference_points, dtype),
         _cast(sampling_offsets, dtype),
-        None if key is None else _cast(key, dtype),
+        key,
     )
-    return _cast(attended, value.dtype)
+    return attended
 
 
 def compiled_ops_status() -> tuple[bool, str]:
@@ -140,6 +140,15 @@ def _compute_dtype(value: Tensor) -> torch.dtype:
 def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     # `to` leaves nodes in an exported graph even where it changes nothing.
     return tensor if tensor.dtype == dtype else tensor.to(dtype)
+
+
+def _autocast(tensor: Tensor) -> Tensor:
+    """As autocast treats a matrix product's operand. Locations and logits are never rounded."""
+    device = tensor.device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return tensor
+    eligible = tensor.is_floating_point() and tensor.dtype != torch.float64
+    return _cast(tensor, torch.get_autocast_dtype(device)) if eligible else tensor
 
 
 def _flatten(spatial_shapes: Sequence[tuple[int, int]]) -> list[int]:
@@ -221,7 +230,11 @@ def _pure_torch_ms_deform_attn(
     attention_logits: Tensor,
 ) -> Tensor:
     _warn_once(value.device.type)
-    return reference.ms_deform_attn(value, _pairs(spatial_shapes), reference_points, sampling_offsets, attention_logits)
+    dtype = _compute_dtype(value)
+    attended = reference.ms_deform_attn(
+        _cast(value, dtype), _pairs(spatial_shapes), reference_points, sampling_offsets, attention_logits
+    )
+    return _cast(attended, value.dtype)
 
 
 def _pure_torch_key_aware_deform_attn(
@@ -233,9 +246,16 @@ def _pure_torch_key_aware_deform_attn(
     key: Tensor | None,
 ) -> Tensor:
     _warn_once(value.device.type)
-    return reference.key_aware_deform_attn(
-        query, value, _pairs(spatial_shapes), reference_points, sampling_offsets, key
+    dtype = _compute_dtype(value)
+    attended = reference.key_aware_deform_attn(
+        _cast(query, dtype),
+        _cast(value, dtype),
+        _pairs(spatial_shapes),
+        reference_points,
+        sampling_offsets,
+        None if key is None else _cast(key, dtype),
     )
+    return _cast(attended, value.dtype)
 
 
 def _define_pure_torch_ops() -> None:
@@ -279,9 +299,9 @@ def _load_compiled_ops() -> str:
 
 
 def _why_not_compiled(device: str) -> str:
-    if not _WHY_NOT_COMPILED and device not in _COMPILED_DEVICES:
-        return f"they were built without kernels for {device}"
-    return _WHY_NOT_COMPILED
+    if _WHY_NOT_COMPILED or device in ("cpu", "meta"):  # the fake kernels serve meta tensors
+        return _WHY_NOT_COMPILED
+    return "" if device == "cuda" and _BUILT_FOR_CUDA else f"they were built without kernels for {device}"
 
 
 def _ops_for(device: str) -> Any:
@@ -306,4 +326,7 @@ def _warn_once(device: str) -> None:
 _WARNED: set[str] = set()
 _MODE = _read_mode()
 _WHY_NOT_COMPILED = _load_compiled_ops()
+_BUILT_FOR_CUDA = not _WHY_NOT_COMPILED and torch._C._dispatch_has_kernel_for_dispatch_key(
+    "lite_detr::ms_deform_attn", "CUDA"
+)
 _define_pure_torch_ops()

@@ -1,235 +1,457 @@
-// The attention of one head of one query, and its gradients, for all of them.
-//
-// Forward is parallel over (image, query). Backward is parallel over (image, head): each task owns its part of every
-// gradient, so there are no atomics, and the result does not depend on the number of threads. Nothing of the size
-// (N, Q, M, L * P, D) is stored: backward samples again.
+// The attention of one head of one query, and its gradients, for all of them. Nothing of the size (N, Q, M, L * P, D) is
+// stored: backward samples again.
 
 #pragma once
 
-#include <cmath>
-#include <limits>
-
 #include "sampling.h"
 
-namespace lite_detr::cpu {
+namespace lite_detr::cpu::LITE_DETR_ISA {
 
-// Addresses of the contiguous tensors of a call; null where there is no such tensor.
-template <typename T>
-struct Inputs {
-  const T *query, *value, *key, *reference, *offsets, *logits;
-};
+constexpr int kPrefetchDistance = 8;  // queries
 
 template <typename T>
-struct Gradients {
-  T *query, *value, *key, *reference, *offsets, *logits;  // reference: (N, Q, M, L, 2 or 4), each head's share
+struct TokenMap {
+  T* begin;
+  int64_t stride;
 };
 
-// One head of one query.
-struct Row {
-  int64_t index;  // among all (image, query, head)
-  int64_t query;  // among all (image, query)
-  int64_t map;    // element offset of the map of its image and head
-};
-
-inline Row row_of(const Sizes& sizes, int64_t query, int64_t head) {
-  const int64_t image = query / sizes.queries;
-  return {query * sizes.heads + head, query, (image * sizes.tokens * sizes.heads + head) * sizes.channels};
+// Index of the first channel of token 0 of an image and head.
+inline int64_t map_index(const Call& call, int64_t map) {
+  return (map / call.heads * call.tokens * call.heads + map % call.heads) * call.channels;
 }
+
+// Gives maps for sampling: the tensor's own, or copies of type T whose tokens are adjacent.
+template <typename T, int kChannels>
+class MapReader {
+ public:
+  TokenMap<const T> read_map(const Call& call, const void* tensor, int64_t map, int64_t queries) {
+    const int64_t begin = map_index(call, map), stride = call.heads * call.channels;
+    const bool half = call.storage == Storage::kBFloat16 || call.storage == Storage::kFloat16;
+    if (!half && queries < call.queries_worth_packing) {
+      return {static_cast<const T*>(tensor) + begin, stride};
+    }
+    const int64_t channels = kChannels ? kChannels : call.channels;
+    if (!copy_.get()) {
+      copy_.allocate(call.tokens * channels);
+    }
+    for (int64_t token = 0; token < call.tokens; ++token) {
+      T* to = copy_.get() + token * channels;
+      const T* from = read(tensor, call.storage, begin + token * stride, channels, to);
+      if (from != to) {
+        __builtin_prefetch(from + 16 * stride);
+        std::memcpy(to, from, channels * sizeof(T));
+      }
+    }
+    return {copy_.get(), channels};
+  }
+
+ private:
+  Buffer<T> copy_;
+};
+
+// Gives maps to sum gradients in, and writes them to the tensor where they are not its own.
+template <typename T, int kChannels>
+class MapWriter {
+ public:
+  TokenMap<T> open_map(const Call& call, void* tensor, int64_t map) {
+    const bool half = call.storage == Storage::kBFloat16 || call.storage == Storage::kFloat16;
+    if (!tensor || (!half && call.queries < call.queries_worth_packing)) {
+      return {static_cast<T*>(tensor) + (tensor ? map_index(call, map) : 0), call.heads * call.channels};
+    }
+    const int64_t channels = kChannels ? kChannels : call.channels;
+    if (!sums_.get()) {
+      sums_.allocate(call.tokens * channels);
+    }
+    std::memset(sums_.get(), 0, call.tokens * channels * sizeof(T));
+    return {sums_.get(), channels};
+  }
+
+  void close_map(const Call& call, void* tensor, int64_t map) {
+    const int64_t channels = kChannels ? kChannels : call.channels, stride = call.heads * call.channels;
+    for (int64_t token = 0; sums_.get() && token < call.tokens; ++token) {
+      write(sums_.get() + token * channels, tensor, call.storage, map_index(call, map) + token * stride, channels);
+    }
+  }
+
+ private:
+  Buffer<T> sums_;
+};
 
 // What a task keeps of the row it works on.
 template <typename T>
 struct Scratch {
-  SamplingPoints<T> at;
-  std::vector<T> weights, keys;
+  Points<T> at;
+  Buffer<T> memory;
+  T *weights, *scaled[4], *grad_weights, *grad_logits, *dots[2], *slopes;  // over the points, padded
+  T *query, *grad_output, *result, *samples;  // over channels
 
-  explicit Scratch(const Sizes& sizes)
-      : at(sizes), weights(sizes.samples()), keys(sizes.samples() * sizes.channels) {}
+  explicit Scratch(const Call& call)
+      : at(call) {
+    memory.allocate(at.padded * 17 + call.channels * (at.samples + 3));
+    T* next = memory.get();
+    const auto take = [&](int64_t count) {
+      T* const array = next;
+      next += count;
+      return array;
+    };
+    weights = take(at.padded);
+    for (T*& array : scaled) {
+      array = take(at.padded);
+    }
+    grad_weights = take(at.padded);
+    grad_logits = take(at.padded);
+    dots[0] = take(4 * at.padded);
+    dots[1] = take(4 * at.padded);
+    slopes = take(2 * at.padded);
+    query = take(call.channels);
+    grad_output = take(call.channels);
+    result = take(call.channels);
+    samples = take(at.samples * call.channels);
+  }
 };
 
 template <typename T>
-struct BackwardScratch {
-  SamplingPoints<T> at;
-  std::vector<T> weights, grad_weights, grad_logits, key_dots, value_dots, grad_sample;
-  std::vector<Slope<T>> slopes;
+LITE_DETR_INLINE void prefetch(const void* tensor, int64_t index, int64_t count) {
+  for (int64_t i = 0; tensor && i < count; i += 64 / static_cast<int64_t>(sizeof(T))) {
+    __builtin_prefetch(static_cast<const T*>(tensor) + index + i);
+  }
+}
 
-  explicit BackwardScratch(const Sizes& sizes)
-      : at(sizes),
-        weights(sizes.samples()),
-        grad_weights(sizes.samples()),
-        grad_logits(sizes.samples()),
-        key_dots(sizes.samples() * 4),
-        value_dots(sizes.samples() * 4),
-        grad_sample(sizes.channels),
-        slopes(sizes.samples()) {}
+// One row: `index` counts over (image, query, head), `query` over (image, query).
+struct Row {
+  int64_t index, query;
 };
 
-// Calls body(scratch, row) for all rows, in parallel over (image, query).
-template <typename RowScratch, typename Body>
-void for_each_query(const Sizes& sizes, const Body& body) {
-  const int64_t work = sizes.heads * sizes.samples() * sizes.channels;
-  const int64_t grain = std::max<int64_t>(1, (1 << 17) / std::max<int64_t>(1, work));  // outweighs a task's start
-  torch::stable::parallel_for(0, sizes.images * sizes.queries, grain, [&](int64_t begin, int64_t end) {
-    RowScratch scratch(sizes);
-    for (int64_t query = begin; query < end; ++query) {
-      for (int64_t head = 0; head < sizes.heads; ++head) {
-        body(scratch, row_of(sizes, query, head));
-      }
-    }
-  });
+inline Row row_of(const Call& call, int64_t map, int64_t query) {
+  const int64_t of_all = map / call.heads * call.queries + query;
+  return {of_all * call.heads + map % call.heads, of_all};
 }
 
-// Calls body(scratch, row) for all rows, in parallel over (image, head): one task has all rows of a map.
-template <typename RowScratch, typename Body>
-void for_each_map(const Sizes& sizes, const Body& body) {
-  torch::stable::parallel_for(0, sizes.images * sizes.heads, 1, [&](int64_t begin, int64_t end) {
-    RowScratch scratch(sizes);
-    for (int64_t map = begin; map < end; ++map) {
-      const int64_t image = map / sizes.heads, head = map % sizes.heads;
-      for (int64_t query = image * sizes.queries; query < (image + 1) * sizes.queries; ++query) {
-        body(scratch, row_of(sizes, query, head));
-      }
+// Brings in what rows to come will read or write: their streams are too far apart for the processor to foresee.
+template <typename T>
+LITE_DETR_INLINE void prefetch_row(const Call& call, const Row& row, int64_t samples, int64_t channels) {
+  const int64_t index = row.index + kPrefetchDistance * call.heads;
+  if (index < call.images * call.queries * call.heads) {
+    prefetch<T>(call.offsets, index * 2 * samples, 2 * samples);
+    prefetch<T>(call.logits, index * samples, samples);
+    for (const void* tensor : {call.query, call.grad_output, static_cast<const void*>(call.output)}) {
+      prefetch<T>(tensor, index * channels, channels);
     }
-  });
+  }
 }
+
+// --- The softmax over the points.
 
 template <typename T>
-void softmax(int64_t count, T* logits) {
-  T largest = -std::numeric_limits<T>::infinity(), sum = 0;
-#pragma omp simd reduction(max : largest)
-  for (int64_t i = 0; i < count; ++i) {
-    largest = logits[i] > largest ? logits[i] : largest;
+LITE_DETR_INLINE void softmax(const Points<T>& at, T* logits) {
+  using V = Vec<T>;
+  for (int64_t i = at.samples; i < at.padded; ++i) {
+    logits[i] = -static_cast<T>(__builtin_inf());
   }
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < count; ++i) {
-    logits[i] = std::exp(logits[i] - largest);
-    sum += logits[i];
+  V largest = load<V>(logits), sum{};
+  for (int64_t i = kLanes<T>; i < at.padded; i += kLanes<T>) {
+    const V vec = load<V>(logits + i);
+    largest = vec > largest ? vec : largest;
   }
-#pragma omp simd
-  for (int64_t i = 0; i < count; ++i) {
-    logits[i] /= sum;
+  largest = splat<V>(largest_lane(largest));
+  for (int64_t i = 0; i < at.padded; i += kLanes<T>) {
+    const V weight = exp_of_nonpositive(load<V>(logits + i) - largest);
+    store(logits + i, weight);
+    sum += weight;
+  }
+  const V factor = splat<V>(T(1) / sum_of_lanes(sum));
+  for (int64_t i = 0; i < at.padded; i += kLanes<T>) {
+    store(logits + i, load<V>(logits + i) * factor);
   }
 }
 
 template <typename T>
-void softmax_backward(int64_t count, const T* weights, const T* grad_weights, T* grad_logits) {
-  T mean = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    mean += weights[i] * grad_weights[i];
+LITE_DETR_INLINE void softmax_backward(const Points<T>& at, const T* weights, const T* grad_weights, T* grad_logits) {
+  using V = Vec<T>;
+  V products{};
+  for (int64_t i = 0; i < at.padded; i += kLanes<T>) {
+    products += load<V>(weights + i) * load<V>(grad_weights + i);
   }
-  for (int64_t i = 0; i < count; ++i) {
-    grad_logits[i] = weights[i] * (grad_weights[i] - mean);
+  const V mean = splat<V>(sum_of_lanes(products));
+  for (int64_t i = 0; i < at.padded; i += kLanes<T>) {
+    store(grad_logits + i, load<V>(weights + i) * (load<V>(grad_weights + i) - mean));
   }
 }
 
-template <typename T, typename Channels>
-void attend(const Sizes& sizes, Channels channels, const Inputs<T>& in, T* output) {
-  const int64_t samples = sizes.samples();
-  for_each_query<Scratch<T>>(sizes, [&](Scratch<T>& scratch, const Row& row) {
-    T* weights = scratch.weights.data();
-    T* attended = output + row.index * channels;
-    locate(sizes, in.reference, in.offsets, row.query, row.index, scratch.at);
-    std::copy_n(in.logits + row.index * samples, samples, weights);
-    softmax(samples, weights);
-    std::fill_n(attended, sizes.channels, T(0));
-    for (int64_t i = 0; i < samples; ++i) {
-      add_sample(in.value + row.map, scratch.at, i, weights[i], channels, attended);
+// scaled[j] = factor * the weights of the points' neighbours j
+template <typename T>
+LITE_DETR_INLINE void scale_weights(const Points<T>& at, const T* factor, T* const* scaled) {
+  using V = Vec<T>;
+  for (int j = 0; j < 4; ++j) {
+    for (int64_t i = 0; i < at.padded; i += kLanes<T>) {
+      store(scaled[j] + i, load<V>(factor + i) * load<V>(at.weight[j] + i));
+    }
+  }
+}
+
+// products[i] = scale * <vector, sample i>, from the dots of the vector with the points' neighbours.
+template <typename T>
+LITE_DETR_INLINE void combine_dots(const Points<T>& at, const T* dots, T scale, T* products) {
+  using V = Vec<T>;
+  for (int64_t i = 0; i < at.padded; i += kLanes<T>) {
+    V sum = load<V>(at.outside_value + i);
+    for (int j = 0; j < 4; ++j) {
+      sum += load<V>(at.weight[j] + i) * load<V>(dots + j * at.padded + i);
+    }
+    store(products + i, sum * scale);
+  }
+}
+
+// result = the sum of weights[i] * samples[i]
+template <typename T, int kChannels>
+LITE_DETR_INLINE void sum_samples(
+    const Points<T>& at, const T* samples, const T* weights, int64_t channels, T* result) {
+  for_each_block<T, kChannels>(channels, [&]<typename V, int kVecs>(Block<V, kVecs>, int64_t channel)
+                                             __attribute__((always_inline)) {
+    V sum[kVecs] = {};
+    for (int64_t i = 0; i < at.samples; ++i) {
+      for (int v = 0; v < kVecs; ++v) {
+        sum[v] += weights[i] * load<V>(samples + i * channels + channel + v * kLanesOf<V, T>);
+      }
+    }
+    for (int v = 0; v < kVecs; ++v) {
+      store(result + channel + v * kLanesOf<V, T>, sum[v]);
     }
   });
 }
 
-template <typename T, typename Channels>
-void attend_backward(
-    const Sizes& sizes, Channels channels, const Inputs<T>& in, const T* grad_output, const Gradients<T>& grad) {
-  const int64_t samples = sizes.samples();
-  for_each_map<BackwardScratch<T>>(sizes, [&](BackwardScratch<T>& scratch, const Row& row) {
-    T* weights = scratch.weights.data();
-    const T* grad_attended = grad_output + row.index * channels;
-    locate(sizes, in.reference, in.offsets, row.query, row.index, scratch.at);
-    std::copy_n(in.logits + row.index * samples, samples, weights);
-    softmax(samples, weights);
-    for (int64_t i = 0; i < samples; ++i) {
-      T dots[4];
-      scratch.grad_weights[i] = dot_neighbours(in.value + row.map, scratch.at, i, grad_attended, channels, dots);
-      const Slope<T> slope = slope_at(scratch.at, i, dots);
-      scratch.slopes[i] = {weights[i] * slope.x, weights[i] * slope.y};
-      spread(grad.value + row.map, scratch.at, i, weights[i], grad_attended, channels);
+// --- Forward.
+
+// Calls body(scratch, row, value map, key map) for rows begin .. end of (image, head, query), located.
+template <typename T, int kChannels, typename Body>
+void for_each_row(const Call& call, int64_t begin, int64_t end, const Body& body) {
+  Scratch<T> scratch(call);
+  MapReader<T, kChannels> values, keys;
+  const T *reference = static_cast<const T*>(call.reference), *offsets = static_cast<const T*>(call.offsets);
+  const int64_t coordinates = call.level_count * call.reference_size;
+  while (begin < end) {
+    const int64_t map = begin / call.queries, first = begin % call.queries;
+    const int64_t last = call.queries - first < end - begin ? call.queries : first + end - begin;
+    begin += last - first;
+    const TokenMap<const T> value = values.read_map(call, call.value, map, last - first);
+    const TokenMap<const T> key = call.key ? keys.read_map(call, call.key, map, last - first) : value;
+    for (int64_t query = first; query < last; ++query) {
+      const Row row = row_of(call, map, query);
+      prefetch_row<T>(call, row, scratch.at.samples, kChannels ? kChannels : call.channels);
+      place_references(call, reference + row.query * coordinates, scratch.at);
+      locate(call, offsets + row.index * 2 * scratch.at.samples, value.stride, scratch.at);
+      body(scratch, row, value.begin, key.begin);
     }
-    softmax_backward(samples, weights, scratch.grad_weights.data(), grad.logits + row.index * samples);
-    locate_backward(
-        sizes, in.reference, in.offsets, row.query, row.index, scratch.slopes.data(), grad.offsets, grad.reference);
-  });
+  }
+}
+
+template <typename T, int kChannels>
+void attend_rows(const Call& call, int64_t begin, int64_t end) {
+  const int64_t channels = kChannels ? kChannels : call.channels;
+  for_each_row<T, kChannels>(
+      call, begin, end, [&](Scratch<T>& scratch, const Row& row, const T* values, const T*) __attribute__((always_inline)) {
+        const Points<T>& at = scratch.at;
+        std::memcpy(scratch.weights, static_cast<const T*>(call.logits) + row.index * at.samples, at.samples * sizeof(T));
+        softmax(at, scratch.weights);
+        scale_weights(at, scratch.weights, scratch.scaled);
+        T* result = writable(call.output, call.storage, row.index * channels, scratch.result);
+        gather<T, kChannels>(values, at, scratch.scaled, channels, result);
+        write(result, call.output, call.storage, row.index * channels, channels);
+      });
 }
 
 // Without a key, the value's samples are the keys too: the map is sampled once.
-template <typename T, typename Channels>
-void attend_by_key(const Sizes& sizes, Channels channels, const Inputs<T>& in, T* output) {
-  const int64_t samples = sizes.samples();
-  const T scale = 1 / std::sqrt(static_cast<T>(sizes.channels));
-  const T* key_maps = in.key ? in.key : in.value;
-  for_each_query<Scratch<T>>(sizes, [&](Scratch<T>& scratch, const Row& row) {
-    T* weights = scratch.weights.data();
-    T* attended = output + row.index * channels;
-    locate(sizes, in.reference, in.offsets, row.query, row.index, scratch.at);
-    std::fill(scratch.keys.begin(), scratch.keys.end(), T(0));
-    for (int64_t i = 0; i < samples; ++i) {
-      T* key = scratch.keys.data() + i * channels;
-      add_sample(key_maps + row.map, scratch.at, i, T(1), channels, key);
-      weights[i] = scale * dot(in.query + row.index * channels, key, channels);
-    }
-    softmax(samples, weights);
-    std::fill_n(attended, sizes.channels, T(0));
-    for (int64_t i = 0; i < samples; ++i) {
-      if (in.key) {
-        add_sample(in.value + row.map, scratch.at, i, weights[i], channels, attended);
-      } else {
-        add_scaled(scratch.keys.data() + i * channels, weights[i], channels, attended);
-      }
-    }
-  });
+template <typename T, int kChannels>
+void attend_rows_by_key(const Call& call, int64_t begin, int64_t end) {
+  const int64_t channels = kChannels ? kChannels : call.channels;
+  const T scale = static_cast<T>(1 / __builtin_sqrt(static_cast<double>(channels)));
+  for_each_row<T, kChannels>(
+      call, begin, end,
+      [&](Scratch<T>& scratch, const Row& row, const T* values, const T* keys) __attribute__((always_inline)) {
+        const Points<T>& at = scratch.at;
+        T *weights = scratch.weights, *result = writable(call.output, call.storage, row.index * channels, scratch.result);
+        const T* query = read(call.query, call.storage, row.index * channels, channels, scratch.query);
+        gather_each<T, kChannels>(keys, at, query, channels, scratch.samples, weights);
+        for (int64_t i = 0; i < at.samples; ++i) {
+          weights[i] = scale * (weights[i] + at.outside_value[i]);
+        }
+        softmax(at, weights);
+        if (call.key) {
+          scale_weights(at, weights, scratch.scaled);
+          gather<T, kChannels>(values, at, scratch.scaled, channels, result);
+        } else {
+          sum_samples<T, kChannels>(at, scratch.samples, weights, channels, result);
+        }
+        write(result, call.output, call.storage, row.index * channels, channels);
+      });
 }
 
-template <typename T, typename Channels>
-void attend_by_key_backward(
-    const Sizes& sizes, Channels channels, const Inputs<T>& in, const T* grad_output, const Gradients<T>& grad) {
-  const int64_t samples = sizes.samples();
-  const T scale = 1 / std::sqrt(static_cast<T>(sizes.channels));
-  const T* key_maps = in.key ? in.key : in.value;
-  for_each_map<BackwardScratch<T>>(sizes, [&](BackwardScratch<T>& scratch, const Row& row) {
-    T* weights = scratch.weights.data();
-    const T* query = in.query + row.index * channels;
-    const T* grad_attended = grad_output + row.index * channels;
-    T* grad_query = grad.query + row.index * channels;
-    locate(sizes, in.reference, in.offsets, row.query, row.index, scratch.at);
-    for (int64_t i = 0; i < samples; ++i) {
-      weights[i] = scale * dot_neighbours(key_maps + row.map, scratch.at, i, query, channels, &scratch.key_dots[i * 4]);
-      scratch.grad_weights[i] =
-          dot_neighbours(in.value + row.map, scratch.at, i, grad_attended, channels, &scratch.value_dots[i * 4]);
+// --- Backward.
+
+// Calls body(scratch, row, value map, key map, their gradients) for all rows of maps begin .. end of (image, head).
+template <typename T, int kChannels, typename Body>
+void for_each_row_of_maps(const Call& call, int64_t begin, int64_t end, const Body& body) {
+  Scratch<T> scratch(call);
+  MapReader<T, kChannels> values, keys;
+  MapWriter<T, kChannels> grad_values, grad_keys;
+  const T *reference = static_cast<const T*>(call.reference), *offsets = static_cast<const T*>(call.offsets);
+  const int64_t coordinates = call.level_count * call.reference_size;
+  for (int64_t map = begin; map < end; ++map) {
+    const TokenMap<const T> value = values.read_map(call, call.value, map, call.queries);
+    const TokenMap<const T> key = call.key ? keys.read_map(call, call.key, map, call.queries) : value;
+    const TokenMap<T> grad_value = grad_values.open_map(call, call.grad_value, map);
+    const TokenMap<T> grad_key = grad_keys.open_map(call, call.grad_key, map);
+    for (int64_t query = 0; query < call.queries; ++query) {
+      const Row row = row_of(call, map, query);
+      prefetch_row<T>(call, row, scratch.at.samples, kChannels ? kChannels : call.channels);
+      place_references(call, reference + row.query * coordinates, scratch.at);
+      locate(call, offsets + row.index * 2 * scratch.at.samples, value.stride, scratch.at);
+      body(scratch, row, value.begin, key.begin, grad_value.begin, grad_key.begin);
     }
-    softmax(samples, weights);
-    softmax_backward(samples, weights, scratch.grad_weights.data(), scratch.grad_logits.data());
-    std::fill_n(grad_query, sizes.channels, T(0));
-    for (int64_t i = 0; i < samples; ++i) {
-      const T grad_product = scale * scratch.grad_logits[i];
-      T dots[4];
-      for (int64_t j = 0; j < 4; ++j) {
-        dots[j] = weights[i] * scratch.value_dots[i * 4 + j] + grad_product * scratch.key_dots[i * 4 + j];
-      }
-      scratch.slopes[i] = slope_at(scratch.at, i, dots);
-      add_sample(key_maps + row.map, scratch.at, i, grad_product, channels, grad_query);
-      if (in.key) {
-        spread(grad.value + row.map, scratch.at, i, weights[i], grad_attended, channels);
-        spread(grad.key + row.map, scratch.at, i, grad_product, query, channels);
-      } else {
-        T* grad_sample = scratch.grad_sample.data();
-        std::fill_n(grad_sample, sizes.channels, T(0));
-        add_scaled(grad_attended, weights[i], channels, grad_sample);
-        add_scaled(query, grad_product, channels, grad_sample);
-        spread(grad.value + row.map, scratch.at, i, T(1), grad_sample, channels);
-      }
-    }
-    locate_backward(
-        sizes, in.reference, in.offsets, row.query, row.index, scratch.slopes.data(), grad.offsets, grad.reference);
-  });
+    grad_values.close_map(call, call.grad_value, map);
+    grad_keys.close_map(call, call.grad_key, map);
+  }
 }
 
-}  // namespace lite_detr::cpu
+// The gradients of offsets and reference points, where wanted.
+template <typename T>
+LITE_DETR_INLINE void locations_backward(const Call& call, Scratch<T>& scratch, const Row& row, const T* dots) {
+  const int64_t pairs = row.index * 2 * scratch.at.samples;
+  T* grad_offsets = static_cast<T*>(call.grad_offsets);
+  T* grad_reference = static_cast<T*>(call.grad_reference);
+  locate_backward(
+      call, scratch.at, dots, static_cast<const T*>(call.offsets) + pairs, scratch.slopes,
+      grad_offsets ? grad_offsets + pairs : nullptr,
+      grad_reference ? grad_reference + row.index * call.level_count * call.reference_size : nullptr);
+}
+
+template <typename T, int kChannels>
+void attend_rows_backward(const Call& call, int64_t begin, int64_t end) {
+  const int64_t channels = kChannels ? kChannels : call.channels;
+  for_each_row_of_maps<T, kChannels>(
+      call, begin, end,
+      [&](Scratch<T>& scratch, const Row& row, const T* values, const T*, T* grad_values, T*)
+          __attribute__((always_inline)) {
+            const Points<T>& at = scratch.at;
+            T *weights = scratch.weights, *dots = scratch.dots[0];
+            const T* grad_output =
+                read(call.grad_output, call.storage, row.index * channels, channels, scratch.grad_output);
+            std::memcpy(weights, static_cast<const T*>(call.logits) + row.index * at.samples, at.samples * sizeof(T));
+            softmax(at, weights);
+            if (call.grad_value) {
+              scale_weights(at, weights, scratch.scaled);
+              spread<T, kChannels, 1>(grad_values, at, scratch.scaled, {nullptr}, {grad_output}, channels);
+            }
+            if (!call.grad_logits && !call.grad_offsets && !call.grad_reference) {
+              return;
+            }
+            dot_neighbours<T, kChannels, 1>(values, at, {grad_output}, channels, dots);
+            if (call.grad_logits) {
+              combine_dots(at, dots, T(1), scratch.grad_weights);
+              softmax_backward(at, weights, scratch.grad_weights, scratch.grad_logits);
+              std::memcpy(
+                  static_cast<T*>(call.grad_logits) + row.index * at.samples, scratch.grad_logits,
+                  at.samples * sizeof(T));
+            }
+            for (int j = 0; j < 4; ++j) {
+              for (int64_t i = 0; i < at.padded; ++i) {
+                dots[j * at.padded + i] *= weights[i];
+              }
+            }
+            locations_backward(call, scratch, row, dots);
+          });
+}
+
+template <typename T, int kChannels>
+void attend_rows_by_key_backward(const Call& call, int64_t begin, int64_t end) {
+  const int64_t channels = kChannels ? kChannels : call.channels;
+  const T scale = static_cast<T>(1 / __builtin_sqrt(static_cast<double>(channels)));
+  for_each_row_of_maps<T, kChannels>(
+      call, begin, end,
+      [&](Scratch<T>& scratch, const Row& row, const T* values, const T* keys, T* grad_values, T* grad_keys)
+          __attribute__((always_inline)) {
+            const Points<T>& at = scratch.at;
+            T *weights = scratch.weights, *grad_products = scratch.grad_logits;
+            const int64_t index = row.index * channels;
+            const T* query = read(call.query, call.storage, index, channels, scratch.query);
+            const T* grad_output = read(call.grad_output, call.storage, index, channels, scratch.grad_output);
+            T *key_dots = scratch.dots[0], *value_dots = scratch.dots[1];
+            if (call.key) {
+              dot_neighbours<T, kChannels, 1>(keys, at, {query}, channels, key_dots);
+              dot_neighbours<T, kChannels, 1>(values, at, {grad_output}, channels, value_dots);
+            } else {  // the one array follows the other
+              dot_neighbours<T, kChannels, 2>(values, at, {query, grad_output}, channels, key_dots);
+            }
+            combine_dots(at, key_dots, scale, weights);
+            softmax(at, weights);
+            combine_dots(at, value_dots, T(1), scratch.grad_weights);
+            softmax_backward(at, weights, scratch.grad_weights, grad_products);
+            for (int64_t i = 0; i < at.padded; ++i) {
+              grad_products[i] *= scale;
+            }
+            if (call.grad_query) {
+              scale_weights(at, grad_products, scratch.scaled);
+              T* grad_query = writable(call.grad_query, call.storage, index, scratch.result);
+              gather<T, kChannels>(keys, at, scratch.scaled, channels, grad_query);
+              write(grad_query, call.grad_query, call.storage, index, channels);
+            }
+            if (!call.key && call.grad_value) {
+              spread<T, kChannels, 2>(
+                  grad_values, at, at.weight, {weights, grad_products}, {grad_output, query}, channels);
+            } else if (call.grad_value) {
+              scale_weights(at, weights, scratch.scaled);
+              spread<T, kChannels, 1>(grad_values, at, scratch.scaled, {nullptr}, {grad_output}, channels);
+            }
+            if (call.grad_key) {
+              scale_weights(at, grad_products, scratch.scaled);
+              spread<T, kChannels, 1>(grad_keys, at, scratch.scaled, {nullptr}, {query}, channels);
+            }
+            if (call.grad_offsets || call.grad_reference) {
+              for (int j = 0; j < 4; ++j) {
+                for (int64_t i = 0; i < at.padded; ++i) {
+                  const int64_t k = j * at.padded + i;
+                  value_dots[k] = weights[i] * value_dots[k] + grad_products[i] * key_dots[k];
+                }
+              }
+              locations_backward(call, scratch, row, value_dots);
+            }
+          });
+}
+
+// --- The kernels: for the usual head dimensions in float32, for any other, and for float64.
+
+// Calls run<T, kChannels>().
+template <typename Run>
+void with_channels(const Call& call, const Run& run) {
+  if (call.storage == Storage::kFloat64) {
+#ifdef LITE_DETR_FLOAT64
+    run.template operator()<double, 0>();
+#endif
+  } else if (call.channels == 16) {
+    run.template operator()<float, 16>();
+  } else if (call.channels == 32) {
+    run.template operator()<float, 32>();
+  } else if (call.channels == 64) {
+    run.template operator()<float, 64>();
+  } else {
+    run.template operator()<float, 0>();
+  }
+}
+
+inline void attend(const Call& call, int64_t begin, int64_t end) {
+  with_channels(call, [&]<typename T, int kChannels>() { attend_rows<T, kChannels>(call, begin, end); });
+}
+
+inline void attend_backward(const Call& call, int64_t begin, int64_t end) {
+  with_channels(call, [&]<typename T, int kChannels>() { attend_rows_backward<T, kChannels>(call, begin, end); });
+}
+
+inline void attend_by_key(const Call& call, int64_t begin, int64_t end) {
+  with_channels(call, [&]<typename T, int kChannels>() { attend_rows_by_key<T, kChannels>(call, begin, end); });
+}
+
+inline void attend_by_key_backward(const Call& call, int64_t begin, int64_t end) {
+  with_channels(call, [&]<typename T, int kChannels>() { attend_rows_by_key_backward<T, kChannels>(call, begin, end); });
+}
+
+}  // namespace lite_detr::cpu::LITE_DETR_ISA

@@ -1,9 +1,12 @@
-// The ops on the CPU: checks, memory, and the choice of the kernel for the type and the head dimension.
+// The ops on the CPU: checks, memory, and the choice of the kernels.
 
+#include <algorithm>
+#include <cstdlib>
+#include <string>
 #include <tuple>
-#include <type_traits>
 
-#include "attention.h"
+#include "../checks.h"
+#include "kernels.h"
 
 namespace lite_detr::cpu {
 namespace {
@@ -12,55 +15,125 @@ using torch::stable::contiguous;
 using torch::stable::new_empty;
 using torch::stable::new_zeros;
 
-// Calls body(T(), channels): T is float or double, channels a constant for the usual head dimensions in float.
-template <typename Body>
-void dispatch(const Tensor& value, const Body& body) {
-  const int64_t channels = value.size(3);
-  if (value.scalar_type() == torch::headeronly::ScalarType::Double) {
-    return body(double(), channels);
+// Of this processor's instruction sets, the widest; or a lesser one that ATEN_CPU_CAPABILITY, torch's own variable for
+// this, asks for.
+const Kernels& choose_kernels() {
+#if defined(__x86_64__)
+  const char* variable = std::getenv("ATEN_CPU_CAPABILITY");
+  const std::string limit = variable ? variable : "";
+  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (limit != "default" && limit != "avx2" && has_avx512 && has_avx2) {
+    return kAvx512;
   }
-  switch (channels) {
-    case 16:
-      return body(float(), std::integral_constant<int64_t, 16>());
-    case 32:
-      return body(float(), std::integral_constant<int64_t, 32>());
-    case 64:
-      return body(float(), std::integral_constant<int64_t, 64>());
+  if (limit != "default" && has_avx2) {
+    return kAvx2;
+  }
+#endif
+  return kPortable;
+}
+
+const Kernels& kernels_of_this_processor() {
+  static const Kernels& kernels = choose_kernels();
+  return kernels;
+}
+
+std::string cpu_capability() {
+  return kernels_of_this_processor().name;
+}
+
+Storage storage_of(const Tensor& value) {
+  switch (value.scalar_type()) {
+    case ScalarType::Double:
+      return Storage::kFloat64;
+    case ScalarType::BFloat16:
+      return Storage::kBFloat16;
+    case ScalarType::Half:
+      return Storage::kFloat16;
     default:
-      return body(float(), channels);
+      return Storage::kFloat32;
   }
 }
 
-// The gradient of the reference points. Heads are tasks of their own, so each has its share, and the sum comes last.
-struct ReferenceGradient {
-  Tensor shares, total;
+// A call and the contiguous tensors whose addresses it holds.
+class Invocation {
+ public:
+  Invocation(const Sizes& sizes, const Tensor& value)
+      : sizes_(sizes), kernels_(value.scalar_type() == ScalarType::Double ? kPortable : kernels_of_this_processor()) {
+    call_.images = sizes.images;
+    call_.tokens = sizes.tokens;
+    call_.heads = sizes.heads;
+    call_.channels = sizes.channels;
+    call_.queries = sizes.queries;
+    call_.level_count = static_cast<int64_t>(sizes_.levels.size());
+    call_.points = sizes.points;
+    call_.reference_size = sizes.reference_size;
+    call_.levels = sizes_.levels.data();
+    // A copy pays when about every token is a neighbour of a point.
+    call_.queries_worth_packing = sizes.tokens / std::max<int64_t>(1, sizes.samples()) + 1;
+    call_.storage = storage_of(value);
+  }
 
-  ReferenceGradient(const Sizes& sizes, const Tensor& reference_points, bool wanted)
-      : shares(new_empty(reference_points, {0})), total(shares) {
-    if (wanted) {
-      const auto levels = static_cast<int64_t>(sizes.levels.size());
-      shares =
-          new_empty(reference_points, {sizes.images, sizes.queries, sizes.heads, levels, sizes.reference_size});
-      total = new_zeros(reference_points, {sizes.images, sizes.queries, levels, sizes.reference_size});
+  void read(const void* Call::* member, const Tensor& tensor) {
+    tensors_.push_back(contiguous(tensor));
+    call_.*member = tensors_.back().const_data_ptr();
+  }
+
+  void write(void* Call::* member, const Tensor& tensor) {
+    call_.*member = tensor.numel() ? tensor.mutable_data_ptr() : nullptr;
+  }
+
+  // Whether backward adds to the gradients of the maps.
+  bool adds_to_maps() const {
+    return call_.storage <= Storage::kFloat32 && call_.queries < call_.queries_worth_packing;
+  }
+
+  void run_forward(void (*Kernels::* kernel)(const Call&, int64_t, int64_t)) const {
+    // A task outweighs its start.
+    const int64_t work = std::max<int64_t>(1, sizes_.samples() * sizes_.channels);
+    run(kernel, sizes_.images * sizes_.heads * sizes_.queries, std::max<int64_t>(1, (1 << 17) / work));
+  }
+
+  void run_backward(void (*Kernels::* kernel)(const Call&, int64_t, int64_t)) const {
+    run(kernel, sizes_.images * sizes_.heads, 1);
+  }
+
+ private:
+  void run(void (*Kernels::* kernel)(const Call&, int64_t, int64_t), int64_t tasks, int64_t grain) const {
+    if (sizes_.channels == 0) {
+      return;
     }
+    torch::stable::parallel_for(
+        0, tasks, grain, [&](int64_t begin, int64_t end) { (kernels_.*kernel)(call_, begin, end); });
   }
 
-  template <typename T>
-  T* address_of_shares() const {
-    return shares.numel() ? shares.mutable_data_ptr<T>() : nullptr;
-  }
-
-  template <typename T>
-  void sum(const Sizes& sizes) const {
-    const T* share = shares.const_data_ptr<T>();
-    T* sum = total.mutable_data_ptr<T>();
-    const int64_t coordinates = sizes.coordinates();
-    for (int64_t i = 0; i < shares.numel(); ++i) {
-      const int64_t row = i / coordinates;
-      sum[row / sizes.heads * coordinates + i % coordinates] += share[i];
-    }
-  }
+  Sizes sizes_;
+  const Kernels& kernels_;
+  Call call_{};
+  std::vector<Tensor> tensors_;
 };
+
+// A gradient like `tensor`, or of shape (0).
+Tensor new_gradient(const Tensor& tensor, bool wanted, bool zeros = false) {
+  if (!wanted) {
+    return new_empty(tensor, {0});
+  }
+  return zeros ? new_zeros(tensor, shape_of(tensor)) : new_empty(tensor, shape_of(tensor));
+}
+
+// The gradient of the reference points. Heads are tasks of their own, so each has its share, and the sum comes last.
+Tensor new_reference_shares(const Sizes& sizes, const Tensor& reference_points, bool wanted) {
+  const auto levels = static_cast<int64_t>(sizes.levels.size());
+  return wanted
+      ? new_empty(reference_points, {sizes.images, sizes.queries, sizes.heads, levels, sizes.reference_size})
+      : new_empty(reference_points, {0});
+}
+
+Tensor sum_reference_shares(const Tensor& shares, bool wanted) {
+  const int64_t heads = 2;
+  return wanted ? torch::stable::sum(shares, torch::headeronly::HeaderOnlyArrayRef<int64_t>(&heads, 1)) : shares;
+}
 
 Tensor ms_deform_attn(
     const Tensor& value,
@@ -70,20 +143,14 @@ Tensor ms_deform_attn(
     const Tensor& attention_logits) {
   const Sizes sizes = check_sampling(value, spatial_shapes, reference_points, sampling_offsets);
   check_ms_deform_attn(sizes, value, attention_logits);
-  const Tensor maps = contiguous(value), reference = contiguous(reference_points);
-  const Tensor offsets = contiguous(sampling_offsets), logits = contiguous(attention_logits);
   const Tensor output = new_empty(value, {sizes.images, sizes.queries, sizes.heads * sizes.channels});
-  dispatch(value, [&](auto type, auto channels) {
-    using T = decltype(type);
-    const Inputs<T> in{
-        nullptr,
-        maps.const_data_ptr<T>(),
-        nullptr,
-        reference.const_data_ptr<T>(),
-        offsets.const_data_ptr<T>(),
-        logits.const_data_ptr<T>()};
-    attend(sizes, channels, in, output.mutable_data_ptr<T>());
-  });
+  Invocation invocation(sizes, value);
+  invocation.read(&Call::value, value);
+  invocation.read(&Call::reference, reference_points);
+  invocation.read(&Call::offsets, sampling_offsets);
+  invocation.read(&Call::logits, attention_logits);
+  invocation.write(&Call::output, output);
+  invocation.run_forward(&Kernels::attend);
   return output;
 }
 
@@ -94,37 +161,26 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> ms_deform_attn_backward(
     const Tensor& reference_points,
     const Tensor& sampling_offsets,
     const Tensor& attention_logits,
-    bool reference_points_grad) {
+    const std::vector<bool>& output_mask) {
   const Sizes sizes = check_sampling(value, spatial_shapes, reference_points, sampling_offsets);
   check_ms_deform_attn(sizes, value, attention_logits);
-  check_grad_output(sizes, grad_output, value);
-  const Tensor maps = contiguous(value), reference = contiguous(reference_points);
-  const Tensor offsets = contiguous(sampling_offsets), logits = contiguous(attention_logits);
-  const Tensor grad_attended = contiguous(grad_output);
-  const Tensor grad_value = new_zeros(value, shape_of(value));
-  const Tensor grad_offsets = new_empty(value, shape_of(sampling_offsets));
-  const Tensor grad_logits = new_empty(value, shape_of(attention_logits));
-  const ReferenceGradient grad_reference(sizes, reference_points, reference_points_grad);
-  dispatch(value, [&](auto type, auto channels) {
-    using T = decltype(type);
-    const Inputs<T> in{
-        nullptr,
-        maps.const_data_ptr<T>(),
-        nullptr,
-        reference.const_data_ptr<T>(),
-        offsets.const_data_ptr<T>(),
-        logits.const_data_ptr<T>()};
-    const Gradients<T> grad{
-        nullptr,
-        grad_value.mutable_data_ptr<T>(),
-        nullptr,
-        grad_reference.address_of_shares<T>(),
-        grad_offsets.mutable_data_ptr<T>(),
-        grad_logits.mutable_data_ptr<T>()};
-    attend_backward(sizes, channels, in, grad_attended.const_data_ptr<T>(), grad);
-    grad_reference.sum<T>(sizes);
-  });
-  return {grad_value, grad_reference.total, grad_offsets, grad_logits};
+  check_backward(sizes, grad_output, value, output_mask, 4);
+  Invocation invocation(sizes, value);
+  const Tensor grad_value = new_gradient(value, output_mask[0], invocation.adds_to_maps());
+  const Tensor grad_reference_shares = new_reference_shares(sizes, reference_points, output_mask[1]);
+  const Tensor grad_offsets = new_gradient(sampling_offsets, output_mask[2]);
+  const Tensor grad_logits = new_gradient(attention_logits, output_mask[3]);
+  invocation.read(&Call::grad_output, grad_output);
+  invocation.read(&Call::value, value);
+  invocation.read(&Call::reference, reference_points);
+  invocation.read(&Call::offsets, sampling_offsets);
+  invocation.read(&Call::logits, attention_logits);
+  invocation.write(&Call::grad_value, grad_value);
+  invocation.write(&Call::grad_reference, grad_reference_shares);
+  invocation.write(&Call::grad_offsets, grad_offsets);
+  invocation.write(&Call::grad_logits, grad_logits);
+  invocation.run_backward(&Kernels::attend_backward);
+  return {grad_value, sum_reference_shares(grad_reference_shares, output_mask[1]), grad_offsets, grad_logits};
 }
 
 Tensor key_aware_deform_attn(
@@ -136,20 +192,17 @@ Tensor key_aware_deform_attn(
     const std::optional<Tensor>& key) {
   const Sizes sizes = check_sampling(value, spatial_shapes, reference_points, sampling_offsets);
   check_key_aware(sizes, query, value, key);
-  const Tensor queries = contiguous(query), maps = contiguous(value), key_maps = contiguous(key.value_or(value));
-  const Tensor reference = contiguous(reference_points), offsets = contiguous(sampling_offsets);
   const Tensor output = new_empty(value, {sizes.images, sizes.queries, sizes.heads * sizes.channels});
-  dispatch(value, [&](auto type, auto channels) {
-    using T = decltype(type);
-    const Inputs<T> in{
-        queries.const_data_ptr<T>(),
-        maps.const_data_ptr<T>(),
-        key ? key_maps.const_data_ptr<T>() : nullptr,
-        reference.const_data_ptr<T>(),
-        offsets.const_data_ptr<T>(),
-        nullptr};
-    attend_by_key(sizes, channels, in, output.mutable_data_ptr<T>());
-  });
+  Invocation invocation(sizes, value);
+  invocation.read(&Call::query, query);
+  invocation.read(&Call::value, value);
+  invocation.read(&Call::reference, reference_points);
+  invocation.read(&Call::offsets, sampling_offsets);
+  if (key) {
+    invocation.read(&Call::key, *key);
+  }
+  invocation.write(&Call::output, output);
+  invocation.run_forward(&Kernels::attend_by_key);
   return output;
 }
 
@@ -161,38 +214,33 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> key_aware_deform_attn_backwar
     const Tensor& reference_points,
     const Tensor& sampling_offsets,
     const std::optional<Tensor>& key,
-    bool reference_points_grad) {
+    const std::vector<bool>& output_mask) {
   const Sizes sizes = check_sampling(value, spatial_shapes, reference_points, sampling_offsets);
   check_key_aware(sizes, query, value, key);
-  check_grad_output(sizes, grad_output, value);
-  const Tensor queries = contiguous(query), maps = contiguous(value), key_maps = contiguous(key.value_or(value));
-  const Tensor reference = contiguous(reference_points), offsets = contiguous(sampling_offsets);
-  const Tensor grad_attended = contiguous(grad_output);
-  const Tensor grad_query = new_empty(value, shape_of(query));
-  const Tensor grad_value = new_zeros(value, shape_of(value));
-  const Tensor grad_key = key ? new_zeros(value, shape_of(value)) : new_empty(value, {0});
-  const Tensor grad_offsets = new_empty(value, shape_of(sampling_offsets));
-  const ReferenceGradient grad_reference(sizes, reference_points, reference_points_grad);
-  dispatch(value, [&](auto type, auto channels) {
-    using T = decltype(type);
-    const Inputs<T> in{
-        queries.const_data_ptr<T>(),
-        maps.const_data_ptr<T>(),
-        key ? key_maps.const_data_ptr<T>() : nullptr,
-        reference.const_data_ptr<T>(),
-        offsets.const_data_ptr<T>(),
-        nullptr};
-    const Gradients<T> grad{
-        grad_query.mutable_data_ptr<T>(),
-        grad_value.mutable_data_ptr<T>(),
-        grad_key.mutable_data_ptr<T>(),
-        grad_reference.address_of_shares<T>(),
-        grad_offsets.mutable_data_ptr<T>(),
-        nullptr};
-    attend_by_key_backward(sizes, channels, in, grad_attended.const_data_ptr<T>(), grad);
-    grad_reference.sum<T>(sizes);
-  });
-  return {grad_query, grad_value, grad_reference.total, grad_offsets, grad_key};
+  check_backward(sizes, grad_output, value, output_mask, 5);
+  Invocation invocation(sizes, value);
+  const bool wants_key = output_mask[4] && key.has_value();
+  const Tensor grad_query = new_gradient(query, output_mask[0]);
+  const Tensor grad_value = new_gradient(value, output_mask[1], invocation.adds_to_maps());
+  const Tensor grad_reference_shares = new_reference_shares(sizes, reference_points, output_mask[2]);
+  const Tensor grad_offsets = new_gradient(sampling_offsets, output_mask[3]);
+  const Tensor grad_key = new_gradient(value, wants_key, invocation.adds_to_maps());
+  invocation.read(&Call::grad_output, grad_output);
+  invocation.read(&Call::query, query);
+  invocation.read(&Call::value, value);
+  invocation.read(&Call::reference, reference_points);
+  invocation.read(&Call::offsets, sampling_offsets);
+  if (key) {
+    invocation.read(&Call::key, *key);
+  }
+  invocation.write(&Call::grad_query, grad_query);
+  invocation.write(&Call::grad_value, grad_value);
+  invocation.write(&Call::grad_reference, grad_reference_shares);
+  invocation.write(&Call::grad_offsets, grad_offsets);
+  invocation.write(&Call::grad_key, grad_key);
+  invocation.run_backward(&Kernels::attend_by_key_backward);
+  return {
+      grad_query, grad_value, sum_reference_shares(grad_reference_shares, output_mask[2]), grad_offsets, grad_key};
 }
 
 }  // namespace
@@ -203,4 +251,8 @@ STABLE_TORCH_LIBRARY_IMPL(lite_detr, CPU, library) {
   library.impl("ms_deform_attn_backward", TORCH_BOX(&lite_detr::cpu::ms_deform_attn_backward));
   library.impl("key_aware_deform_attn", TORCH_BOX(&lite_detr::cpu::key_aware_deform_attn));
   library.impl("key_aware_deform_attn_backward", TORCH_BOX(&lite_detr::cpu::key_aware_deform_attn_backward));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(lite_detr, CompositeExplicitAutograd, library) {
+  library.impl("cpu_capability", TORCH_BOX(&lite_detr::cpu::cpu_capability));
 }

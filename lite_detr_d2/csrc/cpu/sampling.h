@@ -1,273 +1,415 @@
-// Bilinear sampling of the token map of one image and head, and its gradients.
+// Bilinear sampling of the token map of one image and head, and its gradients, for the L * P points of a row.
 //
-// A map is the address of the first channel of its token 0; consecutive tokens are M * D elements apart.
-// `Channels` is int64_t, or a std::integral_constant that lets the compiler unroll for that head dimension.
+// A map is the address of the first channel of its token 0; consecutive tokens are `stride` elements apart. A row is one
+// head of one query. Arithmetic on points is vectorised over points, arithmetic on channels over channels.
 
 #pragma once
 
-#include <algorithm>
-#include <cstdint>
+#include "storage.h"
 
-#include "../checks.h"
+namespace lite_detr::cpu::LITE_DETR_ISA {
 
-namespace lite_detr::cpu {
-
-// Where the reference point lies in a level, and how far a unit of offset moves it, in pixels.
+// Of one row. Arrays over the points, padded to whole vectors. The four neighbours of a point are top left, top right,
+// bottom left, bottom right. One that is outside of the map has weight 0, and another token stands in for it.
 template <typename T>
-struct Frame {
-  T x, y, step_x, step_y;
-};
+struct Points {
+  int64_t samples, padded;
+  T *width, *height;  // of the point's level; 0 for padding, so that nothing is inside
+  Index<T> *columns, *last_row, *start;
+  T *reference_x, *reference_y, *step_x, *step_y;  // of the level: in pixels, and pixels per unit of offset
+  T *x, *y;  // pixels; 0 is the centre of the first
+  T* outside_value;  // sampled where no neighbour is inside: 0, or NaN for a location that is not finite
+  Index<T>* neighbour[4];  // the offset of its first channel in the map
+  T* weight[4];
+  T *left, *right, *top, *bottom, *has_left, *has_right, *has_top, *has_bottom;  // weight[1] = top * right
+  T* offsets;  // the tail of a row's offsets, padded
+  bool any_inside, all_inside;
+  Buffer<T> memory;
 
-template <typename T>
-inline Frame<T> frame_of(const Sizes& sizes, const Level& level, const T* reference) {
-  Frame<T> frame{reference[0] * level.width - T(0.5), reference[1] * level.height - T(0.5), 1, 1};
-  if (sizes.reference_size == 4) {
-    frame.step_x = reference[2] * level.width / (2 * sizes.points);
-    frame.step_y = reference[3] * level.height / (2 * sizes.points);
-  }
-  return frame;
-}
-
-// The sampling points of a row, each among its four neighbours: top left, top right, bottom left, bottom right. Arrays
-// over the L * P points, so that the arithmetic vectorises over points.
-template <typename T>
-struct SamplingPoints {
-  int64_t stride;  // elements between tokens
-  // Of the point's level.
-  std::vector<T> width, height;
-  std::vector<int32_t> columns, rows, start;
-  // Of the point. A neighbour outside of the map has weight 0, and the nearest token in it as a stand-in.
-  std::vector<T> x, y;  // pixels; 0 is the centre of the first
-  std::vector<int32_t> inside;  // whether any neighbour is
-  std::vector<T> outside_value;  // sampled if none is: 0, or NaN for a location that is not finite
-  std::vector<int32_t> neighbour[4];
-  std::vector<T> weight[4], weight_by_x[4], weight_by_y[4];  // and derivatives
-
-  explicit SamplingPoints(const Sizes& sizes) : stride(sizes.heads * sizes.channels) {
-    for (const Level& level : sizes.levels) {
-      width.insert(width.end(), sizes.points, static_cast<T>(level.width));
-      height.insert(height.end(), sizes.points, static_cast<T>(level.height));
-      columns.insert(columns.end(), sizes.points, static_cast<int32_t>(level.width));
-      rows.insert(rows.end(), sizes.points, static_cast<int32_t>(level.height));
-      start.insert(start.end(), sizes.points, static_cast<int32_t>(level.start));
+  explicit Points(const Call& call)
+      : samples(call.level_count * call.points),
+        padded((samples + kLanes<T> - 1) / kLanes<T> * kLanes<T>) {
+    memory.allocate(padded * 32);
+    T* next = memory.get();
+    const auto take = [&]<typename Element>(Element*& array, int64_t count) {
+      array = reinterpret_cast<Element*>(next);
+      next += count;
+    };
+    std::memset(next, 0, padded * 32 * sizeof(T));
+    for (T** array : {&width,  &height, &reference_x, &reference_y, &step_x,   &step_y,    &x,       &y,
+                      &left,   &right,  &top,         &bottom,      &has_left, &has_right, &has_top, &has_bottom,
+                      &weight[0], &weight[1], &weight[2], &weight[3], &outside_value}) {
+      take(*array, padded);
     }
-    for (std::vector<T>* array : {&x, &y, &outside_value}) {
-      array->resize(sizes.samples());
+    for (Index<T>** array : {&columns, &last_row, &start, &neighbour[0], &neighbour[1], &neighbour[2], &neighbour[3]}) {
+      take(*array, padded);
     }
-    inside.resize(sizes.samples());
-    for (int i = 0; i < 4; ++i) {
-      neighbour[i].resize(sizes.samples());
-      weight[i].resize(sizes.samples());
-      weight_by_x[i].resize(sizes.samples());
-      weight_by_y[i].resize(sizes.samples());
+    take(offsets, 2 * padded);
+    for (int64_t i = 0; i < samples; ++i) {
+      const Level& level = call.levels[i / call.points];
+      width[i] = static_cast<T>(level.width);
+      height[i] = static_cast<T>(level.height);
+      columns[i] = static_cast<Index<T>>(level.width);
+      last_row[i] = static_cast<Index<T>>(level.height - 1);
+      start[i] = static_cast<Index<T>>(level.start);
     }
-  }
-
-  int64_t offset(int64_t point, int i) const {
-    return neighbour[i][point] * stride;
   }
 };
 
-// Finds the sampling points of a row. `references` (N, Q, L, 2 or 4) and `offsets` (N, Q, M, L, P, 2) are the whole
-// tensors; `query` counts over (N, Q), `row` over (N, Q, M).
+// Spreads the reference points of a query, (L, 2 or 4), over the points of each level.
 template <typename T>
-inline void locate(
-    const Sizes& sizes, const T* references, const T* offsets, int64_t query, int64_t row, SamplingPoints<T>& at) {
-  const T* reference = references + query * sizes.coordinates();
-  offsets += row * sizes.samples() * 2;
-  int64_t first = 0;
-  for (const Level& level : sizes.levels) {
-    const Frame<T> frame = frame_of(sizes, level, reference);
-    for (int64_t i = first; i < first + sizes.points; ++i) {
-      at.x[i] = frame.x + offsets[2 * i] * frame.step_x;
-      at.y[i] = frame.y + offsets[2 * i + 1] * frame.step_y;
-    }
-    first += sizes.points;
-    reference += sizes.reference_size;
-  }
-
-  const int64_t count = sizes.samples();
-#pragma omp simd
-  for (int64_t i = 0; i < count; ++i) {
-    const T given_x = at.x[i], given_y = at.y[i], width = at.width[i], height = at.height[i];
-    const int32_t columns = at.columns[i], rows = at.rows[i], start = at.start[i];
-    // NaN fails the comparisons: only a point next to the map is converted to an index. No `&&`: no branches.
-    const bool inside = (given_x > -1) & (given_x < width) & (given_y > -1) & (given_y < height);
-    const T x = inside ? given_x : T(0), y = inside ? given_y : T(0), one = inside ? T(1) : T(0);
-    const int32_t column = static_cast<int32_t>(x) - (x < 0 ? 1 : 0);  // of the left neighbours: the floor, as x > -1
-    const int32_t row_above = static_cast<int32_t>(y) - (y < 0 ? 1 : 0);
-    const T has_left = column >= 0 ? one : T(0), has_right = column + 1 < columns ? one : T(0);
-    const T has_top = row_above >= 0 ? one : T(0), has_bottom = row_above + 1 < rows ? one : T(0);
-    const T right = (x - column) * has_right, left = (1 - (x - column)) * has_left;
-    const T bottom = (y - row_above) * has_bottom, top = (1 - (y - row_above)) * has_top;
-    const int32_t left_column = column < 0 ? 0 : column, right_column = column + 1 < columns ? column + 1 : column;
-    const int32_t top_start = start + (row_above < 0 ? 0 : row_above) * columns;
-    const int32_t bottom_start = start + (row_above + 1 < rows ? row_above + 1 : row_above) * columns;
-    at.inside[i] = inside ? 1 : 0;
-    at.outside_value[i] = 0 * given_x + 0 * given_y;
-    at.neighbour[0][i] = top_start + left_column;
-    at.neighbour[1][i] = top_start + right_column;
-    at.neighbour[2][i] = bottom_start + left_column;
-    at.neighbour[3][i] = bottom_start + right_column;
-    at.weight[0][i] = top * left;
-    at.weight[1][i] = top * right;
-    at.weight[2][i] = bottom * left;
-    at.weight[3][i] = bottom * right;
-    at.weight_by_x[0][i] = -top * has_left;
-    at.weight_by_x[1][i] = top * has_right;
-    at.weight_by_x[2][i] = -bottom * has_left;
-    at.weight_by_x[3][i] = bottom * has_right;
-    at.weight_by_y[0][i] = -left * has_top;
-    at.weight_by_y[1][i] = -right * has_top;
-    at.weight_by_y[2][i] = left * has_bottom;
-    at.weight_by_y[3][i] = right * has_bottom;
-  }
-}
-
-// The gradient with respect to a location, from the dot products of the four neighbours with the gradient of the
-// sample. Where no neighbour is inside, the sample is constant, or NaN.
-template <typename T>
-struct Slope {
-  T x, y;
-};
-
-template <typename T>
-inline Slope<T> slope_at(const SamplingPoints<T>& at, int64_t point, const T* dots) {
-  Slope<T> slope{at.outside_value[point], at.outside_value[point]};
-  for (int i = 0; i < 4; ++i) {
-    slope.x += at.weight_by_x[i][point] * dots[i];
-    slope.y += at.weight_by_y[i][point] * dots[i];
-  }
-  return slope;
-}
-
-// Takes the slopes of the L * P points of a row to its offsets and, unless null, to its share (N, Q, M, L, 2 or 4) of
-// the gradient of the reference points.
-template <typename T>
-inline void locate_backward(
-    const Sizes& sizes,
-    const T* references,
-    const T* offsets,
-    int64_t query,
-    int64_t row,
-    const Slope<T>* slopes,
-    T* grad_offsets,
-    T* grad_reference) {
-  const T* reference = references + query * sizes.coordinates();
-  offsets += row * sizes.samples() * 2;
-  grad_offsets += row * sizes.samples() * 2;
-  if (grad_reference) {
-    grad_reference += row * sizes.coordinates();
-  }
-  for (const Level& level : sizes.levels) {
-    const Frame<T> frame = frame_of(sizes, level, reference);
-    Slope<T> shift{0, 0}, stretch{0, 0};
-    for (int64_t point = 0; point < sizes.points; ++point, offsets += 2, grad_offsets += 2, ++slopes) {
-      grad_offsets[0] = slopes->x * frame.step_x;
-      grad_offsets[1] = slopes->y * frame.step_y;
-      shift.x += slopes->x;
-      shift.y += slopes->y;
-      stretch.x += slopes->x * offsets[0];
-      stretch.y += slopes->y * offsets[1];
-    }
-    if (grad_reference) {
-      grad_reference[0] = shift.x * level.width;
-      grad_reference[1] = shift.y * level.height;
-      if (sizes.reference_size == 4) {
-        grad_reference[2] = stretch.x * level.width / (2 * sizes.points);
-        grad_reference[3] = stretch.y * level.height / (2 * sizes.points);
+LITE_DETR_INLINE void place_references(const Call& call, const T* reference, Points<T>& at) {
+  int64_t i = 0;
+  for (int64_t j = 0; j < call.level_count; ++j, reference += call.reference_size) {
+    const T x = reference[0] * at.width[i] - T(0.5), y = reference[1] * at.height[i] - T(0.5);
+    const int64_t end = i + call.points;
+    if (call.reference_size == 4) {
+      const T step_x = reference[2] * at.width[i] / static_cast<T>(2 * call.points);
+      const T step_y = reference[3] * at.height[i] / static_cast<T>(2 * call.points);
+      for (int64_t k = i; k < end; ++k) {
+        at.step_x[k] = step_x;
+        at.step_y[k] = step_y;
       }
-      grad_reference += sizes.reference_size;
     }
-    reference += sizes.reference_size;
+    for (; i < end; ++i) {
+      at.reference_x[i] = x;
+      at.reference_y[i] = y;
+    }
   }
 }
 
-template <typename T, typename Channels>
-inline T dot(const T* a, const T* b, Channels channels) {
-  const int64_t count = channels;
+// x and y of kLanes points, from (x, y) pairs.
+LITE_DETR_INLINE void unzip(const float* pairs, Vec<float>& x, Vec<float>& y) {
+  const auto first = load<Vec<float>>(pairs), second = load<Vec<float>>(pairs + kLanes<float>);
+  constexpr auto lanes = std::make_integer_sequence<int, kLanes<float>>();
+  x = blocks<1, kLanes<float>, 0>(first, second, lanes);
+  y = blocks<1, kLanes<float>, 1>(first, second, lanes);
+}
+LITE_DETR_INLINE void unzip(const double* pairs, double& x, double& y) {
+  x = pairs[0];
+  y = pairs[1];
+}
+
+// Lets the neighbours of one point inside stand in for those of the points outside, so that these read no other token.
+template <typename T>
+inline __attribute__((noinline)) void stand_in(Points<T>& at) {
+  const auto is_inside = [&](int64_t i) { return at.has_left[i] + at.has_right[i] > 0; };
+  int64_t inside = 0;
+  while (!is_inside(inside)) {
+    ++inside;
+  }
+  for (int64_t i = 0; i < at.samples; ++i) {
+    if (!is_inside(i)) {
+      for (auto* neighbour : at.neighbour) {
+        neighbour[i] = neighbour[inside];
+      }
+    }
+  }
+}
+
+// Finds the sampling points of a row from its offsets, (L * P, 2).
+template <typename T>
+LITE_DETR_INLINE void locate(const Call& call, const T* offsets, int64_t stride, Points<T>& at) {
+  using V = Vec<T>;
+  using I = IndexVec<T>;
+  if (at.samples != at.padded) {
+    std::memcpy(at.offsets, offsets, 2 * at.samples * sizeof(T));
+    offsets = at.offsets;
+  }
+  const V one = splat<V>(T(1)), none = splat<V>(T(0));
+  const I next = splat<I>(Index<T>(1)), zero = splat<I>(Index<T>(0));
+  V inside_count = none;
+  for (int64_t i = 0; i < at.padded; i += kLanes<T>) {
+    V x, y;
+    unzip(offsets + 2 * i, x, y);
+    if (call.reference_size == 4) {
+      x *= load<V>(at.step_x + i);
+      y *= load<V>(at.step_y + i);
+    }
+    x += load<V>(at.reference_x + i);
+    y += load<V>(at.reference_y + i);
+    // 0 times infinity, or NaN, is NaN.
+    store(at.outside_value + i, x * T(0) + y * T(0));
+    // NaN fails the comparisons: only a point next to the map is converted to an index.
+    const auto inside = (x > T(-1)) & (x < load<V>(at.width + i)) & (y > T(-1)) & (y < load<V>(at.height + i));
+    x = inside ? x : none;
+    y = inside ? y : none;
+    const V is_inside = inside ? one : none;
+    inside_count += is_inside;
+    // The floors, as both are above -1.
+    const I column = truncate(x) - (x < T(0) ? next : zero), row = truncate(y) - (y < T(0) ? next : zero);
+    const V right = x - to_real(column), bottom = y - to_real(row);
+    const I columns = load<I>(at.columns + i), last_column = columns - next, last_row = load<I>(at.last_row + i);
+    const V has_left = column >= zero ? is_inside : none, has_right = column < last_column ? is_inside : none;
+    const V has_top = row >= zero ? is_inside : none, has_bottom = row < last_row ? is_inside : none;
+    const I left_column = column < zero ? zero : column;
+    const I right_column = column < last_column ? column + next : column;
+    const I start = load<I>(at.start + i);
+    const I top_row = start + (row < zero ? zero : row) * columns;
+    const I bottom_row = start + (row < last_row ? row + next : row) * columns;
+    const auto elements = static_cast<Index<T>>(stride);
+    store(at.neighbour[0] + i, (top_row + left_column) * elements);
+    store(at.neighbour[1] + i, (top_row + right_column) * elements);
+    store(at.neighbour[2] + i, (bottom_row + left_column) * elements);
+    store(at.neighbour[3] + i, (bottom_row + right_column) * elements);
+    const V left_weight = (one - right) * has_left, right_weight = right * has_right;
+    const V top_weight = (one - bottom) * has_top, bottom_weight = bottom * has_bottom;
+    store(at.weight[0] + i, top_weight * left_weight);
+    store(at.weight[1] + i, top_weight * right_weight);
+    store(at.weight[2] + i, bottom_weight * left_weight);
+    store(at.weight[3] + i, bottom_weight * right_weight);
+    store(at.left + i, left_weight);
+    store(at.right + i, right_weight);
+    store(at.top + i, top_weight);
+    store(at.bottom + i, bottom_weight);
+    store(at.has_left + i, has_left);
+    store(at.has_right + i, has_right);
+    store(at.has_top + i, has_top);
+    store(at.has_bottom + i, has_bottom);
+  }
+  const auto count = static_cast<int64_t>(sum_of_lanes(inside_count));
+  at.all_inside = count == at.samples;
+  at.any_inside = count != 0;
+  if (!at.all_inside && at.any_inside) {
+    stand_in(at);
+  }
+}
+
+// What the points outside sample in all: 0, or NaN.
+template <typename T>
+LITE_DETR_INLINE T sum_outside(const Points<T>& at) {
   T sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t d = 0; d < count; ++d) {
-    sum += a[d] * b[d];
+  for (int64_t i = 0; i < at.samples; ++i) {
+    sum += at.outside_value[i];
   }
   return sum;
 }
 
-// sum += factor * vector
-template <typename T, typename Channels>
-inline void add_scaled(const T* vector, T factor, Channels channels, T* __restrict sum) {
-  const int64_t count = channels;
-#pragma omp simd
-  for (int64_t d = 0; d < count; ++d) {
-    sum[d] += factor * vector[d];
-  }
-}
+// --- Channels. `kChannels` is the number of channels where it is known when compiled, or else 0. Then blocks of one vector
+// are taken in turn, and single channels at the end.
 
-// sum += factor * (the map at the point)
-template <typename T, typename Channels>
-inline void add_sample(
-    const T* map, const SamplingPoints<T>& at, int64_t point, T factor, Channels channels, T* __restrict sum) {
-  const int64_t count = channels;
-  if (!at.inside[point]) {
-    if (at.outside_value[point] != 0) {
-      std::fill_n(sum, count, at.outside_value[point]);
+template <typename V, int kVecs>
+struct Block {};
+
+template <typename T, int kChannels, typename Body>
+LITE_DETR_INLINE void for_each_block(int64_t channels, const Body& body) {
+  if constexpr (kChannels > 0) {
+    static_assert(kChannels % kLanes<T> == 0);
+    body(Block<Vec<T>, kChannels / kLanes<T>>(), 0);
+  } else {
+    int64_t channel = 0;
+    for (; channel + kLanes<T> <= channels; channel += kLanes<T>) {
+      body(Block<Vec<T>, 1>(), channel);
     }
+    for (; channel < channels; ++channel) {
+      body(Block<T, 1>(), channel);
+    }
+  }
+}
+
+template <typename V, typename T>
+constexpr int kLanesOf = sizeof(V) / sizeof(T);
+
+// result = the sum of the map at the points, with `weight` of their neighbours; NaN if a location is not finite.
+template <typename T, int kChannels>
+LITE_DETR_INLINE void gather(
+    const T* map, const Points<T>& at, T* const* weight, int64_t channels, T* result) {
+  const T outside = at.all_inside ? T(0) : sum_outside(at);
+  const int64_t samples = at.any_inside ? at.samples : 0;
+  for_each_block<T, kChannels>(channels, [&]<typename V, int kVecs>(Block<V, kVecs>, int64_t channel)
+                                             __attribute__((always_inline)) {
+    constexpr int lanes = kLanesOf<V, T>;
+    V sum[kVecs];
+    for (int v = 0; v < kVecs; ++v) {
+      sum[v] = splat<V>(outside);
+    }
+    for (int64_t i = 0; i < samples; ++i) {
+      for (int j = 0; j < 4; ++j) {
+        const T* neighbour = map + at.neighbour[j][i] + channel;
+        for (int v = 0; v < kVecs; ++v) {
+          sum[v] += weight[j][i] * load<V>(neighbour + v * lanes);
+        }
+      }
+    }
+    for (int v = 0; v < kVecs; ++v) {
+      store(result + channel + v * lanes, sum[v]);
+    }
+  });
+}
+
+// samples[i] = the map at point i, dots[i] = <vector, samples[i]>. Of `dots`, padding is 0.
+template <typename T, int kChannels>
+LITE_DETR_INLINE void gather_each(
+    const T* map, const Points<T>& at, const T* vector, int64_t channels, T* samples, T* dots) {
+  std::memset(dots, 0, at.padded * sizeof(T));
+  if (!at.any_inside) {
+    std::memset(samples, 0, at.samples * channels * sizeof(T));
     return;
   }
-  const T *first = map + at.offset(point, 0), *second = map + at.offset(point, 1);
-  const T *third = map + at.offset(point, 2), *fourth = map + at.offset(point, 3);
-  const T weight[] = {
-      factor * at.weight[0][point], factor * at.weight[1][point], factor * at.weight[2][point],
-      factor * at.weight[3][point]};
-#pragma omp simd
-  for (int64_t d = 0; d < count; ++d) {
-    sum[d] += weight[0] * first[d] + weight[1] * second[d] + weight[2] * third[d] + weight[3] * fourth[d];
-  }
+  for_each_block<T, kChannels>(channels, [&]<typename V, int kVecs>(Block<V, kVecs>, int64_t channel)
+                                             __attribute__((always_inline)) {
+    constexpr int lanes = kLanesOf<V, T>;
+    V factor[kVecs];
+    for (int v = 0; v < kVecs; ++v) {
+      factor[v] = load<V>(vector + channel + v * lanes);
+    }
+    for (int64_t first = 0; first < at.samples; first += lanes) {
+      V products[lanes] = {};
+      const int64_t end = at.samples - first < lanes ? at.samples - first : lanes;
+      for (int64_t k = 0; k < end; ++k) {
+        const int64_t i = first + k;
+        V sample[kVecs] = {};
+        for (int j = 0; j < 4; ++j) {
+          const T* neighbour = map + at.neighbour[j][i] + channel;
+          for (int v = 0; v < kVecs; ++v) {
+            sample[v] += at.weight[j][i] * load<V>(neighbour + v * lanes);
+          }
+        }
+        for (int v = 0; v < kVecs; ++v) {
+          store(samples + i * channels + channel + v * lanes, sample[v]);
+          products[k] += factor[v] * sample[v];
+        }
+      }
+      store(dots + first, load<V>(dots + first) + sum_rows(products));
+    }
+  });
 }
 
-// dots[i] = <vector, neighbour i>; returns <vector, sample>.
-template <typename T, typename Channels>
-inline T dot_neighbours(
-    const T* map, const SamplingPoints<T>& at, int64_t point, const T* vector, Channels channels, T* dots) {
-  if (!at.inside[point]) {
-    std::fill_n(dots, 4, T(0));
-    return at.outside_value[point];
+// dots[k][j][i] = <vectors[k], neighbour j of point i>. Padding is 0.
+template <typename T, int kChannels, int kVectors>
+LITE_DETR_INLINE void dot_neighbours(
+    const T* map, const Points<T>& at, const T* const (&vectors)[kVectors], int64_t channels, T* dots) {
+  std::memset(dots, 0, kVectors * 4 * at.padded * sizeof(T));
+  if (!at.any_inside) {
+    return;
   }
-  const int64_t count = channels;
-  const T *first = map + at.offset(point, 0), *second = map + at.offset(point, 1);
-  const T *third = map + at.offset(point, 2), *fourth = map + at.offset(point, 3);
-  T dot_first = 0, dot_second = 0, dot_third = 0, dot_fourth = 0;
-#pragma omp simd reduction(+ : dot_first, dot_second, dot_third, dot_fourth)
-  for (int64_t d = 0; d < count; ++d) {
-    dot_first += vector[d] * first[d];
-    dot_second += vector[d] * second[d];
-    dot_third += vector[d] * third[d];
-    dot_fourth += vector[d] * fourth[d];
-  }
-  dots[0] = dot_first;
-  dots[1] = dot_second;
-  dots[2] = dot_third;
-  dots[3] = dot_fourth;
-  return at.weight[0][point] * dot_first + at.weight[1][point] * dot_second + at.weight[2][point] * dot_third +
-      at.weight[3][point] * dot_fourth;
+  for_each_block<T, kChannels>(channels, [&]<typename V, int kVecs>(Block<V, kVecs>, int64_t channel)
+                                             __attribute__((always_inline)) {
+    constexpr int lanes = kLanesOf<V, T>;
+    V factor[kVectors][kVecs];
+    for (int k = 0; k < kVectors; ++k) {
+      for (int v = 0; v < kVecs; ++v) {
+        factor[k][v] = load<V>(vectors[k] + channel + v * lanes);
+      }
+    }
+    for (int64_t first = 0; first < at.samples; first += lanes) {
+      V products[kVectors * 4][lanes];
+      const int64_t end = at.samples - first < lanes ? at.samples - first : lanes;
+      for (int64_t i = 0; i < end; ++i) {
+        for (int j = 0; j < 4; ++j) {
+          const T* neighbour = map + at.neighbour[j][first + i] + channel;
+          V product[kVectors] = {};
+          for (int v = 0; v < kVecs; ++v) {
+            const V values = load<V>(neighbour + v * lanes);
+            for (int k = 0; k < kVectors; ++k) {
+              product[k] += factor[k][v] * values;
+            }
+          }
+          for (int k = 0; k < kVectors; ++k) {
+            products[k * 4 + j][i] = product[k];
+          }
+        }
+      }
+      for (int j = 0; j < kVectors * 4; ++j) {
+        for (int64_t i = end; i < lanes; ++i) {
+          products[j][i] = V{};
+        }
+        T* sums = dots + j * at.padded + first;
+        store(sums, load<V>(sums) + sum_rows(products[j]));
+      }
+    }
+  });
 }
 
-// The gradient of the map: grad_map at the point += factor * grad_sample, shared out by weight.
-template <typename T, typename Channels>
-inline void spread(
+// The gradient of the map: at the neighbours of point i, grad_map += weight * sum over k of factors[k][i] * vectors[k].
+// Without factors, of which a sole vector has no need, they are 1.
+template <typename T, int kChannels, int kVectors>
+LITE_DETR_INLINE void spread(
     T* grad_map,
-    const SamplingPoints<T>& at,
-    int64_t point,
-    T factor,
-    const T* __restrict grad_sample,
-    Channels channels) {
-  if (!at.inside[point]) {
+    const Points<T>& at,
+    T* const* weight,
+    const T* const (&factors)[kVectors],
+    const T* const (&vectors)[kVectors],
+    int64_t channels) {
+  if (!at.any_inside) {
     return;
   }
-  for (int i = 0; i < 4; ++i) {
-    add_scaled(grad_sample, factor * at.weight[i][point], channels, grad_map + at.offset(point, i));
+  for_each_block<T, kChannels>(channels, [&]<typename V, int kVecs>(Block<V, kVecs>, int64_t channel)
+                                             __attribute__((always_inline)) {
+    constexpr int lanes = kLanesOf<V, T>;
+    V vector[kVectors][kVecs];
+    for (int k = 0; k < kVectors; ++k) {
+      for (int v = 0; v < kVecs; ++v) {
+        vector[k][v] = load<V>(vectors[k] + channel + v * lanes);
+      }
+    }
+    for (int64_t i = 0; i < at.samples; ++i) {
+      V grad_sample[kVecs];
+      for (int v = 0; v < kVecs; ++v) {
+        grad_sample[v] = vector[0][v];
+        if constexpr (kVectors == 2) {
+          grad_sample[v] = factors[0][i] * vector[0][v] + factors[1][i] * vector[1][v];
+        }
+      }
+      for (int j = 0; j < 4; ++j) {
+        T* neighbour = grad_map + at.neighbour[j][i] + channel;
+        for (int v = 0; v < kVecs; ++v) {
+          store(neighbour + v * lanes, load<V>(neighbour + v * lanes) + weight[j][i] * grad_sample[v]);
+        }
+      }
+    }
+  });
+}
+
+// --- Gradients of the locations.
+
+// Takes dots (4 arrays), the products of the points' neighbours with the gradients of their samples, to the offsets'
+// gradient, (L * P, 2), and the reference points' share, (L, 2 or 4), each unless null. `slopes` is memory for 2 arrays.
+template <typename T>
+LITE_DETR_INLINE void locate_backward(
+    const Call& call,
+    const Points<T>& at,
+    const T* dots,
+    const T* offsets,
+    T* slopes,
+    T* grad_offsets,
+    T* grad_reference) {
+  using V = Vec<T>;
+  T *slopes_x = slopes, *slopes_y = slopes + at.padded;
+  for (int64_t i = 0; i < at.padded; i += kLanes<T>) {
+    const auto dot = [&](int j) __attribute__((always_inline)) { return load<V>(dots + j * at.padded + i); };
+    const V has_left = load<V>(at.has_left + i), has_right = load<V>(at.has_right + i);
+    const V has_top = load<V>(at.has_top + i), has_bottom = load<V>(at.has_bottom + i);
+    const V nan = load<V>(at.outside_value + i);
+    store(slopes_x + i, nan + load<V>(at.top + i) * (has_right * dot(1) - has_left * dot(0)) +
+        load<V>(at.bottom + i) * (has_right * dot(3) - has_left * dot(2)));
+    store(slopes_y + i, nan + load<V>(at.left + i) * (has_bottom * dot(2) - has_top * dot(0)) +
+        load<V>(at.right + i) * (has_bottom * dot(3) - has_top * dot(1)));
+  }
+  if (grad_offsets) {
+    const bool boxes = call.reference_size == 4;
+    for (int64_t i = 0; i < at.samples; ++i) {
+      grad_offsets[2 * i] = slopes_x[i] * (boxes ? at.step_x[i] : T(1));
+      grad_offsets[2 * i + 1] = slopes_y[i] * (boxes ? at.step_y[i] : T(1));
+    }
+  }
+  if (grad_reference) {
+    for (int64_t first = 0; first < at.samples; first += call.points, grad_reference += call.reference_size) {
+      T shift_x = 0, shift_y = 0, stretch_x = 0, stretch_y = 0;
+      for (int64_t i = first; i < first + call.points; ++i) {
+        shift_x += slopes_x[i];
+        shift_y += slopes_y[i];
+        stretch_x += slopes_x[i] * offsets[2 * i];
+        stretch_y += slopes_y[i] * offsets[2 * i + 1];
+      }
+      grad_reference[0] = shift_x * at.width[first];
+      grad_reference[1] = shift_y * at.height[first];
+      if (call.reference_size == 4) {
+        grad_reference[2] = stretch_x * at.width[first] / static_cast<T>(2 * call.points);
+        grad_reference[3] = stretch_y * at.height[first] / static_cast<T>(2 * call.points);
+      }
+    }
   }
 }
 
-}  // namespace lite_detr::cpu
+}  // namespace lite_detr::cpu::LITE_DETR_ISA
