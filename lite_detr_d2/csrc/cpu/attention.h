@@ -77,6 +77,23 @@ class MapWriter {
   Buffer<T> sums_;
 };
 
+// One row: `index` counts over (image, query, head), `query` over (image, query).
+struct Row {
+  int64_t index, query;
+};
+
+inline Row row_of(const Call& call, int64_t map, int64_t query) {
+  const int64_t of_all = map / call.heads * call.queries + query;
+  return {of_all * call.heads + map % call.heads, of_all};
+}
+
+template <typename T>
+LITE_DETR_INLINE void prefetch(const void* tensor, int64_t index, int64_t count) {
+  for (int64_t i = 0; tensor && i < count; i += 64 / static_cast<int64_t>(sizeof(T))) {
+    __builtin_prefetch(static_cast<const T*>(tensor) + index + i);
+  }
+}
+
 // What a task keeps of the row it works on.
 template <typename T>
 struct Scratch {
@@ -87,7 +104,7 @@ struct Scratch {
 
   explicit Scratch(const Call& call)
       : at(call) {
-    memory.allocate(at.padded * 17 + call.channels * (at.samples + 3));
+    memory.allocate(at.padded * 19 + call.channels * (at.samples + 3));
     T* next = memory.get();
     const auto take = [&](int64_t count) {
       T* const array = next;
@@ -102,51 +119,53 @@ struct Scratch {
     grad_logits = take(at.padded);
     dots[0] = take(4 * at.padded);
     dots[1] = take(4 * at.padded);
-    slopes = take(2 * at.padded);
+    slopes = take(4 * at.padded);
     query = take(call.channels);
     grad_output = take(call.channels);
     result = take(call.channels);
     samples = take(at.samples * call.channels);
   }
-};
 
-template <typename T>
-LITE_DETR_INLINE void prefetch(const void* tensor, int64_t index, int64_t count) {
-  for (int64_t i = 0; tensor && i < count; i += 64 / static_cast<int64_t>(sizeof(T))) {
-    __builtin_prefetch(static_cast<const T*>(tensor) + index + i);
+  const typename Points<T>::Frame& frame(const Row& row) const {
+    return at.frames[row.query % 2];
   }
-}
 
-// One row: `index` counts over (image, query, head), `query` over (image, query).
-struct Row {
-  int64_t index, query;
-};
+  const T* offsets(const Call& call, const Row& row) const {
+    return static_cast<const T*>(call.offsets) + row.index * 2 * at.samples;
+  }
 
-inline Row row_of(const Call& call, int64_t map, int64_t query) {
-  const int64_t of_all = map / call.heads * call.queries + query;
-  return {of_all * call.heads + map % call.heads, of_all};
-}
-
-// Brings in what rows to come will read or write: their streams are too far apart for the processor to foresee.
-template <typename T>
-LITE_DETR_INLINE void prefetch_row(const Call& call, const Row& row, int64_t samples, int64_t channels) {
-  const int64_t index = row.index + kPrefetchDistance * call.heads;
-  if (index < call.images * call.queries * call.heads) {
-    prefetch<T>(call.offsets, index * 2 * samples, 2 * samples);
-    prefetch<T>(call.logits, index * samples, samples);
-    for (const void* tensor : {call.query, call.grad_output, static_cast<const void*>(call.output)}) {
-      prefetch<T>(tensor, index * channels, channels);
+  // Prepares for the next row, and for this one if it is the first. Also brings into the cache what later rows will
+  // read or write: these streams are too far apart for the processor to foresee.
+  LITE_DETR_INLINE void bring_in(const Call& call, const Row& row, bool is_first, bool has_next) {
+    for (int64_t query = row.query + (is_first ? 0 : 1); query <= row.query + (has_next ? 1 : 0); ++query) {
+      const int64_t index = query * call.level_count * call.reference_size;
+      place_references(call, at, static_cast<const T*>(call.reference) + index, at.frames[query % 2]);
+    }
+    const int64_t later = row.index + kPrefetchDistance * call.heads;
+    if (later < call.images * call.queries * call.heads) {
+      prefetch<T>(call.offsets, later * 2 * at.samples, 2 * at.samples);
+      prefetch<T>(call.logits, later * at.samples, at.samples);
+      for (const void* tensor : {call.query, call.grad_output, static_cast<const void*>(call.output)}) {
+        prefetch<T>(tensor, later * call.channels, call.channels);
+      }
     }
   }
-}
+};
 
 // --- The softmax over the points.
 
+// `weights` has room for padding, and may be `logits`.
 template <typename T>
-LITE_DETR_INLINE void softmax(const Points<T>& at, T* logits) {
+LITE_DETR_INLINE void softmax(const Points<T>& at, const T* logits, T* weights) {
   using V = Vec<T>;
-  for (int64_t i = at.samples; i < at.padded; ++i) {
-    logits[i] = -static_cast<T>(__builtin_inf());
+  if (at.samples != at.padded) {
+    if (logits != weights) {
+      std::memcpy(weights, logits, at.samples * sizeof(T));
+      logits = weights;
+    }
+    for (int64_t i = at.samples; i < at.padded; ++i) {
+      weights[i] = -static_cast<T>(__builtin_inf());
+    }
   }
   V largest = load<V>(logits), sum{};
   for (int64_t i = kLanes<T>; i < at.padded; i += kLanes<T>) {
@@ -156,12 +175,12 @@ LITE_DETR_INLINE void softmax(const Points<T>& at, T* logits) {
   largest = splat<V>(largest_lane(largest));
   for (int64_t i = 0; i < at.padded; i += kLanes<T>) {
     const V weight = exp_of_nonpositive(load<V>(logits + i) - largest);
-    store(logits + i, weight);
+    store(weights + i, weight);
     sum += weight;
   }
   const V factor = splat<V>(T(1) / sum_of_lanes(sum));
   for (int64_t i = 0; i < at.padded; i += kLanes<T>) {
-    store(logits + i, load<V>(logits + i) * factor);
+    store(weights + i, load<V>(weights + i) * factor);
   }
 }
 
@@ -208,11 +227,20 @@ LITE_DETR_INLINE void sum_samples(
     const Points<T>& at, const T* samples, const T* weights, int64_t channels, T* result) {
   for_each_block<T, kChannels>(channels, [&]<typename V, int kVecs>(Block<V, kVecs>, int64_t channel)
                                              __attribute__((always_inline)) {
-    V sum[kVecs] = {};
-    for (int64_t i = 0; i < at.samples; ++i) {
+    V sum[kVecs] = {}, odd[kVecs] = {};
+    for (int64_t i = 0; i + 1 < at.samples; i += 2) {
       for (int v = 0; v < kVecs; ++v) {
-        sum[v] += weights[i] * load<V>(samples + i * channels + channel + v * kLanesOf<V, T>);
+        const T* sample = samples + i * channels + channel + v * kLanesOf<V, T>;
+        sum[v] += weights[i] * load<V>(sample);
+        odd[v] += weights[i + 1] * load<V>(sample + channels);
       }
+    }
+    for (int v = 0; v < kVecs; ++v) {
+      if (at.samples % 2) {
+        const int64_t last = at.samples - 1;
+        odd[v] += weights[last] * load<V>(samples + last * channels + channel + v * kLanesOf<V, T>);
+      }
+      sum[v] += odd[v];
     }
     for (int v = 0; v < kVecs; ++v) {
       store(result + channel + v * kLanesOf<V, T>, sum[v]);
@@ -227,8 +255,6 @@ template <typename T, int kChannels, typename Body>
 void for_each_row(const Call& call, int64_t begin, int64_t end, const Body& body) {
   Scratch<T> scratch(call);
   MapReader<T, kChannels> values, keys;
-  const T *reference = static_cast<const T*>(call.reference), *offsets = static_cast<const T*>(call.offsets);
-  const int64_t coordinates = call.level_count * call.reference_size;
   while (begin < end) {
     const int64_t map = begin / call.queries, first = begin % call.queries;
     const int64_t last = call.queries - first < end - begin ? call.queries : first + end - begin;
@@ -237,9 +263,8 @@ void for_each_row(const Call& call, int64_t begin, int64_t end, const Body& body
     const TokenMap<const T> key = call.key ? keys.read_map(call, call.key, map, last - first) : value;
     for (int64_t query = first; query < last; ++query) {
       const Row row = row_of(call, map, query);
-      prefetch_row<T>(call, row, scratch.at.samples, kChannels ? kChannels : call.channels);
-      place_references(call, reference + row.query * coordinates, scratch.at);
-      locate(call, offsets + row.index * 2 * scratch.at.samples, value.stride, scratch.at);
+      scratch.bring_in(call, row, query == first, query + 1 < last);
+      locate<T, false>(call, scratch.frame(row), scratch.offsets(call, row), value.stride, scratch.at);
       body(scratch, row, value.begin, key.begin);
     }
   }
@@ -251,8 +276,7 @@ void attend_rows(const Call& call, int64_t begin, int64_t end) {
   for_each_row<T, kChannels>(
       call, begin, end, [&](Scratch<T>& scratch, const Row& row, const T* values, const T*) __attribute__((always_inline)) {
         const Points<T>& at = scratch.at;
-        std::memcpy(scratch.weights, static_cast<const T*>(call.logits) + row.index * at.samples, at.samples * sizeof(T));
-        softmax(at, scratch.weights);
+        softmax(at, static_cast<const T*>(call.logits) + row.index * at.samples, scratch.weights);
         scale_weights(at, scratch.weights, scratch.scaled);
         T* result = writable(call.output, call.storage, row.index * channels, scratch.result);
         gather<T, kChannels>(values, at, scratch.scaled, channels, result);
@@ -272,10 +296,10 @@ void attend_rows_by_key(const Call& call, int64_t begin, int64_t end) {
         T *weights = scratch.weights, *result = writable(call.output, call.storage, row.index * channels, scratch.result);
         const T* query = read(call.query, call.storage, row.index * channels, channels, scratch.query);
         gather_each<T, kChannels>(keys, at, query, channels, scratch.samples, weights);
-        for (int64_t i = 0; i < at.samples; ++i) {
-          weights[i] = scale * (weights[i] + at.outside_value[i]);
+        for (int64_t i = 0; i < at.padded; i += kLanes<T>) {
+          store(weights + i, (load<Vec<T>>(weights + i) + load<Vec<T>>(at.outside_value + i)) * scale);
         }
-        softmax(at, weights);
+        softmax(at, weights, weights);
         if (call.key) {
           scale_weights(at, weights, scratch.scaled);
           gather<T, kChannels>(values, at, scratch.scaled, channels, result);
@@ -294,8 +318,6 @@ void for_each_row_of_maps(const Call& call, int64_t begin, int64_t end, const Bo
   Scratch<T> scratch(call);
   MapReader<T, kChannels> values, keys;
   MapWriter<T, kChannels> grad_values, grad_keys;
-  const T *reference = static_cast<const T*>(call.reference), *offsets = static_cast<const T*>(call.offsets);
-  const int64_t coordinates = call.level_count * call.reference_size;
   for (int64_t map = begin; map < end; ++map) {
     const TokenMap<const T> value = values.read_map(call, call.value, map, call.queries);
     const TokenMap<const T> key = call.key ? keys.read_map(call, call.key, map, call.queries) : value;
@@ -303,9 +325,8 @@ void for_each_row_of_maps(const Call& call, int64_t begin, int64_t end, const Bo
     const TokenMap<T> grad_key = grad_keys.open_map(call, call.grad_key, map);
     for (int64_t query = 0; query < call.queries; ++query) {
       const Row row = row_of(call, map, query);
-      prefetch_row<T>(call, row, scratch.at.samples, kChannels ? kChannels : call.channels);
-      place_references(call, reference + row.query * coordinates, scratch.at);
-      locate(call, offsets + row.index * 2 * scratch.at.samples, value.stride, scratch.at);
+      scratch.bring_in(call, row, query == 0, query + 1 < call.queries);
+      locate<T, true>(call, scratch.frame(row), scratch.offsets(call, row), value.stride, scratch.at);
       body(scratch, row, value.begin, key.begin, grad_value.begin, grad_key.begin);
     }
     grad_values.close_map(call, call.grad_value, map);
@@ -320,7 +341,7 @@ LITE_DETR_INLINE void locations_backward(const Call& call, Scratch<T>& scratch, 
   T* grad_offsets = static_cast<T*>(call.grad_offsets);
   T* grad_reference = static_cast<T*>(call.grad_reference);
   locate_backward(
-      call, scratch.at, dots, static_cast<const T*>(call.offsets) + pairs, scratch.slopes,
+      call, scratch.at, scratch.frame(row), dots, scratch.offsets(call, row), scratch.slopes,
       grad_offsets ? grad_offsets + pairs : nullptr,
       grad_reference ? grad_reference + row.index * call.level_count * call.reference_size : nullptr);
 }
@@ -336,8 +357,7 @@ void attend_rows_backward(const Call& call, int64_t begin, int64_t end) {
             T *weights = scratch.weights, *dots = scratch.dots[0];
             const T* grad_output =
                 read(call.grad_output, call.storage, row.index * channels, channels, scratch.grad_output);
-            std::memcpy(weights, static_cast<const T*>(call.logits) + row.index * at.samples, at.samples * sizeof(T));
-            softmax(at, weights);
+            softmax(at, static_cast<const T*>(call.logits) + row.index * at.samples, weights);
             if (call.grad_value) {
               scale_weights(at, weights, scratch.scaled);
               spread<T, kChannels, 1>(grad_values, at, scratch.scaled, {nullptr}, {grad_output}, channels);
@@ -380,10 +400,11 @@ void attend_rows_by_key_backward(const Call& call, int64_t begin, int64_t end) {
               dot_neighbours<T, kChannels, 1>(keys, at, {query}, channels, key_dots);
               dot_neighbours<T, kChannels, 1>(values, at, {grad_output}, channels, value_dots);
             } else {  // the one array follows the other
-              dot_neighbours<T, kChannels, 2>(values, at, {query, grad_output}, channels, key_dots);
+              dot_neighbours<T, kChannels, 1>(values, at, {query}, channels, key_dots);
+              dot_neighbours<T, kChannels, 1>(values, at, {grad_output}, channels, value_dots);
             }
             combine_dots(at, key_dots, scale, weights);
-            softmax(at, weights);
+            softmax(at, weights, weights);
             combine_dots(at, value_dots, T(1), scratch.grad_weights);
             softmax_backward(at, weights, scratch.grad_weights, grad_products);
             for (int64_t i = 0; i < at.padded; ++i) {

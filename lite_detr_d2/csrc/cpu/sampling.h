@@ -16,8 +16,11 @@ struct Points {
   int64_t samples, padded;
   T *width, *height;  // of the point's level; 0 for padding, so that nothing is inside
   Index<T> *columns, *last_row, *start;
-  T *reference_x, *reference_y, *step_x, *step_y;  // of the level: in pixels, and pixels per unit of offset
-  T *x, *y;  // pixels; 0 is the centre of the first
+  // Of the level: where the reference point is, in pixels, and pixels per unit of offset. Of this row and the next:
+  // narrow stores are long done when wide loads read them.
+  struct Frame {
+    T *x, *y, *step_x, *step_y;
+  } frames[2];
   T* outside_value;  // sampled where no neighbour is inside: 0, or NaN for a location that is not finite
   Index<T>* neighbour[4];  // the offset of its first channel in the map
   T* weight[4];
@@ -36,10 +39,14 @@ struct Points {
       next += count;
     };
     std::memset(next, 0, padded * 32 * sizeof(T));
-    for (T** array : {&width,  &height, &reference_x, &reference_y, &step_x,   &step_y,    &x,       &y,
-                      &left,   &right,  &top,         &bottom,      &has_left, &has_right, &has_top, &has_bottom,
-                      &weight[0], &weight[1], &weight[2], &weight[3], &outside_value}) {
+    for (T** array : {&width,    &height,    &left,      &right,     &top,       &bottom,       &has_left, &has_right,
+                      &has_top,  &has_bottom, &weight[0], &weight[1], &weight[2], &weight[3], &outside_value}) {
       take(*array, padded);
+    }
+    for (Frame& frame : frames) {
+      for (T** array : {&frame.x, &frame.y, &frame.step_x, &frame.step_y}) {
+        take(*array, padded);
+      }
     }
     for (Index<T>** array : {&columns, &last_row, &start, &neighbour[0], &neighbour[1], &neighbour[2], &neighbour[3]}) {
       take(*array, padded);
@@ -58,7 +65,8 @@ struct Points {
 
 // Spreads the reference points of a query, (L, 2 or 4), over the points of each level.
 template <typename T>
-LITE_DETR_INLINE void place_references(const Call& call, const T* reference, Points<T>& at) {
+LITE_DETR_INLINE void place_references(
+    const Call& call, const Points<T>& at, const T* reference, const typename Points<T>::Frame& frame) {
   int64_t i = 0;
   for (int64_t j = 0; j < call.level_count; ++j, reference += call.reference_size) {
     const T x = reference[0] * at.width[i] - T(0.5), y = reference[1] * at.height[i] - T(0.5);
@@ -67,13 +75,13 @@ LITE_DETR_INLINE void place_references(const Call& call, const T* reference, Poi
       const T step_x = reference[2] * at.width[i] / static_cast<T>(2 * call.points);
       const T step_y = reference[3] * at.height[i] / static_cast<T>(2 * call.points);
       for (int64_t k = i; k < end; ++k) {
-        at.step_x[k] = step_x;
-        at.step_y[k] = step_y;
+        frame.step_x[k] = step_x;
+        frame.step_y[k] = step_y;
       }
     }
     for (; i < end; ++i) {
-      at.reference_x[i] = x;
-      at.reference_y[i] = y;
+      frame.x[i] = x;
+      frame.y[i] = y;
     }
   }
 }
@@ -90,26 +98,38 @@ LITE_DETR_INLINE void unzip(const double* pairs, double& x, double& y) {
   y = pairs[1];
 }
 
-// Lets the neighbours of one point inside stand in for those of the points outside, so that these read no other token.
+LITE_DETR_INLINE void zip(Vec<float> x, Vec<float> y, float* pairs) {
+  constexpr auto lanes = std::make_integer_sequence<int, kLanes<float>>();
+  store(pairs, alternate<0>(x, y, lanes));
+  store(pairs + kLanes<float>, alternate<kLanes<float> / 2>(x, y, lanes));
+}
+LITE_DETR_INLINE void zip(double x, double y, double* pairs) {
+  pairs[0] = x;
+  pairs[1] = y;
+}
+
+// Lets a neighbour of a point inside stand in for those of the points outside, so that these read no other token.
 template <typename T>
-inline __attribute__((noinline)) void stand_in(Points<T>& at) {
-  const auto is_inside = [&](int64_t i) { return at.has_left[i] + at.has_right[i] > 0; };
-  int64_t inside = 0;
-  while (!is_inside(inside)) {
-    ++inside;
+LITE_DETR_INLINE void stand_in(Points<T>& at) {
+  using I = IndexVec<T>;
+  I inside = splat<I>(Index<T>(-1));
+  for (int64_t i = 0; i < at.padded; i += kLanes<T>) {
+    const I neighbour = load<I>(at.neighbour[0] + i);
+    inside = neighbour > inside ? neighbour : inside;
   }
-  for (int64_t i = 0; i < at.samples; ++i) {
-    if (!is_inside(i)) {
-      for (auto* neighbour : at.neighbour) {
-        neighbour[i] = neighbour[inside];
-      }
+  inside = splat<I>(largest_lane(inside));
+  for (int64_t i = 0; i < at.padded; i += kLanes<T>) {
+    for (auto* neighbour : at.neighbour) {
+      const I own = load<I>(neighbour + i);
+      store(neighbour + i, own < splat<I>(Index<T>(0)) ? inside : own);
     }
   }
 }
 
 // Finds the sampling points of a row from its offsets, (L * P, 2).
-template <typename T>
-LITE_DETR_INLINE void locate(const Call& call, const T* offsets, int64_t stride, Points<T>& at) {
+template <typename T, bool kBackward>
+LITE_DETR_INLINE void locate(
+    const Call& call, const typename Points<T>::Frame& frame, const T* offsets, int64_t stride, Points<T>& at) {
   using V = Vec<T>;
   using I = IndexVec<T>;
   if (at.samples != at.padded) {
@@ -123,11 +143,11 @@ LITE_DETR_INLINE void locate(const Call& call, const T* offsets, int64_t stride,
     V x, y;
     unzip(offsets + 2 * i, x, y);
     if (call.reference_size == 4) {
-      x *= load<V>(at.step_x + i);
-      y *= load<V>(at.step_y + i);
+      x *= load<V>(frame.step_x + i);
+      y *= load<V>(frame.step_y + i);
     }
-    x += load<V>(at.reference_x + i);
-    y += load<V>(at.reference_y + i);
+    x += load<V>(frame.x + i);
+    y += load<V>(frame.y + i);
     // 0 times infinity, or NaN, is NaN.
     store(at.outside_value + i, x * T(0) + y * T(0));
     // NaN fails the comparisons: only a point next to the map is converted to an index.
@@ -148,24 +168,27 @@ LITE_DETR_INLINE void locate(const Call& call, const T* offsets, int64_t stride,
     const I top_row = start + (row < zero ? zero : row) * columns;
     const I bottom_row = start + (row < last_row ? row + next : row) * columns;
     const auto elements = static_cast<Index<T>>(stride);
-    store(at.neighbour[0] + i, (top_row + left_column) * elements);
-    store(at.neighbour[1] + i, (top_row + right_column) * elements);
-    store(at.neighbour[2] + i, (bottom_row + left_column) * elements);
-    store(at.neighbour[3] + i, (bottom_row + right_column) * elements);
+    const I outside = splat<I>(Index<T>(-1));  // for stand_in
+    store(at.neighbour[0] + i, inside ? (top_row + left_column) * elements : outside);
+    store(at.neighbour[1] + i, inside ? (top_row + right_column) * elements : outside);
+    store(at.neighbour[2] + i, inside ? (bottom_row + left_column) * elements : outside);
+    store(at.neighbour[3] + i, inside ? (bottom_row + right_column) * elements : outside);
     const V left_weight = (one - right) * has_left, right_weight = right * has_right;
     const V top_weight = (one - bottom) * has_top, bottom_weight = bottom * has_bottom;
     store(at.weight[0] + i, top_weight * left_weight);
     store(at.weight[1] + i, top_weight * right_weight);
     store(at.weight[2] + i, bottom_weight * left_weight);
     store(at.weight[3] + i, bottom_weight * right_weight);
-    store(at.left + i, left_weight);
-    store(at.right + i, right_weight);
-    store(at.top + i, top_weight);
-    store(at.bottom + i, bottom_weight);
-    store(at.has_left + i, has_left);
-    store(at.has_right + i, has_right);
-    store(at.has_top + i, has_top);
-    store(at.has_bottom + i, has_bottom);
+    if constexpr (kBackward) {
+      store(at.left + i, left_weight);
+      store(at.right + i, right_weight);
+      store(at.top + i, top_weight);
+      store(at.bottom + i, bottom_weight);
+      store(at.has_left + i, has_left);
+      store(at.has_right + i, has_right);
+      store(at.has_top + i, has_top);
+      store(at.has_bottom + i, has_bottom);
+    }
   }
   const auto count = static_cast<int64_t>(sum_of_lanes(inside_count));
   at.all_inside = count == at.samples;
@@ -183,6 +206,62 @@ LITE_DETR_INLINE T sum_outside(const Points<T>& at) {
     sum += at.outside_value[i];
   }
   return sum;
+}
+
+// Addresses of four arrays, one per neighbour, as values of their own: stores through other pointers, which might
+// otherwise change them, do not make the compiler read them again.
+template <typename Element>
+struct PerNeighbour {
+  Element *first, *second, *third, *fourth;
+
+  LITE_DETR_INLINE explicit PerNeighbour(Element* const* arrays)
+      : first(arrays[0]), second(arrays[1]), third(arrays[2]), fourth(arrays[3]) {}
+
+  LITE_DETR_INLINE Element* operator[](int j) const {
+    return j == 0 ? first : j == 1 ? second : j == 2 ? third : fourth;
+  }
+};
+
+// Lane i of the result is the sum of the lanes of product(i).
+template <typename V, typename Product>
+LITE_DETR_INLINE V sums_of_lanes(const Product& product) {
+  if constexpr (std::is_arithmetic_v<V>) {
+    return product(0);
+  } else {
+    V quarters[kLanes<float> / 4];
+    for (int i = 0; i < kLanes<float>; i += 4) {
+      const V a = product(i), b = product(i + 1), c = product(i + 2), d = product(i + 3);
+      quarters[i / 4] = fold_lanes(a, b, c, d);
+    }
+    return fold_quarters(quarters);
+  }
+}
+
+// Lane i of sums[k][j] is the sum of the lanes of products[k][j] that multiply(i, products) gives.
+template <typename V, int kVectors, typename Multiply>
+LITE_DETR_INLINE void sums_of_lanes(V (&sums)[kVectors][4], const Multiply& multiply) {
+  if constexpr (std::is_arithmetic_v<V>) {
+    multiply(0, sums);
+  } else {
+    constexpr int quarters = kLanes<float> / 4;
+    V of_points[kVectors][4];  // each of `quarters` points: the four sums of the first, of the second, ...
+    for (int group = 0; group < 4; ++group) {
+      V folded[kVectors][quarters];
+      for (int point = 0; point < quarters; ++point) {
+        V products[kVectors][4];
+        multiply(group * quarters + point, products);
+        for (int k = 0; k < kVectors; ++k) {
+          folded[k][point] = fold_lanes(products[k][0], products[k][1], products[k][2], products[k][3]);
+        }
+      }
+      for (int k = 0; k < kVectors; ++k) {
+        of_points[k][group] = fold_quarters(folded[k]);
+      }
+    }
+    for (int k = 0; k < kVectors; ++k) {
+      transpose(of_points[k], sums[k]);
+    }
+  }
 }
 
 // --- Channels. `kChannels` is the number of channels where it is known when compiled, or else 0. Then blocks of one vector
@@ -216,36 +295,43 @@ LITE_DETR_INLINE void gather(
     const T* map, const Points<T>& at, T* const* weight, int64_t channels, T* result) {
   const T outside = at.all_inside ? T(0) : sum_outside(at);
   const int64_t samples = at.any_inside ? at.samples : 0;
+  const PerNeighbour neighbours(at.neighbour);
+  const PerNeighbour weights(weight);
   for_each_block<T, kChannels>(channels, [&]<typename V, int kVecs>(Block<V, kVecs>, int64_t channel)
                                              __attribute__((always_inline)) {
     constexpr int lanes = kLanesOf<V, T>;
-    V sum[kVecs];
-    for (int v = 0; v < kVecs; ++v) {
-      sum[v] = splat<V>(outside);
-    }
+    constexpr int sums = kVecs >= 8 ? 1 : kVecs >= 4 ? 2 : 4;  // enough that none waits for the one before
+    V sum[sums][kVecs] = {};
     for (int64_t i = 0; i < samples; ++i) {
       for (int j = 0; j < 4; ++j) {
-        const T* neighbour = map + at.neighbour[j][i] + channel;
+        const T* neighbour = map + neighbours[j][i] + channel;
         for (int v = 0; v < kVecs; ++v) {
-          sum[v] += weight[j][i] * load<V>(neighbour + v * lanes);
+          sum[j % sums][v] += weights[j][i] * load<V>(neighbour + v * lanes);
         }
       }
     }
     for (int v = 0; v < kVecs; ++v) {
-      store(result + channel + v * lanes, sum[v]);
+      V total = splat<V>(outside);
+      for (int j = 0; j < sums; ++j) {
+        total += sum[j][v];
+      }
+      store(result + channel + v * lanes, total);
     }
   });
 }
 
-// samples[i] = the map at point i, dots[i] = <vector, samples[i]>. Of `dots`, padding is 0.
+// samples[i] = the map at point i, dots[i] = <vector, samples[i]>. Padding of `dots` is arbitrary.
 template <typename T, int kChannels>
 LITE_DETR_INLINE void gather_each(
     const T* map, const Points<T>& at, const T* vector, int64_t channels, T* samples, T* dots) {
-  std::memset(dots, 0, at.padded * sizeof(T));
   if (!at.any_inside) {
     std::memset(samples, 0, at.samples * channels * sizeof(T));
+    std::memset(dots, 0, at.padded * sizeof(T));
     return;
   }
+  const PerNeighbour neighbours(at.neighbour);
+  const PerNeighbour weights(at.weight);
+  const int64_t count = at.samples;
   for_each_block<T, kChannels>(channels, [&]<typename V, int kVecs>(Block<V, kVecs>, int64_t channel)
                                              __attribute__((always_inline)) {
     constexpr int lanes = kLanesOf<V, T>;
@@ -253,36 +339,39 @@ LITE_DETR_INLINE void gather_each(
     for (int v = 0; v < kVecs; ++v) {
       factor[v] = load<V>(vector + channel + v * lanes);
     }
-    for (int64_t first = 0; first < at.samples; first += lanes) {
-      V products[lanes] = {};
-      const int64_t end = at.samples - first < lanes ? at.samples - first : lanes;
-      for (int64_t k = 0; k < end; ++k) {
-        const int64_t i = first + k;
-        V sample[kVecs] = {};
-        for (int j = 0; j < 4; ++j) {
-          const T* neighbour = map + at.neighbour[j][i] + channel;
-          for (int v = 0; v < kVecs; ++v) {
-            sample[v] += at.weight[j][i] * load<V>(neighbour + v * lanes);
-          }
-        }
+    const auto product = [&](int64_t i) __attribute__((always_inline)) {
+      V sample[kVecs] = {}, sum{};
+      for (int j = 0; j < 4; ++j) {
+        const T* neighbour = map + neighbours[j][i] + channel;
         for (int v = 0; v < kVecs; ++v) {
-          store(samples + i * channels + channel + v * lanes, sample[v]);
-          products[k] += factor[v] * sample[v];
+          sample[v] += weights[j][i] * load<V>(neighbour + v * lanes);
         }
       }
-      store(dots + first, load<V>(dots + first) + sum_rows(products));
+      for (int v = 0; v < kVecs; ++v) {
+        store(samples + i * channels + channel + v * lanes, sample[v]);
+        sum += factor[v] * sample[v];
+      }
+      return sum;
+    };
+    for (int64_t first = 0; first < count; first += lanes) {
+      const V sums = sums_of_lanes<V>([&](int64_t i) __attribute__((always_inline)) {
+        return product(first + i < count ? first + i : count - 1);
+      });
+      store(dots + first, channel ? load<V>(dots + first) + sums : sums);
     }
   });
 }
 
-// dots[k][j][i] = <vectors[k], neighbour j of point i>. Padding is 0.
+// dots[k * 4 + j][i] = <vectors[k], neighbour j of point i>. Padding is arbitrary.
 template <typename T, int kChannels, int kVectors>
 LITE_DETR_INLINE void dot_neighbours(
     const T* map, const Points<T>& at, const T* const (&vectors)[kVectors], int64_t channels, T* dots) {
-  std::memset(dots, 0, kVectors * 4 * at.padded * sizeof(T));
   if (!at.any_inside) {
+    std::memset(dots, 0, kVectors * 4 * at.padded * sizeof(T));
     return;
   }
+  const PerNeighbour neighbours(at.neighbour);
+  const int64_t count = at.samples, padded = at.padded;
   for_each_block<T, kChannels>(channels, [&]<typename V, int kVecs>(Block<V, kVecs>, int64_t channel)
                                              __attribute__((always_inline)) {
     constexpr int lanes = kLanesOf<V, T>;
@@ -292,30 +381,25 @@ LITE_DETR_INLINE void dot_neighbours(
         factor[k][v] = load<V>(vectors[k] + channel + v * lanes);
       }
     }
-    for (int64_t first = 0; first < at.samples; first += lanes) {
-      V products[kVectors * 4][lanes];
-      const int64_t end = at.samples - first < lanes ? at.samples - first : lanes;
-      for (int64_t i = 0; i < end; ++i) {
+    for (int64_t first = 0; first < count; first += lanes) {
+      V sums[kVectors][4];
+      sums_of_lanes<V, kVectors>(sums, [&](int64_t k, V (&products)[kVectors][4]) __attribute__((always_inline)) {
+        const int64_t i = first + k < count ? first + k : count - 1;
         for (int j = 0; j < 4; ++j) {
-          const T* neighbour = map + at.neighbour[j][first + i] + channel;
-          V product[kVectors] = {};
+          const T* neighbour = map + neighbours[j][i] + channel;
           for (int v = 0; v < kVecs; ++v) {
             const V values = load<V>(neighbour + v * lanes);
             for (int k = 0; k < kVectors; ++k) {
-              product[k] += factor[k][v] * values;
+              products[k][j] = v ? products[k][j] + factor[k][v] * values : factor[k][v] * values;
             }
           }
-          for (int k = 0; k < kVectors; ++k) {
-            products[k * 4 + j][i] = product[k];
-          }
         }
-      }
-      for (int j = 0; j < kVectors * 4; ++j) {
-        for (int64_t i = end; i < lanes; ++i) {
-          products[j][i] = V{};
+      });
+      for (int k = 0; k < kVectors; ++k) {
+        for (int j = 0; j < 4; ++j) {
+          T* to = dots + (k * 4 + j) * padded + first;
+          store(to, channel ? load<V>(to) + sums[k][j] : sums[k][j]);
         }
-        T* sums = dots + j * at.padded + first;
-        store(sums, load<V>(sums) + sum_rows(products[j]));
       }
     }
   });
@@ -334,6 +418,9 @@ LITE_DETR_INLINE void spread(
   if (!at.any_inside) {
     return;
   }
+  const PerNeighbour neighbours(at.neighbour);
+  const PerNeighbour weights(weight);
+  const int64_t count = at.samples;
   for_each_block<T, kChannels>(channels, [&]<typename V, int kVecs>(Block<V, kVecs>, int64_t channel)
                                              __attribute__((always_inline)) {
     constexpr int lanes = kLanesOf<V, T>;
@@ -343,7 +430,13 @@ LITE_DETR_INLINE void spread(
         vector[k][v] = load<V>(vectors[k] + channel + v * lanes);
       }
     }
-    for (int64_t i = 0; i < at.samples; ++i) {
+    for (int64_t i = 0; i < count; ++i) {
+      T* to[4];
+      V share[4];
+      for (int j = 0; j < 4; ++j) {
+        to[j] = grad_map + neighbours[j][i] + channel;
+        share[j] = splat<V>(weights[j][i]);
+      }
       V grad_sample[kVecs];
       for (int v = 0; v < kVecs; ++v) {
         grad_sample[v] = vector[0][v];
@@ -352,9 +445,8 @@ LITE_DETR_INLINE void spread(
         }
       }
       for (int j = 0; j < 4; ++j) {
-        T* neighbour = grad_map + at.neighbour[j][i] + channel;
         for (int v = 0; v < kVecs; ++v) {
-          store(neighbour + v * lanes, load<V>(neighbour + v * lanes) + weight[j][i] * grad_sample[v]);
+          store(to[j] + v * lanes, load<V>(to[j] + v * lanes) + share[j] * grad_sample[v]);
         }
       }
     }
@@ -364,11 +456,12 @@ LITE_DETR_INLINE void spread(
 // --- Gradients of the locations.
 
 // Takes dots (4 arrays), the products of the points' neighbours with the gradients of their samples, to the offsets'
-// gradient, (L * P, 2), and the reference points' share, (L, 2 or 4), each unless null. `slopes` is memory for 2 arrays.
+// gradient, (L * P, 2), and the reference points' share, (L, 2 or 4), each unless null. `slopes` is memory for 4 arrays.
 template <typename T>
 LITE_DETR_INLINE void locate_backward(
     const Call& call,
     const Points<T>& at,
+    const typename Points<T>::Frame& frame,
     const T* dots,
     const T* offsets,
     T* slopes,
@@ -387,10 +480,17 @@ LITE_DETR_INLINE void locate_backward(
         load<V>(at.right + i) * (has_bottom * dot(3) - has_top * dot(1)));
   }
   if (grad_offsets) {
-    const bool boxes = call.reference_size == 4;
-    for (int64_t i = 0; i < at.samples; ++i) {
-      grad_offsets[2 * i] = slopes_x[i] * (boxes ? at.step_x[i] : T(1));
-      grad_offsets[2 * i + 1] = slopes_y[i] * (boxes ? at.step_y[i] : T(1));
+    T* const pairs = at.samples == at.padded ? grad_offsets : slopes + 2 * at.padded;
+    for (int64_t i = 0; i < at.padded; i += kLanes<T>) {
+      V x = load<V>(slopes_x + i), y = load<V>(slopes_y + i);
+      if (call.reference_size == 4) {
+        x *= load<V>(frame.step_x + i);
+        y *= load<V>(frame.step_y + i);
+      }
+      zip(x, y, pairs + 2 * i);
+    }
+    if (pairs != grad_offsets) {
+      std::memcpy(grad_offsets, pairs, 2 * at.samples * sizeof(T));
     }
   }
   if (grad_reference) {

@@ -55,6 +55,14 @@ LITE_DETR_INLINE V splat(T number) {
   return V{} + number;
 }
 
+template <typename To, typename From>
+LITE_DETR_INLINE To as(From from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(&to, &from, sizeof(To));
+  return to;
+}
+
 LITE_DETR_INLINE VecOf<float>::Index truncate(VecOf<float>::Vec x) {
   return __builtin_convertvector(x, VecOf<float>::Index);
 }
@@ -69,7 +77,17 @@ LITE_DETR_INLINE double to_real(int64_t x) {
   return static_cast<double>(x);
 }
 
-// The even (Odd = 0) or odd blocks of a, then of b, within each group of lanes.
+// Lanes of a, then of b.
+template <int... kSource>
+LITE_DETR_INLINE VecOf<float>::Vec shuffle(VecOf<float>::Vec a, VecOf<float>::Vec b) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, kSource...);
+#else
+  return __builtin_shuffle(a, b, VecOf<float>::Index{kSource...});
+#endif
+}
+
+// The even (kOdd = 0) or odd blocks of a, then of b, within each group of lanes.
 template <int kBlock, int kGroup, int kOdd, int... kLane>
 LITE_DETR_INLINE VecOf<float>::Vec blocks(
     VecOf<float>::Vec a, VecOf<float>::Vec b, std::integer_sequence<int, kLane...>) {
@@ -78,11 +96,14 @@ LITE_DETR_INLINE VecOf<float>::Vec blocks(
     const int block = 2 * (in_group % half / kBlock) + kOdd;
     return group + block * kBlock + in_group % kBlock + (in_group < half ? 0 : kLanes<float>);
   };
-#if defined(__clang__)
-  return __builtin_shufflevector(a, b, source(kLane)...);
-#else
-  return __builtin_shuffle(a, b, VecOf<float>::Index{source(kLane)...});
-#endif
+  return shuffle<source(kLane)...>(a, b);
+}
+
+// a[kFirst], b[kFirst], a[kFirst + 1], ...
+template <int kFirst, int... kLane>
+LITE_DETR_INLINE VecOf<float>::Vec alternate(
+    VecOf<float>::Vec a, VecOf<float>::Vec b, std::integer_sequence<int, kLane...>) {
+  return shuffle<(kFirst + kLane / 2 + kLane % 2 * kLanes<float>)...>(a, b);
 }
 
 // Sums neighbouring blocks of a and b.
@@ -92,26 +113,34 @@ LITE_DETR_INLINE VecOf<float>::Vec fold(VecOf<float>::Vec a, VecOf<float>::Vec b
   return blocks<kBlock, kGroup, 0>(a, b, lanes) + blocks<kBlock, kGroup, 1>(a, b, lanes);
 }
 
-// Lane i of the result is the sum of the lanes of rows[i].
-LITE_DETR_INLINE VecOf<float>::Vec sum_rows(const VecOf<float>::Vec* rows) {
-  constexpr int lanes = kLanes<float>, quads = lanes / 4;
-  VecOf<float>::Vec sums[quads];  // of four rows in each quarter of 128 bits
-  for (int i = 0; i < quads; ++i) {
-    const auto* four = rows + 4 * i;
-    sums[i] = fold<1, 4>(fold<1, 4>(four[0], four[1]), fold<1, 4>(four[2], four[3]));
-  }
-  if constexpr (quads == 1) {
-    return sums[0];
-  } else if constexpr (quads == 2) {
-    return fold<4, lanes>(sums[0], sums[1]);
+// In each quarter of 128 bits: the sums of that quarter of a, b, c and d.
+LITE_DETR_INLINE VecOf<float>::Vec fold_lanes(
+    VecOf<float>::Vec a, VecOf<float>::Vec b, VecOf<float>::Vec c, VecOf<float>::Vec d) {
+  return fold<1, 4>(fold<1, 4>(a, b), fold<1, 4>(c, d));
+}
+
+// Sums the quarters of each of the vectors, of which there are as many as quarters: quarter i is the sum of vecs[i].
+LITE_DETR_INLINE VecOf<float>::Vec fold_quarters(const VecOf<float>::Vec* vecs) {
+  constexpr int lanes = kLanes<float>;
+  if constexpr (lanes == 4) {
+    return vecs[0];
+  } else if constexpr (lanes == 8) {
+    return fold<4, lanes>(vecs[0], vecs[1]);
   } else {
-    return fold<4, lanes>(fold<4, lanes>(sums[0], sums[1]), fold<4, lanes>(sums[2], sums[3]));
+    return fold<4, lanes>(fold<4, lanes>(vecs[0], vecs[1]), fold<4, lanes>(vecs[2], vecs[3]));
   }
 }
-// Rows of one lane.
-template <typename T>
-LITE_DETR_INLINE T sum_rows(const T* rows) {
-  return *rows;
+
+// Lane i of to[j] is lane 4 * i + j of all lanes of from.
+LITE_DETR_INLINE void transpose(const VecOf<float>::Vec (&from)[4], VecOf<float>::Vec (&to)[4]) {
+  constexpr int count = kLanes<float>;
+  constexpr auto lanes = std::make_integer_sequence<int, count>();
+  const auto even_0 = blocks<1, count, 0>(from[0], from[1], lanes), odd_0 = blocks<1, count, 1>(from[0], from[1], lanes);
+  const auto even_1 = blocks<1, count, 0>(from[2], from[3], lanes), odd_1 = blocks<1, count, 1>(from[2], from[3], lanes);
+  to[0] = blocks<1, count, 0>(even_0, even_1, lanes);
+  to[1] = blocks<1, count, 0>(odd_0, odd_1, lanes);
+  to[2] = blocks<1, count, 1>(even_0, even_1, lanes);
+  to[3] = blocks<1, count, 1>(odd_0, odd_1, lanes);
 }
 
 // exp(x) for x <= 0, to about one unit in the last place; 0 below the smallest normal number. The polynomial is that of
@@ -132,9 +161,7 @@ LITE_DETR_INLINE VecOf<float>::Vec exp_of_nonpositive(VecOf<float>::Vec x) {
   polynomial = polynomial * rest + 5.0000001201e-1f;
   const V mantissa = polynomial * rest * rest + rest + 1.0f;
   const auto exponent = (truncate(power) + 127) << 23;
-  V scale;
-  std::memcpy(&scale, &exponent, sizeof(V));
-  return underflows ? V{} : mantissa * scale;
+  return underflows ? V{} : mantissa * as<V>(exponent);
 }
 LITE_DETR_INLINE double exp_of_nonpositive(double x) {
   return __builtin_exp(x);
@@ -158,14 +185,30 @@ LITE_DETR_INLINE double reduce(double vec, const Combine&) {
   return vec;
 }
 
+LITE_DETR_INLINE int32_t largest_lane(VecOf<float>::Index vec) {
+  using V = VecOf<float>::Vec;
+  using I = VecOf<float>::Index;
+  // The shuffles are of bits.
+  const float largest = reduce(as<V>(vec), [](V a, V b) __attribute__((always_inline)) {
+    return as<V>(as<I>(a) > as<I>(b) ? as<I>(a) : as<I>(b));
+  });
+  return as<int32_t>(largest);
+}
+LITE_DETR_INLINE int64_t largest_lane(int64_t vec) {
+  return vec;
+}
+
 template <typename V>
 LITE_DETR_INLINE auto sum_of_lanes(V vec) {
   return reduce(vec, [](V a, V b) __attribute__((always_inline)) { return a + b; });
 }
 
-template <typename V>
-LITE_DETR_INLINE auto largest_lane(V vec) {
+LITE_DETR_INLINE float largest_lane(VecOf<float>::Vec vec) {
+  using V = VecOf<float>::Vec;
   return reduce(vec, [](V a, V b) __attribute__((always_inline)) { return a > b ? a : b; });
+}
+LITE_DETR_INLINE double largest_lane(double vec) {
+  return vec;
 }
 
 }  // namespace lite_detr::cpu::LITE_DETR_ISA
