@@ -94,61 +94,116 @@ LITE_DETR_INLINE void prefetch(const void* tensor, int64_t index, int64_t count)
   }
 }
 
+// Goes through the rows of a map, located one row ahead of their use.
+template <typename T, int kChannels, bool kBackward>
+class RowSource {
+ public:
+  explicit RowSource(const Call& call) : call_(call), points_{Points<T>(call), Points<T>(call)} {
+    const int64_t padded = points_[0].padded;
+    memory_.allocate(kFrames * 4 * padded);
+    for (int i = 0; i < kFrames; ++i) {
+      T* const arrays = memory_.get() + i * 4 * padded;
+      frames_[i] = {arrays, arrays + padded, arrays + 2 * padded, arrays + 3 * padded};
+      std::memset(arrays, 0, 4 * padded * sizeof(T));
+    }
+  }
+
+  // Calls body(row, its points) for queries first .. last of a map, whose tokens are `stride` elements apart. `maps` are
+  // those that the rows will read or write; null if not.
+  template <typename Body>
+  LITE_DETR_INLINE void for_each(
+      int64_t map, int64_t first, int64_t last, int64_t stride, const T* const (&maps)[4], const Body& body) {
+    for (int64_t query = first; query < first + 2 && query < last; ++query) {
+      place(row_of(call_, map, query));
+    }
+    locate_row(row_of(call_, map, first), stride, maps);
+    for (int64_t query = first; query < last; ++query) {
+      const Row row = row_of(call_, map, query);
+      // Narrow stores are long done when wide loads read them.
+      if (query + 2 < last) {
+        place(row_of(call_, map, query + 2));
+      }
+      if (query + 1 < last) {
+        locate_row(row_of(call_, map, query + 1), stride, maps);
+      }
+      prefetch_streams(row.index + kPrefetchDistance * call_.heads);
+      body(row, points_[row.query % 2]);
+    }
+  }
+
+ private:
+  static constexpr int kFrames = 4;  // rows ahead, and a power of two
+
+  LITE_DETR_INLINE void place(const Row& row) {
+    const int64_t index = row.query * call_.level_count * call_.reference_size;
+    place_references(
+        call_, points_[0], static_cast<const T*>(call_.reference) + index, frames_[row.query % kFrames]);
+  }
+
+  LITE_DETR_INLINE void locate_row(const Row& row, int64_t stride, const T* const (&maps)[4]) {
+    Points<T>& at = points_[row.query % 2];
+    const T* offsets = static_cast<const T*>(call_.offsets) + row.index * 2 * at.samples;
+    locate<T, kBackward>(call_, frames_[row.query % kFrames], offsets, stride, at);
+    const int64_t channels = kChannels ? kChannels : call_.channels;
+    if (stride == channels || !at.any_inside) {  // a copy is in the cache, or nearly so
+      return;
+    }
+    for (int64_t i = 0; i < at.samples; ++i) {
+      for (int j = 0; j < 4; ++j) {
+        for (const T* map : maps) {
+          prefetch<T>(map, at.neighbour[j][i], channels);
+        }
+      }
+    }
+  }
+
+  // What later rows will read or write: these streams are too far apart for the processor to foresee.
+  LITE_DETR_INLINE void prefetch_streams(int64_t row) const {
+    if (row < call_.images * call_.queries * call_.heads) {
+      const int64_t samples = points_[0].samples;
+      prefetch<T>(call_.offsets, row * 2 * samples, 2 * samples);
+      prefetch<T>(call_.logits, row * samples, samples);
+      for (const void* tensor : {call_.query, call_.grad_output, static_cast<const void*>(call_.output)}) {
+        prefetch<T>(tensor, row * call_.channels, call_.channels);
+      }
+    }
+  }
+
+  const Call& call_;
+  Points<T> points_[2];
+  Frame<T> frames_[kFrames];
+  Buffer<T> memory_;
+};
+
 // What a task keeps of the row it works on.
 template <typename T>
 struct Scratch {
-  Points<T> at;
   Buffer<T> memory;
   T *weights, *scaled[4], *grad_weights, *grad_logits, *dots[2], *slopes;  // over the points, padded
   T *query, *grad_output, *result, *samples;  // over channels
 
-  explicit Scratch(const Call& call)
-      : at(call) {
-    memory.allocate(at.padded * 19 + call.channels * (at.samples + 3));
+  explicit Scratch(const Call& call) {
+    const int64_t count = call.level_count * call.points, padded = (count + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
+    memory.allocate(padded * 19 + call.channels * (count + 3));
     T* next = memory.get();
-    const auto take = [&](int64_t count) {
+    const auto take = [&](int64_t size) {
       T* const array = next;
-      next += count;
+      next += size;
       return array;
     };
-    weights = take(at.padded);
+    weights = take(padded);
     for (T*& array : scaled) {
-      array = take(at.padded);
+      array = take(padded);
     }
-    grad_weights = take(at.padded);
-    grad_logits = take(at.padded);
-    dots[0] = take(4 * at.padded);
-    dots[1] = take(4 * at.padded);
-    slopes = take(4 * at.padded);
+    grad_weights = take(padded);
+    grad_logits = take(padded);
+    dots[0] = take(4 * padded);
+    dots[1] = take(4 * padded);
+    slopes = take(4 * padded);
+    samples = take(count * call.channels);
     query = take(call.channels);
     grad_output = take(call.channels);
     result = take(call.channels);
-    samples = take(at.samples * call.channels);
-  }
-
-  const typename Points<T>::Frame& frame(const Row& row) const {
-    return at.frames[row.query % 2];
-  }
-
-  const T* offsets(const Call& call, const Row& row) const {
-    return static_cast<const T*>(call.offsets) + row.index * 2 * at.samples;
-  }
-
-  // Prepares for the next row, and for this one if it is the first. Also brings into the cache what later rows will
-  // read or write: these streams are too far apart for the processor to foresee.
-  LITE_DETR_INLINE void bring_in(const Call& call, const Row& row, bool is_first, bool has_next) {
-    for (int64_t query = row.query + (is_first ? 0 : 1); query <= row.query + (has_next ? 1 : 0); ++query) {
-      const int64_t index = query * call.level_count * call.reference_size;
-      place_references(call, at, static_cast<const T*>(call.reference) + index, at.frames[query % 2]);
-    }
-    const int64_t later = row.index + kPrefetchDistance * call.heads;
-    if (later < call.images * call.queries * call.heads) {
-      prefetch<T>(call.offsets, later * 2 * at.samples, 2 * at.samples);
-      prefetch<T>(call.logits, later * at.samples, at.samples);
-      for (const void* tensor : {call.query, call.grad_output, static_cast<const void*>(call.output)}) {
-        prefetch<T>(tensor, later * call.channels, call.channels);
-      }
-    }
   }
 };
 
@@ -250,10 +305,11 @@ LITE_DETR_INLINE void sum_samples(
 
 // --- Forward.
 
-// Calls body(scratch, row, value map, key map) for rows begin .. end of (image, head, query), located.
+// Calls body(scratch, row, its points, value map, key map) for rows begin .. end of (image, head, query).
 template <typename T, int kChannels, typename Body>
 void for_each_row(const Call& call, int64_t begin, int64_t end, const Body& body) {
   Scratch<T> scratch(call);
+  RowSource<T, kChannels, false> rows(call);
   MapReader<T, kChannels> values, keys;
   while (begin < end) {
     const int64_t map = begin / call.queries, first = begin % call.queries;
@@ -261,12 +317,10 @@ void for_each_row(const Call& call, int64_t begin, int64_t end, const Body& body
     begin += last - first;
     const TokenMap<const T> value = values.read_map(call, call.value, map, last - first);
     const TokenMap<const T> key = call.key ? keys.read_map(call, call.key, map, last - first) : value;
-    for (int64_t query = first; query < last; ++query) {
-      const Row row = row_of(call, map, query);
-      scratch.bring_in(call, row, query == first, query + 1 < last);
-      locate<T, false>(call, scratch.frame(row), scratch.offsets(call, row), value.stride, scratch.at);
-      body(scratch, row, value.begin, key.begin);
-    }
+    rows.for_each(
+        map, first, last, value.stride, {value.begin, call.key ? key.begin : nullptr, nullptr, nullptr},
+        [&](const Row& row, const Points<T>& at)
+            __attribute__((always_inline)) { body(scratch, row, at, value.begin, key.begin); });
   }
 }
 
@@ -274,8 +328,7 @@ template <typename T, int kChannels>
 void attend_rows(const Call& call, int64_t begin, int64_t end) {
   const int64_t channels = kChannels ? kChannels : call.channels;
   for_each_row<T, kChannels>(
-      call, begin, end, [&](Scratch<T>& scratch, const Row& row, const T* values, const T*) __attribute__((always_inline)) {
-        const Points<T>& at = scratch.at;
+      call, begin, end, [&](Scratch<T>& scratch, const Row& row, const Points<T>& at, const T* values, const T*) __attribute__((always_inline)) {
         softmax(at, static_cast<const T*>(call.logits) + row.index * at.samples, scratch.weights);
         scale_weights(at, scratch.weights, scratch.scaled);
         T* result = writable(call.output, call.storage, row.index * channels, scratch.result);
@@ -291,8 +344,7 @@ void attend_rows_by_key(const Call& call, int64_t begin, int64_t end) {
   const T scale = static_cast<T>(1 / __builtin_sqrt(static_cast<double>(channels)));
   for_each_row<T, kChannels>(
       call, begin, end,
-      [&](Scratch<T>& scratch, const Row& row, const T* values, const T* keys) __attribute__((always_inline)) {
-        const Points<T>& at = scratch.at;
+      [&](Scratch<T>& scratch, const Row& row, const Points<T>& at, const T* values, const T* keys) __attribute__((always_inline)) {
         T *weights = scratch.weights, *result = writable(call.output, call.storage, row.index * channels, scratch.result);
         const T* query = read(call.query, call.storage, row.index * channels, channels, scratch.query);
         gather_each<T, kChannels>(keys, at, query, channels, scratch.samples, weights);
@@ -312,10 +364,11 @@ void attend_rows_by_key(const Call& call, int64_t begin, int64_t end) {
 
 // --- Backward.
 
-// Calls body(scratch, row, value map, key map, their gradients) for all rows of maps begin .. end of (image, head).
+// Calls body(scratch, row, its points, value map, key map, their gradients) for all rows of maps begin .. end of (image, head).
 template <typename T, int kChannels, typename Body>
 void for_each_row_of_maps(const Call& call, int64_t begin, int64_t end, const Body& body) {
   Scratch<T> scratch(call);
+  RowSource<T, kChannels, true> rows(call);
   MapReader<T, kChannels> values, keys;
   MapWriter<T, kChannels> grad_values, grad_keys;
   for (int64_t map = begin; map < end; ++map) {
@@ -323,11 +376,14 @@ void for_each_row_of_maps(const Call& call, int64_t begin, int64_t end, const Bo
     const TokenMap<const T> key = call.key ? keys.read_map(call, call.key, map, call.queries) : value;
     const TokenMap<T> grad_value = grad_values.open_map(call, call.grad_value, map);
     const TokenMap<T> grad_key = grad_keys.open_map(call, call.grad_key, map);
-    for (int64_t query = 0; query < call.queries; ++query) {
-      const Row row = row_of(call, map, query);
-      scratch.bring_in(call, row, query == 0, query + 1 < call.queries);
-      locate<T, true>(call, scratch.frame(row), scratch.offsets(call, row), value.stride, scratch.at);
-      body(scratch, row, value.begin, key.begin, grad_value.begin, grad_key.begin);
+    if (call.queries) {
+      rows.for_each(
+          map, 0, call.queries, value.stride,
+          {value.begin, call.key ? key.begin : nullptr, call.grad_value ? grad_value.begin : nullptr,
+           call.grad_key ? grad_key.begin : nullptr},
+          [&](const Row& row, const Points<T>& at) __attribute__((always_inline)) {
+            body(scratch, row, at, value.begin, key.begin, grad_value.begin, grad_key.begin);
+          });
     }
     grad_values.close_map(call, call.grad_value, map);
     grad_keys.close_map(call, call.grad_key, map);
@@ -336,12 +392,13 @@ void for_each_row_of_maps(const Call& call, int64_t begin, int64_t end, const Bo
 
 // The gradients of offsets and reference points, where wanted.
 template <typename T>
-LITE_DETR_INLINE void locations_backward(const Call& call, Scratch<T>& scratch, const Row& row, const T* dots) {
-  const int64_t pairs = row.index * 2 * scratch.at.samples;
+LITE_DETR_INLINE void locations_backward(
+    const Call& call, const Row& row, const Points<T>& at, const T* dots, T* slopes) {
+  const int64_t pairs = row.index * 2 * at.samples;
   T* grad_offsets = static_cast<T*>(call.grad_offsets);
   T* grad_reference = static_cast<T*>(call.grad_reference);
   locate_backward(
-      call, scratch.at, scratch.frame(row), dots, scratch.offsets(call, row), scratch.slopes,
+      call, at, dots, static_cast<const T*>(call.offsets) + pairs, slopes,
       grad_offsets ? grad_offsets + pairs : nullptr,
       grad_reference ? grad_reference + row.index * call.level_count * call.reference_size : nullptr);
 }
@@ -351,10 +408,9 @@ void attend_rows_backward(const Call& call, int64_t begin, int64_t end) {
   const int64_t channels = kChannels ? kChannels : call.channels;
   for_each_row_of_maps<T, kChannels>(
       call, begin, end,
-      [&](Scratch<T>& scratch, const Row& row, const T* values, const T*, T* grad_values, T*)
+      [&](Scratch<T>& scratch, const Row& row, const Points<T>& at, const T* values, const T*, T* grad_values, T*)
           __attribute__((always_inline)) {
-            const Points<T>& at = scratch.at;
-            T *weights = scratch.weights, *dots = scratch.dots[0];
+                T *weights = scratch.weights, *dots = scratch.dots[0];
             const T* grad_output =
                 read(call.grad_output, call.storage, row.index * channels, channels, scratch.grad_output);
             softmax(at, static_cast<const T*>(call.logits) + row.index * at.samples, weights);
@@ -378,7 +434,7 @@ void attend_rows_backward(const Call& call, int64_t begin, int64_t end) {
                 dots[j * at.padded + i] *= weights[i];
               }
             }
-            locations_backward(call, scratch, row, dots);
+            locations_backward(call, row, at, dots, scratch.slopes);
           });
 }
 
@@ -388,10 +444,9 @@ void attend_rows_by_key_backward(const Call& call, int64_t begin, int64_t end) {
   const T scale = static_cast<T>(1 / __builtin_sqrt(static_cast<double>(channels)));
   for_each_row_of_maps<T, kChannels>(
       call, begin, end,
-      [&](Scratch<T>& scratch, const Row& row, const T* values, const T* keys, T* grad_values, T* grad_keys)
+      [&](Scratch<T>& scratch, const Row& row, const Points<T>& at, const T* values, const T* keys, T* grad_values, T* grad_keys)
           __attribute__((always_inline)) {
-            const Points<T>& at = scratch.at;
-            T *weights = scratch.weights, *grad_products = scratch.grad_logits;
+                T *weights = scratch.weights, *grad_products = scratch.grad_logits;
             const int64_t index = row.index * channels;
             const T* query = read(call.query, call.storage, index, channels, scratch.query);
             const T* grad_output = read(call.grad_output, call.storage, index, channels, scratch.grad_output);
@@ -434,7 +489,7 @@ void attend_rows_by_key_backward(const Call& call, int64_t begin, int64_t end) {
                   value_dots[k] = weights[i] * value_dots[k] + grad_products[i] * key_dots[k];
                 }
               }
-              locations_backward(call, scratch, row, value_dots);
+              locations_backward(call, row, at, value_dots, scratch.slopes);
             }
           });
 }

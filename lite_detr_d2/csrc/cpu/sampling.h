@@ -9,6 +9,13 @@
 
 namespace lite_detr::cpu::LITE_DETR_ISA {
 
+// Where the reference point of each point's level is, in pixels (0 is the centre of the first), and pixels per unit of
+// offset. Arrays over the points of a row, padded to whole vectors.
+template <typename T>
+struct Frame {
+  T *x, *y, *step_x, *step_y;
+};
+
 // Of one row. Arrays over the points, padded to whole vectors. The four neighbours of a point are top left, top right,
 // bottom left, bottom right. One that is outside of the map has weight 0, and another token stands in for it.
 template <typename T>
@@ -16,37 +23,28 @@ struct Points {
   int64_t samples, padded;
   T *width, *height;  // of the point's level; 0 for padding, so that nothing is inside
   Index<T> *columns, *last_row, *start;
-  // Of the level: where the reference point is, in pixels, and pixels per unit of offset. Of this row and the next:
-  // narrow stores are long done when wide loads read them.
-  struct Frame {
-    T *x, *y, *step_x, *step_y;
-  } frames[2];
   T* outside_value;  // sampled where no neighbour is inside: 0, or NaN for a location that is not finite
   Index<T>* neighbour[4];  // the offset of its first channel in the map
   T* weight[4];
   T *left, *right, *top, *bottom, *has_left, *has_right, *has_top, *has_bottom;  // weight[1] = top * right
   T* offsets;  // the tail of a row's offsets, padded
   bool any_inside, all_inside;
+  const Frame<T>* frame;
   Buffer<T> memory;
 
   explicit Points(const Call& call)
       : samples(call.level_count * call.points),
         padded((samples + kLanes<T> - 1) / kLanes<T> * kLanes<T>) {
-    memory.allocate(padded * 32);
+    memory.allocate(padded * 24);
     T* next = memory.get();
     const auto take = [&]<typename Element>(Element*& array, int64_t count) {
       array = reinterpret_cast<Element*>(next);
       next += count;
     };
-    std::memset(next, 0, padded * 32 * sizeof(T));
+    std::memset(next, 0, padded * 24 * sizeof(T));
     for (T** array : {&width,    &height,    &left,      &right,     &top,       &bottom,       &has_left, &has_right,
                       &has_top,  &has_bottom, &weight[0], &weight[1], &weight[2], &weight[3], &outside_value}) {
       take(*array, padded);
-    }
-    for (Frame& frame : frames) {
-      for (T** array : {&frame.x, &frame.y, &frame.step_x, &frame.step_y}) {
-        take(*array, padded);
-      }
     }
     for (Index<T>** array : {&columns, &last_row, &start, &neighbour[0], &neighbour[1], &neighbour[2], &neighbour[3]}) {
       take(*array, padded);
@@ -66,7 +64,7 @@ struct Points {
 // Spreads the reference points of a query, (L, 2 or 4), over the points of each level.
 template <typename T>
 LITE_DETR_INLINE void place_references(
-    const Call& call, const Points<T>& at, const T* reference, const typename Points<T>::Frame& frame) {
+    const Call& call, const Points<T>& at, const T* reference, const Frame<T>& frame) {
   int64_t i = 0;
   for (int64_t j = 0; j < call.level_count; ++j, reference += call.reference_size) {
     const T x = reference[0] * at.width[i] - T(0.5), y = reference[1] * at.height[i] - T(0.5);
@@ -129,7 +127,8 @@ LITE_DETR_INLINE void stand_in(Points<T>& at) {
 // Finds the sampling points of a row from its offsets, (L * P, 2).
 template <typename T, bool kBackward>
 LITE_DETR_INLINE void locate(
-    const Call& call, const typename Points<T>::Frame& frame, const T* offsets, int64_t stride, Points<T>& at) {
+    const Call& call, const Frame<T>& frame, const T* offsets, int64_t stride, Points<T>& at) {
+  at.frame = &frame;
   using V = Vec<T>;
   using I = IndexVec<T>;
   if (at.samples != at.padded) {
@@ -461,7 +460,6 @@ template <typename T>
 LITE_DETR_INLINE void locate_backward(
     const Call& call,
     const Points<T>& at,
-    const typename Points<T>::Frame& frame,
     const T* dots,
     const T* offsets,
     T* slopes,
@@ -484,8 +482,8 @@ LITE_DETR_INLINE void locate_backward(
     for (int64_t i = 0; i < at.padded; i += kLanes<T>) {
       V x = load<V>(slopes_x + i), y = load<V>(slopes_y + i);
       if (call.reference_size == 4) {
-        x *= load<V>(frame.step_x + i);
-        y *= load<V>(frame.step_y + i);
+        x *= load<V>(at.frame->step_x + i);
+        y *= load<V>(at.frame->step_y + i);
       }
       zip(x, y, pairs + 2 * i);
     }
