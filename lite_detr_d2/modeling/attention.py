@@ -53,7 +53,7 @@ class SamplingAttention(nn.Module):
 
     def _sampled_map(self, linear: nn.Linear, features: FlattenedFeatures) -> Tensor:
         """(N, S, M, D): the tokens' projection, zero where they are padding."""
-        projected = linear(features.tokens).masked_fill(features.padding[..., None], 0.0)
+        projected = linear(features.tokens).masked_fill_(features.padding[..., None], 0.0)
         return projected.unflatten(-1, (self.num_heads, -1))  # type: ignore[no-any-return]
 
 

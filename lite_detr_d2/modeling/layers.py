@@ -18,8 +18,8 @@ class FeedForward(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Refine (..., C) tokens."""
-        hidden = self.dropout(F.relu(self.linear1(tokens)))
-        refined: Tensor = self.norm(tokens + self.dropout(self.linear2(hidden)))
+        hidden = self.dropout(F.relu(self.linear1(tokens), inplace=True))
+        refined: Tensor = self.norm(self.dropout(self.linear2(hidden)).add_(tokens))
         return refined
 
 
