@@ -33,7 +33,7 @@ def report() -> dict[str, Any]:
         "detectron2": _detectron2(),
         "compiled_ops": compiled,
         "reason": reason,
-        "cpu": _cpu(),
+        "cpu": _cpu(compiled),
         "gpu": _gpus(),
     }
 
@@ -56,9 +56,10 @@ def _detectron2() -> dict[str, str]:
     return {"version": version, "distribution": name, "path": str(Path(spec.origin).parent)}
 
 
-def _cpu() -> dict[str, Any]:
+def _cpu(compiled: bool) -> dict[str, Any]:
     return {
         "capability": torch.backends.cpu.get_cpu_capability(),
+        "capability_of_ops": torch.ops.lite_detr.cpu_capability() if compiled else "none",
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
     }

@@ -26,8 +26,7 @@ class MapReader {
  public:
   TokenMap<const T> read_map(const Call& call, const void* tensor, int64_t map, int64_t queries) {
     const int64_t begin = map_index(call, map), stride = call.heads * call.channels;
-    const bool half = call.storage == Storage::kBFloat16 || call.storage == Storage::kFloat16;
-    if (!half && queries < call.queries_worth_packing) {
+    if (!is_half(call.storage) && queries < call.queries_worth_packing) {
       return {static_cast<const T*>(tensor) + begin, stride};
     }
     const int64_t channels = kChannels ? kChannels : call.channels;
@@ -54,8 +53,7 @@ template <typename T, int kChannels>
 class MapWriter {
  public:
   TokenMap<T> open_map(const Call& call, void* tensor, int64_t map) {
-    const bool half = call.storage == Storage::kBFloat16 || call.storage == Storage::kFloat16;
-    if (!tensor || (!half && call.queries < call.queries_worth_packing)) {
+    if (!tensor || (!is_half(call.storage) && call.queries < call.queries_worth_packing)) {
       return {static_cast<T*>(tensor) + (tensor ? map_index(call, map) : 0), call.heads * call.channels};
     }
     const int64_t channels = kChannels ? kChannels : call.channels;
@@ -87,10 +85,12 @@ inline Row row_of(const Call& call, int64_t map, int64_t query) {
   return {of_all * call.heads + map % call.heads, of_all};
 }
 
-template <typename T>
-LITE_DETR_INLINE void prefetch(const void* tensor, int64_t index, int64_t count) {
-  for (int64_t i = 0; tensor && i < count; i += 64 / static_cast<int64_t>(sizeof(T))) {
-    __builtin_prefetch(static_cast<const T*>(tensor) + index + i);
+// Bytes of a tensor, from `index` elements of `size` bytes on.
+LITE_DETR_INLINE void prefetch(const void* tensor, int64_t size, int64_t index, int64_t count) {
+  constexpr int64_t cache_line = 64;
+  const char* const begin = static_cast<const char*>(tensor) + index * size;
+  for (int64_t byte = 0; tensor && byte < count * size; byte += cache_line) {
+    __builtin_prefetch(begin + byte);
   }
 }
 
@@ -151,7 +151,7 @@ class RowSource {
     for (int64_t i = 0; i < at.samples; ++i) {
       for (int j = 0; j < 4; ++j) {
         for (const T* map : maps) {
-          prefetch<T>(map, at.neighbour[j][i], channels);
+          prefetch(map, sizeof(T), at.neighbour[j][i], channels);
         }
       }
     }
@@ -161,10 +161,11 @@ class RowSource {
   LITE_DETR_INLINE void prefetch_streams(int64_t row) const {
     if (row < call_.images * call_.queries * call_.heads) {
       const int64_t samples = points_[0].samples;
-      prefetch<T>(call_.offsets, row * 2 * samples, 2 * samples);
-      prefetch<T>(call_.logits, row * samples, samples);
-      for (const void* tensor : {call_.query, call_.grad_output, static_cast<const void*>(call_.output)}) {
-        prefetch<T>(tensor, row * call_.channels, call_.channels);
+      prefetch(call_.offsets, sizeof(T), row * 2 * samples, 2 * samples);
+      prefetch(call_.logits, sizeof(T), row * samples, samples);
+      const void* const rows[] = {call_.query, call_.grad_output, call_.output};
+      for (const void* tensor : rows) {
+        prefetch(tensor, is_half(call_.storage) ? 2 : sizeof(T), row * call_.channels, call_.channels);
       }
     }
   }

@@ -42,11 +42,15 @@ struct Points {
       next += count;
     };
     std::memset(next, 0, padded * 24 * sizeof(T));
-    for (T** array : {&width,    &height,    &left,      &right,     &top,       &bottom,       &has_left, &has_right,
-                      &has_top,  &has_bottom, &weight[0], &weight[1], &weight[2], &weight[3], &outside_value}) {
+    T** const reals[] = {&width,   &height,     &outside_value, &weight[0], &weight[1], &weight[2], &weight[3],
+                         &left,    &right,      &top,           &bottom,    &has_left,  &has_right, &has_top,
+                         &has_bottom};
+    for (T** array : reals) {
       take(*array, padded);
     }
-    for (Index<T>** array : {&columns, &last_row, &start, &neighbour[0], &neighbour[1], &neighbour[2], &neighbour[3]}) {
+    Index<T>** const indices[] = {
+        &columns, &last_row, &start, &neighbour[0], &neighbour[1], &neighbour[2], &neighbour[3]};
+    for (Index<T>** array : indices) {
       take(*array, padded);
     }
     take(offsets, 2 * padded);

@@ -49,6 +49,10 @@ LITE_DETR_INLINE uint16_t to_float16(float number) {
   return static_cast<uint16_t>(sign | stored);
 }
 
+LITE_DETR_INLINE bool is_half(Storage storage) {
+  return storage == Storage::kBFloat16 || storage == Storage::kFloat16;
+}
+
 // Reads `count` elements from `index` of `base`: in place where they are of type T, else into `buffer`.
 template <typename T>
 LITE_DETR_INLINE const T* read(const void* base, Storage storage, int64_t index, int64_t count, T* buffer) {
@@ -71,8 +75,7 @@ LITE_DETR_INLINE const T* read(const void* base, Storage storage, int64_t index,
 // Where a row of results is computed: in place if it is of type T, else in `buffer`, to be written afterwards.
 template <typename T>
 LITE_DETR_INLINE T* writable(void* base, Storage storage, int64_t index, T* buffer) {
-  const bool half = storage == Storage::kBFloat16 || storage == Storage::kFloat16;
-  return half ? buffer : static_cast<T*>(base) + index;
+  return is_half(storage) ? buffer : static_cast<T*>(base) + index;
 }
 
 template <typename T>

@@ -175,8 +175,10 @@ LITE_DETR_INLINE float reduce(VecOf<float>::Vec vec, const Combine& combine) {
   for (int i = 0; i < 2; ++i) {
     vec = combine(blocks<1, 4, 0>(vec, vec, lanes), blocks<1, 4, 1>(vec, vec, lanes));
   }
-  for (int quads = count / 4; quads > 1; quads /= 2) {
-    vec = combine(blocks<4, count, 0>(vec, vec, lanes), blocks<4, count, 1>(vec, vec, lanes));
+  if constexpr (count > 4) {
+    for (int quarters = count / 4; quarters > 1; quarters /= 2) {
+      vec = combine(blocks<4, count, 0>(vec, vec, lanes), blocks<4, count, 1>(vec, vec, lanes));
+    }
   }
   return vec[0];
 }
