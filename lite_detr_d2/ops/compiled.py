@@ -3,6 +3,7 @@
 Arguments are those of the schemas in ``csrc/library.cpp``; :mod:`lite_detr_d2.ops.deform_attn` documents their shapes.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,6 +57,19 @@ def _fake_gradients(inputs: Sequence[Tensor], output_mask: Sequence[bool]) -> tu
     )
 
 
+def _alert_if_not_deterministic(op: str, grad_output: Tensor) -> None:
+    # As torch does for its own ops. The CUDA kernels add to the gradients of the maps in any order.
+    if not grad_output.is_cuda or not torch.are_deterministic_algorithms_enabled():
+        return
+    message = (
+        f"{op}: the gradient on CUDA is not deterministic, but torch.use_deterministic_algorithms(True) asks for that; "
+        "turn it off, or give it warn_only=True"
+    )
+    if not torch.is_deterministic_algorithms_warn_only_enabled():
+        raise RuntimeError(message)
+    warnings.warn(message, UserWarning, stacklevel=2)
+
+
 def _none_if_unwanted(gradients: Sequence[Tensor], output_mask: Sequence[bool]) -> list[Tensor | None]:
     return [gradient if wanted else None for gradient, wanted in zip(gradients, output_mask, strict=True)]
 
@@ -66,6 +80,7 @@ def _save_ms_deform_attn(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> N
 
 
 def _ms_deform_attn_backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+    _alert_if_not_deterministic("ms_deform_attn", grad_output)
     value, *others = ctx.saved_tensors
     output_mask = [ctx.needs_input_grad[i] for i in (0, 2, 3, 4)]
     gradients = torch.ops.lite_detr.ms_deform_attn_backward(
@@ -81,6 +96,7 @@ def _save_key_aware_deform_attn(ctx: Any, inputs: tuple[Any, ...], output: Tenso
 
 
 def _key_aware_deform_attn_backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+    _alert_if_not_deterministic("key_aware_deform_attn", grad_output)
     query, value, *others = ctx.saved_tensors
     output_mask = [ctx.needs_input_grad[i] for i in (0, 1, 3, 4, 5)]
     gradients = torch.ops.lite_detr.key_aware_deform_attn_backward(
