@@ -1,4 +1,4 @@
-# make setup | test | demo | lint | coverage | lock. Set-up runs by itself when it is missing or out of date.
+# make setup | test | demo | lint | coverage | cuda | lock. Set-up runs by itself when it is missing or out of date.
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 BUILT := $(VENV)/.built
 SOURCES := setup.py pyproject.toml $(shell find lite_detr_d2/csrc -type f)
 
-.PHONY: setup test demo lint coverage lock
+.PHONY: setup test demo lint coverage cuda lock
 
 setup: $(BUILT)
 
@@ -24,6 +24,10 @@ lint: setup
 
 coverage: setup
 	$(BIN)/python -m pytest --cov
+
+# The ops with CUDA kernels, also where there is no GPU; TORCH_CUDA_ARCH_LIST chooses the architectures.
+cuda: $(INSTALLED)
+	FORCE_CUDA=1 $(BIN)/python setup.py build_ext --inplace
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

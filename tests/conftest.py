@@ -1,12 +1,15 @@
-"""Fixtures that all tests share."""
+"""Fixtures that all tests share. Only those that need detectron2 import it: the tests of the ops do without."""
+
+from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from detectron2.config import CfgNode, get_cfg
 
-from lite_detr_d2 import add_lite_detr_config
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -19,6 +22,10 @@ def _seed() -> None:
 @pytest.fixture
 def small_cfg() -> CfgNode:
     """The demo's Lite-DINO, narrower: three levels, a fraction of a second per step."""
+    from detectron2.config import get_cfg  # noqa: PLC0415
+
+    from lite_detr_d2 import add_lite_detr_config  # noqa: PLC0415
+
     cfg = get_cfg()
     add_lite_detr_config(cfg)
     cfg.merge_from_file(str(CONFIGS / "demo" / "lite_dino_digits.yaml"))

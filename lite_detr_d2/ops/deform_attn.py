@@ -301,7 +301,11 @@ def _load_compiled_ops() -> str:
 def _why_not_compiled(device: str) -> str:
     if _WHY_NOT_COMPILED or device in ("cpu", "meta"):  # the fake kernels serve meta tensors
         return _WHY_NOT_COMPILED
-    return "" if device == "cuda" and _BUILT_FOR_CUDA else f"they were built without kernels for {device}"
+    if device == "cuda" and _BUILT_FOR_CUDA:
+        return ""
+    # The build leaves a reason beside the library if it looked for a toolkit.
+    reason = f": {_BUILD_ERROR.read_text().strip()}" if device == "cuda" and _BUILD_ERROR.exists() else ""
+    return f"they were built without kernels for {device}{reason}"
 
 
 def _ops_for(device: str) -> Any:
