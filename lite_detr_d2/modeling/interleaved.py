@@ -106,5 +106,6 @@ class InterleavedEncoder(nn.Module):
             queries = slice(first, last)
             old = features.tokens
             new = layer(old[:, queries], features.position[:, queries], reference_points[:, queries], features)
-            features = features.with_tokens(torch.cat((old[:, :first], new, old[:, last:]), dim=1))
+            whole = new if name == "all" else torch.cat((old[:, :first], new, old[:, last:]), dim=1)
+            features = features.with_tokens(whole)
         return features.tokens
