@@ -16,7 +16,7 @@ LEVELS: SpatialShapes = ((100, 134), (50, 67), (25, 34), (13, 17))  # strides 8 
 TINY_LEVELS: SpatialShapes = ((4, 6), (2, 3), (1, 2), (1, 1))
 HEADS, CHANNELS, POINTS = 8, 32, 4
 OFFSET_PIXELS = 2.5  # standard deviation of an encoder query's offsets
-LOCATIONS = ("model", "random")
+LOCATIONS = ("model", "random", "cached")
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PASSES = {"forward": "forward", "backward": "forward + backward"}
 
@@ -94,10 +94,12 @@ def _reference_points_and_offsets(setting: Setting, generator: torch.Generator) 
     """(N, Q, L, 2 or 4) and (N, Q, M, L, P, 2)."""
     images, queries, levels = setting.images, setting.queries, setting.levels
     shape = (images, queries, HEADS, len(levels), POINTS, 2)
+    centre = torch.full((images, queries, len(levels), 2), 0.5)
     if setting.locations == "random":
         sizes = torch.tensor([(width, height) for height, width in levels], dtype=torch.float32)[:, None]
-        centre = torch.full((images, queries, len(levels), 2), 0.5)
         return centre, (torch.rand(shape, generator=generator) - 0.5) * sizes
+    if setting.locations == "cached":
+        return centre, torch.randn(shape[3:], generator=generator).expand(shape).contiguous()
     coarse = _levels_of_tokens(queries, levels)
     if coarse:
         points = torch.cat([_pixel_centres(*size) for size in coarse])[None, :, None]

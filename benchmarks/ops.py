@@ -10,7 +10,8 @@ Sizes are numbers of queries over the levels of an 800 x 1066 image (17,821 toke
                 2-d reference points at their centres, offsets of 2.5 pixels standard deviation
   others        decoder queries: 4-d reference points, boxes anywhere of 3 to 60 percent of the image's sides, points in
                 and around them
---locations random is the hard case instead: every point anywhere on its level.
+--locations random is the hard case instead: every point anywhere on its level. --locations cached is the limit: all
+queries look at the same place, so that what they sample is always in the nearest cache.
 
 Implementations: ours (compiled), baseline (baseline.py: grid_sample, formulated as published code is), fallback
 (lite_detr_d2.ops.reference), and where they are installed torch-ms-deform-attn, transformers (its pure-PyTorch MSDA),
