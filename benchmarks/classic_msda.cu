@@ -98,10 +98,10 @@ __global__ void backward(
         share_weight[threadIdx.x] = grad * sample(value + offset, stride, height, width, x, y, corner);
         const int left = static_cast<int>(floorf(x)), top = static_cast<int>(floorf(y));
         const float right_share = x - left, bottom_share = y - top, scaled = weight * grad;
-        share_x[threadIdx.x] = scaled * width *
-            ((1 - bottom_share) * (corner[1] - corner[0]) + bottom_share * (corner[3] - corner[2]));
-        share_y[threadIdx.x] = scaled * height *
-            ((1 - right_share) * (corner[2] - corner[0]) + right_share * (corner[3] - corner[1]));
+        share_x[threadIdx.x] =
+            scaled * width * ((1 - bottom_share) * (corner[1] - corner[0]) + bottom_share * (corner[3] - corner[2]));
+        share_y[threadIdx.x] =
+            scaled * height * ((1 - right_share) * (corner[2] - corner[0]) + right_share * (corner[3] - corner[1]));
         for (int i = 0; i < 4; ++i) {
           const int column = left + (i & 1), line = top + (i >> 1);
           if (column >= 0 && column < width && line >= 0 && line < height) {
@@ -149,8 +149,7 @@ Tensor classic_forward(
     const Tensor& value, const Tensor& shapes, const Tensor& starts, const Tensor& locations, const Tensor& weights) {
   const torch::stable::accelerator::DeviceGuard guard(value.get_device_index());
   const Sizes sizes = sizes_of(value, locations);
-  const Tensor output =
-      torch::stable::new_empty(value, {sizes.images, sizes.queries, sizes.heads * sizes.channels});
+  const Tensor output = torch::stable::new_empty(value, {sizes.images, sizes.queries, sizes.heads * sizes.channels});
   const int64_t count = output.numel(), threads = 1024;
   forward<<<static_cast<unsigned>((count + threads - 1) / threads), threads, 0, stream_of(value)>>>(
       count, sizes, value.const_data_ptr<float>(), shapes.const_data_ptr<int64_t>(), starts.const_data_ptr<int64_t>(),

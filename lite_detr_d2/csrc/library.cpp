@@ -1,6 +1,6 @@
 // The dispatcher ops. Arguments are documented in lite_detr_d2/ops/deform_attn.py; `spatial_shapes` is flattened to
-// (height, width, height, width, ...). `value`, `query`, `key` and the output are of one type: float64, float32, bfloat16
-// or float16. The other tensors are of the type that is computed in: float32, or float64 for a float64 value.
+// (height, width, height, width, ...). `value`, `query`, `key` and the output are of one type: float64, float32,
+// bfloat16 or float16. The other tensors are of the type that is computed in: float32, or float64 for a float64 value.
 //
 // `output_mask` says which gradients are wanted, in the order of the results; the others have shape (0).
 

@@ -33,7 +33,8 @@ def _fake_ms_deform_attn_backward(
 def _fake_key_aware_deform_attn(
     query: Tensor, value: Tensor, spatial_shapes: Sequence[int], reference_points: Tensor, *_: Any
 ) -> Tensor:
-    return value.new_empty(query.shape).flatten(2)
+    images, queries, heads, channels = query.shape
+    return value.new_empty((images, queries, heads * channels))
 
 
 def _fake_key_aware_deform_attn_backward(

@@ -36,7 +36,8 @@ def ms_deform_attn(
 
     Weights are the softmax of ``attention_logits`` over all L * P points. A location is interpolated bilinearly between
     the pixel centres of its level; outside of the map it samples zeros, and still takes its share of the softmax. A
-    location that is not finite makes its own query's head NaN, and nothing else.
+    location that is not finite makes its own query's head NaN, and nothing else. A token that is not finite may do so
+    to heads that sample beside it.
 
     Args:
         value: (N, S, M, D), M heads of D channels; floating. Padded tokens are zero.
@@ -85,7 +86,7 @@ def key_aware_deform_attn(
 
     Weights are the softmax over all L * P points of ``<q, k> / sqrt(D)``. A point outside of its map samples zeros: its
     logit is 0, and it still takes its share of the softmax. A location that is not finite makes its own query's head
-    NaN, and nothing else.
+    NaN, and nothing else. A token that is not finite may do so to heads that sample beside it.
 
     Args:
         query: (N, Q, M, D) projected queries, M heads of D channels, of the type of ``value``.
@@ -184,13 +185,16 @@ def _check_sampling(
     reference_points: Tensor,
     sampling_offsets: Tensor,
 ) -> None:
-    _check(value.dim() == 4, "value", "4 dimensions (N, S, M, D)", tuple(value.shape))
+    _check(
+        value.dim() == 4 and value.shape[3] > 0, "value", "4 dimensions (N, S, M, D) with D > 0", tuple(value.shape)
+    )
     _check(value.is_floating_point(), "value", "a floating dtype", value.dtype)
     images, tokens, heads, _ = value.shape
 
-    pairs = all(len(shape) == 2 and min(shape) > 0 for shape in spatial_shapes)
+    _check(
+        _are_sizes(spatial_shapes), "spatial_shapes", "pairs (height, width) of positive integers", spatial_shapes
+    )
     levels = len(spatial_shapes)
-    _check(pairs and levels > 0, "spatial_shapes", "pairs (height, width) of positive integers", spatial_shapes)
     areas = sum(height * width for height, width in spatial_shapes)
     _check(areas == tokens, "spatial_shapes", f"areas that sum to the {tokens} tokens of value", areas)
 
@@ -208,6 +212,14 @@ def _check_sampling(
         coordinates in (2, 4), "reference_points", "shape (N, Q, L, 2) or (N, Q, L, 4)", tuple(reference_points.shape)
     )
     _check_tensor("reference_points", reference_points, (images, queries, levels, coordinates), value)
+
+
+def _are_sizes(spatial_shapes: Sequence[tuple[int, int]]) -> bool:
+    try:
+        pairs = [(height, width) for height, width in spatial_shapes]
+        return bool(pairs) and all(side > 0 and side == int(side) for pair in pairs for side in pair)
+    except (TypeError, ValueError):
+        return False
 
 
 def _logits_shape(sampling_offsets: Tensor) -> tuple[int, ...]:

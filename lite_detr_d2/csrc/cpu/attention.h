@@ -1,5 +1,5 @@
-// The attention of one head of one query, and its gradients, for all of them. Nothing of the size (N, Q, M, L * P, D) is
-// stored: backward samples again.
+// The attention of one head of one query, and its gradients, for all of them. Nothing of the size (N, Q, M, L * P, D)
+// is stored: backward samples again.
 
 #pragma once
 
@@ -26,7 +26,7 @@ class MapReader {
  public:
   TokenMap<const T> read_map(const Call& call, const void* tensor, int64_t map, int64_t queries) {
     const int64_t begin = map_index(call, map), stride = call.heads * call.channels;
-    if (!is_half(call.storage) && queries < call.queries_worth_packing) {
+    if (queries < call.queries_worth_packing) {
       return {static_cast<const T*>(tensor) + begin, stride};
     }
     const int64_t channels = kChannels ? kChannels : call.channels;
@@ -53,7 +53,7 @@ template <typename T, int kChannels>
 class MapWriter {
  public:
   TokenMap<T> open_map(const Call& call, void* tensor, int64_t map) {
-    if (!tensor || (!is_half(call.storage) && call.queries < call.queries_worth_packing)) {
+    if (!tensor || call.queries < call.queries_worth_packing) {
       return {static_cast<T*>(tensor) + (tensor ? map_index(call, map) : 0), call.heads * call.channels};
     }
     const int64_t channels = kChannels ? kChannels : call.channels;
@@ -108,8 +108,8 @@ class RowSource {
     }
   }
 
-  // Calls body(row, its points) for queries first .. last of a map, whose tokens are `stride` elements apart. `maps` are
-  // those that the rows will read or write; null if not.
+  // Calls body(row, its points) for queries first .. last of a map, whose tokens are `stride` elements apart. `maps`
+  // are those that the rows will read or write; null if not.
   template <typename Body>
   LITE_DETR_INLINE void for_each(
       int64_t map, int64_t first, int64_t last, int64_t stride, const T* const (&maps)[4], const Body& body) {
@@ -132,18 +132,17 @@ class RowSource {
   }
 
  private:
-  static constexpr int kFrames = 4;  // rows ahead, and a power of two
+  static constexpr int kFrames = 4;  // of this row and two more, rounded up to a power of two
 
   LITE_DETR_INLINE void place(const Row& row) {
     const int64_t index = row.query * call_.level_count * call_.reference_size;
-    place_references(
-        call_, points_[0], static_cast<const T*>(call_.reference) + index, frames_[row.query % kFrames]);
+    place_references(call_, points_[0], static_cast<const T*>(call_.reference) + index, frames_[row.query % kFrames]);
   }
 
   LITE_DETR_INLINE void locate_row(const Row& row, int64_t stride, const T* const (&maps)[4]) {
     Points<T>& at = points_[row.query % 2];
-    const T* offsets = static_cast<const T*>(call_.offsets) + row.index * 2 * at.samples;
-    locate<T, kBackward>(call_, frames_[row.query % kFrames], offsets, stride, at);
+    at.frame = &frames_[row.query % kFrames];
+    locate<T, kBackward>(call_, static_cast<const T*>(call_.offsets) + row.index * 2 * at.samples, stride, at);
     const int64_t channels = kChannels ? kChannels : call_.channels;
     if (stride == channels || !at.any_inside) {  // a copy is in the cache, or nearly so
       return;
@@ -181,10 +180,10 @@ template <typename T>
 struct Scratch {
   Buffer<T> memory;
   T *weights, *scaled[4], *grad_weights, *grad_logits, *dots[2], *slopes;  // over the points, padded
-  T *query, *grad_output, *result, *samples;  // over channels
+  T *query, *grad_output, *result, *samples;                               // over channels
 
   explicit Scratch(const Call& call) {
-    const int64_t count = call.level_count * call.points, padded = (count + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
+    const int64_t count = call.level_count * call.points, padded = round_up<T>(count);
     memory.allocate(padded * 19 + call.channels * (count + 3));
     T* next = memory.get();
     const auto take = [&](int64_t size) {
@@ -275,33 +274,36 @@ LITE_DETR_INLINE void combine_dots(const Points<T>& at, const T* dots, T scale, 
     }
     store(products + i, sum * scale);
   }
+  for (int64_t i = at.samples; i < at.padded; ++i) {
+    products[i] = 0;  // there are no dots
+  }
 }
 
 // result = the sum of weights[i] * samples[i]
 template <typename T, int kChannels>
 LITE_DETR_INLINE void sum_samples(
     const Points<T>& at, const T* samples, const T* weights, int64_t channels, T* result) {
-  for_each_block<T, kChannels>(channels, [&]<typename V, int kVecs>(Block<V, kVecs>, int64_t channel)
-                                             __attribute__((always_inline)) {
-    V sum[kVecs] = {}, odd[kVecs] = {};
-    for (int64_t i = 0; i + 1 < at.samples; i += 2) {
-      for (int v = 0; v < kVecs; ++v) {
-        const T* sample = samples + i * channels + channel + v * kLanesOf<V, T>;
-        sum[v] += weights[i] * load<V>(sample);
-        odd[v] += weights[i + 1] * load<V>(sample + channels);
-      }
-    }
-    for (int v = 0; v < kVecs; ++v) {
-      if (at.samples % 2) {
-        const int64_t last = at.samples - 1;
-        odd[v] += weights[last] * load<V>(samples + last * channels + channel + v * kLanesOf<V, T>);
-      }
-      sum[v] += odd[v];
-    }
-    for (int v = 0; v < kVecs; ++v) {
-      store(result + channel + v * kLanesOf<V, T>, sum[v]);
-    }
-  });
+  for_each_block<T, kChannels>(
+      channels, [&]<typename V, int kVecs>(Block<V, kVecs>, int64_t channel) __attribute__((always_inline)) {
+        V sum[kVecs] = {}, odd[kVecs] = {};
+        for (int64_t i = 0; i + 1 < at.samples; i += 2) {
+          for (int v = 0; v < kVecs; ++v) {
+            const T* sample = samples + i * channels + channel + v * kLanesOf<V, T>;
+            sum[v] += weights[i] * load<V>(sample);
+            odd[v] += weights[i + 1] * load<V>(sample + channels);
+          }
+        }
+        for (int v = 0; v < kVecs; ++v) {
+          if (at.samples % 2) {
+            const int64_t last = at.samples - 1;
+            odd[v] += weights[last] * load<V>(samples + last * channels + channel + v * kLanesOf<V, T>);
+          }
+          sum[v] += odd[v];
+        }
+        for (int v = 0; v < kVecs; ++v) {
+          store(result + channel + v * kLanesOf<V, T>, sum[v]);
+        }
+      });
 }
 
 // --- Forward.
@@ -329,13 +331,15 @@ template <typename T, int kChannels>
 void attend_rows(const Call& call, int64_t begin, int64_t end) {
   const int64_t channels = kChannels ? kChannels : call.channels;
   for_each_row<T, kChannels>(
-      call, begin, end, [&](Scratch<T>& scratch, const Row& row, const Points<T>& at, const T* values, const T*) __attribute__((always_inline)) {
-        softmax(at, static_cast<const T*>(call.logits) + row.index * at.samples, scratch.weights);
-        scale_weights(at, scratch.weights, scratch.scaled);
-        T* result = writable(call.output, call.storage, row.index * channels, scratch.result);
-        gather<T, kChannels>(values, at, scratch.scaled, channels, result);
-        write(result, call.output, call.storage, row.index * channels, channels);
-      });
+      call, begin, end,
+      [&](Scratch<T> & scratch, const Row& row, const Points<T>& at, const T* values, const T*)
+          __attribute__((always_inline)) {
+            softmax(at, static_cast<const T*>(call.logits) + row.index * at.samples, scratch.weights);
+            scale_weights(at, scratch.weights, scratch.scaled);
+            T* result = writable(call.output, call.storage, row.index * channels, scratch.result);
+            gather<T, kChannels>(values, at, scratch.scaled, channels, result);
+            write(result, call.output, call.storage, row.index * channels, channels);
+          });
 }
 
 // Without a key, the value's samples are the keys too: the map is sampled once.
@@ -345,27 +349,30 @@ void attend_rows_by_key(const Call& call, int64_t begin, int64_t end) {
   const T scale = static_cast<T>(1 / __builtin_sqrt(static_cast<double>(channels)));
   for_each_row<T, kChannels>(
       call, begin, end,
-      [&](Scratch<T>& scratch, const Row& row, const Points<T>& at, const T* values, const T* keys) __attribute__((always_inline)) {
-        T *weights = scratch.weights, *result = writable(call.output, call.storage, row.index * channels, scratch.result);
-        const T* query = read(call.query, call.storage, row.index * channels, channels, scratch.query);
-        gather_each<T, kChannels>(keys, at, query, channels, scratch.samples, weights);
-        for (int64_t i = 0; i < at.padded; i += kLanes<T>) {
-          store(weights + i, (load<Vec<T>>(weights + i) + load<Vec<T>>(at.outside_value + i)) * scale);
-        }
-        softmax(at, weights, weights);
-        if (call.key) {
-          scale_weights(at, weights, scratch.scaled);
-          gather<T, kChannels>(values, at, scratch.scaled, channels, result);
-        } else {
-          sum_samples<T, kChannels>(at, scratch.samples, weights, channels, result);
-        }
-        write(result, call.output, call.storage, row.index * channels, channels);
-      });
+      [&](Scratch<T> & scratch, const Row& row, const Points<T>& at, const T* values, const T* keys)
+          __attribute__((always_inline)) {
+            T *weights = scratch.weights,
+              *result = writable(call.output, call.storage, row.index * channels, scratch.result);
+            const T* query = read(call.query, call.storage, row.index * channels, channels, scratch.query);
+            gather_each<T, kChannels>(keys, at, query, channels, scratch.samples, weights);
+            for (int64_t i = 0; i < at.padded; i += kLanes<T>) {
+              store(weights + i, (load<Vec<T>>(weights + i) + load<Vec<T>>(at.outside_value + i)) * scale);
+            }
+            softmax(at, weights, weights);
+            if (call.key) {
+              scale_weights(at, weights, scratch.scaled);
+              gather<T, kChannels>(values, at, scratch.scaled, channels, result);
+            } else {
+              sum_samples<T, kChannels>(at, scratch.samples, weights, channels, result);
+            }
+            write(result, call.output, call.storage, row.index * channels, channels);
+          });
 }
 
 // --- Backward.
 
-// Calls body(scratch, row, its points, value map, key map, their gradients) for all rows of maps begin .. end of (image, head).
+// Calls body(scratch, row, its points, value map, key map, their gradients) for all rows of maps begin .. end of
+// (image, head).
 template <typename T, int kChannels, typename Body>
 void for_each_row_of_maps(const Call& call, int64_t begin, int64_t end, const Body& body) {
   Scratch<T> scratch(call);
@@ -409,34 +416,33 @@ void attend_rows_backward(const Call& call, int64_t begin, int64_t end) {
   const int64_t channels = kChannels ? kChannels : call.channels;
   for_each_row_of_maps<T, kChannels>(
       call, begin, end,
-      [&](Scratch<T>& scratch, const Row& row, const Points<T>& at, const T* values, const T*, T* grad_values, T*)
-          __attribute__((always_inline)) {
-                T *weights = scratch.weights, *dots = scratch.dots[0];
-            const T* grad_output =
-                read(call.grad_output, call.storage, row.index * channels, channels, scratch.grad_output);
-            softmax(at, static_cast<const T*>(call.logits) + row.index * at.samples, weights);
-            if (call.grad_value) {
-              scale_weights(at, weights, scratch.scaled);
-              spread<T, kChannels, 1>(grad_values, at, scratch.scaled, {nullptr}, {grad_output}, channels);
-            }
-            if (!call.grad_logits && !call.grad_offsets && !call.grad_reference) {
-              return;
-            }
-            dot_neighbours<T, kChannels, 1>(values, at, {grad_output}, channels, dots);
-            if (call.grad_logits) {
-              combine_dots(at, dots, T(1), scratch.grad_weights);
-              softmax_backward(at, weights, scratch.grad_weights, scratch.grad_logits);
-              std::memcpy(
-                  static_cast<T*>(call.grad_logits) + row.index * at.samples, scratch.grad_logits,
-                  at.samples * sizeof(T));
-            }
-            for (int j = 0; j < 4; ++j) {
-              for (int64_t i = 0; i < at.padded; ++i) {
-                dots[j * at.padded + i] *= weights[i];
-              }
-            }
-            locations_backward(call, row, at, dots, scratch.slopes);
-          });
+      [&](Scratch<T> & scratch, const Row& row, const Points<T>& at, const T* values, const T*, T* grad_values,
+          T*) __attribute__((always_inline)) {
+        T *weights = scratch.weights, *dots = scratch.dots[0];
+        const T* grad_output =
+            read(call.grad_output, call.storage, row.index * channels, channels, scratch.grad_output);
+        softmax(at, static_cast<const T*>(call.logits) + row.index * at.samples, weights);
+        if (call.grad_value) {
+          scale_weights(at, weights, scratch.scaled);
+          spread<T, kChannels, 1>(grad_values, at, scratch.scaled, {nullptr}, {grad_output}, channels);
+        }
+        if (!call.grad_logits && !call.grad_offsets && !call.grad_reference) {
+          return;
+        }
+        dot_neighbours<T, kChannels>(values, at, grad_output, channels, dots);
+        if (call.grad_logits) {
+          combine_dots(at, dots, T(1), scratch.grad_weights);
+          softmax_backward(at, weights, scratch.grad_weights, scratch.grad_logits);
+          std::memcpy(
+              static_cast<T*>(call.grad_logits) + row.index * at.samples, scratch.grad_logits, at.samples * sizeof(T));
+        }
+        for (int j = 0; j < 4; ++j) {
+          for (int64_t i = 0; i < at.padded; ++i) {
+            dots[j * at.padded + i] *= weights[i];
+          }
+        }
+        locations_backward(call, row, at, dots, scratch.slopes);
+      });
 }
 
 template <typename T, int kChannels>
@@ -445,54 +451,48 @@ void attend_rows_by_key_backward(const Call& call, int64_t begin, int64_t end) {
   const T scale = static_cast<T>(1 / __builtin_sqrt(static_cast<double>(channels)));
   for_each_row_of_maps<T, kChannels>(
       call, begin, end,
-      [&](Scratch<T>& scratch, const Row& row, const Points<T>& at, const T* values, const T* keys, T* grad_values, T* grad_keys)
-          __attribute__((always_inline)) {
-                T *weights = scratch.weights, *grad_products = scratch.grad_logits;
-            const int64_t index = row.index * channels;
-            const T* query = read(call.query, call.storage, index, channels, scratch.query);
-            const T* grad_output = read(call.grad_output, call.storage, index, channels, scratch.grad_output);
-            T *key_dots = scratch.dots[0], *value_dots = scratch.dots[1];
-            if (call.key) {
-              dot_neighbours<T, kChannels, 1>(keys, at, {query}, channels, key_dots);
-              dot_neighbours<T, kChannels, 1>(values, at, {grad_output}, channels, value_dots);
-            } else {  // the one array follows the other
-              dot_neighbours<T, kChannels, 1>(values, at, {query}, channels, key_dots);
-              dot_neighbours<T, kChannels, 1>(values, at, {grad_output}, channels, value_dots);
-            }
-            combine_dots(at, key_dots, scale, weights);
-            softmax(at, weights, weights);
-            combine_dots(at, value_dots, T(1), scratch.grad_weights);
-            softmax_backward(at, weights, scratch.grad_weights, grad_products);
+      [&](Scratch<T> & scratch, const Row& row, const Points<T>& at, const T* values, const T* keys, T* grad_values,
+          T* grad_keys) __attribute__((always_inline)) {
+        T *weights = scratch.weights, *grad_products = scratch.grad_logits;
+        const int64_t index = row.index * channels;
+        const T* query = read(call.query, call.storage, index, channels, scratch.query);
+        const T* grad_output = read(call.grad_output, call.storage, index, channels, scratch.grad_output);
+        T *key_dots = scratch.dots[0], *value_dots = scratch.dots[1];
+        dot_neighbours<T, kChannels>(keys, at, query, channels, key_dots);
+        dot_neighbours<T, kChannels>(values, at, grad_output, channels, value_dots);
+        combine_dots(at, key_dots, scale, weights);
+        softmax(at, weights, weights);
+        combine_dots(at, value_dots, T(1), scratch.grad_weights);
+        softmax_backward(at, weights, scratch.grad_weights, grad_products);
+        for (int64_t i = 0; i < at.padded; ++i) {
+          grad_products[i] *= scale;
+        }
+        if (call.grad_query) {
+          scale_weights(at, grad_products, scratch.scaled);
+          T* grad_query = writable(call.grad_query, call.storage, index, scratch.result);
+          gather<T, kChannels>(keys, at, scratch.scaled, channels, grad_query);
+          write(grad_query, call.grad_query, call.storage, index, channels);
+        }
+        if (!call.key && call.grad_value) {
+          spread<T, kChannels, 2>(grad_values, at, at.weight, {weights, grad_products}, {grad_output, query}, channels);
+        } else if (call.grad_value) {
+          scale_weights(at, weights, scratch.scaled);
+          spread<T, kChannels, 1>(grad_values, at, scratch.scaled, {nullptr}, {grad_output}, channels);
+        }
+        if (call.grad_key) {
+          scale_weights(at, grad_products, scratch.scaled);
+          spread<T, kChannels, 1>(grad_keys, at, scratch.scaled, {nullptr}, {query}, channels);
+        }
+        if (call.grad_offsets || call.grad_reference) {
+          for (int j = 0; j < 4; ++j) {
             for (int64_t i = 0; i < at.padded; ++i) {
-              grad_products[i] *= scale;
+              const int64_t k = j * at.padded + i;
+              value_dots[k] = weights[i] * value_dots[k] + grad_products[i] * key_dots[k];
             }
-            if (call.grad_query) {
-              scale_weights(at, grad_products, scratch.scaled);
-              T* grad_query = writable(call.grad_query, call.storage, index, scratch.result);
-              gather<T, kChannels>(keys, at, scratch.scaled, channels, grad_query);
-              write(grad_query, call.grad_query, call.storage, index, channels);
-            }
-            if (!call.key && call.grad_value) {
-              spread<T, kChannels, 2>(
-                  grad_values, at, at.weight, {weights, grad_products}, {grad_output, query}, channels);
-            } else if (call.grad_value) {
-              scale_weights(at, weights, scratch.scaled);
-              spread<T, kChannels, 1>(grad_values, at, scratch.scaled, {nullptr}, {grad_output}, channels);
-            }
-            if (call.grad_key) {
-              scale_weights(at, grad_products, scratch.scaled);
-              spread<T, kChannels, 1>(grad_keys, at, scratch.scaled, {nullptr}, {query}, channels);
-            }
-            if (call.grad_offsets || call.grad_reference) {
-              for (int j = 0; j < 4; ++j) {
-                for (int64_t i = 0; i < at.padded; ++i) {
-                  const int64_t k = j * at.padded + i;
-                  value_dots[k] = weights[i] * value_dots[k] + grad_products[i] * key_dots[k];
-                }
-              }
-              locations_backward(call, row, at, value_dots, scratch.slopes);
-            }
-          });
+          }
+          locations_backward(call, row, at, value_dots, scratch.slopes);
+        }
+      });
 }
 
 // --- The kernels: for the usual head dimensions in float32, for any other, and for float64.
@@ -528,7 +528,8 @@ inline void attend_by_key(const Call& call, int64_t begin, int64_t end) {
 }
 
 inline void attend_by_key_backward(const Call& call, int64_t begin, int64_t end) {
-  with_channels(call, [&]<typename T, int kChannels>() { attend_rows_by_key_backward<T, kChannels>(call, begin, end); });
+  with_channels(
+      call, [&]<typename T, int kChannels>() { attend_rows_by_key_backward<T, kChannels>(call, begin, end); });
 }
 
 }  // namespace lite_detr::cpu::LITE_DETR_ISA

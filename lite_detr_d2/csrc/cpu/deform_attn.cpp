@@ -23,7 +23,7 @@ const Kernels& choose_kernels() {
   const std::string limit = variable ? variable : "";
   const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+                          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   if (limit != "default" && limit != "avx2" && has_avx512 && has_avx2) {
     return kAvx512;
   }
@@ -70,40 +70,40 @@ class Invocation {
     call_.points = sizes.points;
     call_.reference_size = sizes.reference_size;
     call_.levels = sizes_.levels.data();
-    // A copy pays when about every token is a neighbour of a point.
-    call_.queries_worth_packing = sizes.tokens / std::max<int64_t>(1, sizes.samples()) + 1;
     call_.storage = storage_of(value);
+    // Half types are copied to convert them; others when about every token is a neighbour of a point.
+    const bool half = call_.storage == Storage::kBFloat16 || call_.storage == Storage::kFloat16;
+    call_.queries_worth_packing = half ? 0 : sizes.tokens / sizes.samples() + 1;
   }
+  Invocation(const Invocation&) = delete;
+  Invocation& operator=(const Invocation&) = delete;
 
-  void read(const void* Call::* member, const Tensor& tensor) {
+  void read(const void* Call::*member, const Tensor& tensor) {
     tensors_.push_back(contiguous(tensor));
     call_.*member = tensors_.back().const_data_ptr();
   }
 
-  void write(void* Call::* member, const Tensor& tensor) {
+  void write(void* Call::*member, const Tensor& tensor) {
     call_.*member = tensor.numel() ? tensor.mutable_data_ptr() : nullptr;
   }
 
   // Whether backward adds to the gradients of the maps.
   bool adds_to_maps() const {
-    return call_.storage <= Storage::kFloat32 && call_.queries < call_.queries_worth_packing;
+    return call_.queries < call_.queries_worth_packing;
   }
 
-  void run_forward(void (*Kernels::* kernel)(const Call&, int64_t, int64_t)) const {
+  void run_forward(void (*Kernels::*kernel)(const Call&, int64_t, int64_t)) const {
     // A task outweighs its start.
     const int64_t work = std::max<int64_t>(1, sizes_.samples() * sizes_.channels);
     run(kernel, sizes_.images * sizes_.heads * sizes_.queries, std::max<int64_t>(1, (1 << 17) / work));
   }
 
-  void run_backward(void (*Kernels::* kernel)(const Call&, int64_t, int64_t)) const {
+  void run_backward(void (*Kernels::*kernel)(const Call&, int64_t, int64_t)) const {
     run(kernel, sizes_.images * sizes_.heads, 1);
   }
 
  private:
-  void run(void (*Kernels::* kernel)(const Call&, int64_t, int64_t), int64_t tasks, int64_t grain) const {
-    if (sizes_.channels == 0) {
-      return;
-    }
+  void run(void (*Kernels::*kernel)(const Call&, int64_t, int64_t), int64_t tasks, int64_t grain) const {
     torch::stable::parallel_for(
         0, tasks, grain, [&](int64_t begin, int64_t end) { (kernels_.*kernel)(call_, begin, end); });
   }
@@ -125,9 +125,8 @@ Tensor new_gradient(const Tensor& tensor, bool wanted, bool zeros = false) {
 // The gradient of the reference points. Heads are tasks of their own, so each has its share, and the sum comes last.
 Tensor new_reference_shares(const Sizes& sizes, const Tensor& reference_points, bool wanted) {
   const auto levels = static_cast<int64_t>(sizes.levels.size());
-  return wanted
-      ? new_empty(reference_points, {sizes.images, sizes.queries, sizes.heads, levels, sizes.reference_size})
-      : new_empty(reference_points, {0});
+  return wanted ? new_empty(reference_points, {sizes.images, sizes.queries, sizes.heads, levels, sizes.reference_size})
+                : new_empty(reference_points, {0});
 }
 
 Tensor sum_reference_shares(const Tensor& shares, bool wanted) {
@@ -239,8 +238,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> key_aware_deform_attn_backwar
   invocation.write(&Call::grad_offsets, grad_offsets);
   invocation.write(&Call::grad_key, grad_key);
   invocation.run_backward(&Kernels::attend_by_key_backward);
-  return {
-      grad_query, grad_value, sum_reference_shares(grad_reference_shares, output_mask[2]), grad_offsets, grad_key};
+  return {grad_query, grad_value, sum_reference_shares(grad_reference_shares, output_mask[2]), grad_offsets, grad_key};
 }
 
 }  // namespace

@@ -18,8 +18,9 @@ enum class Storage { kFloat64, kFloat32, kBFloat16, kFloat16 };
 struct Call {
   int64_t images, tokens, heads, channels, queries, level_count, points, reference_size;
   const Level* levels;
-  // From this many queries on, a map is copied to where its tokens are adjacent before it is sampled. Backward copies
-  // for all queries or none; it then overwrites the gradients of the maps, and adds to them otherwise.
+  // From this many queries on, a map is copied to where its tokens are adjacent, in the type that is computed in,
+  // before it is sampled; 0 for half types. Backward copies for all queries or none: if it does, it overwrites the
+  // gradients of the maps, and else adds to them.
   int64_t queries_worth_packing;
 
   // Contiguous. Of the storage type; null where the op has no such input or is to use `value` as the key.
@@ -29,7 +30,7 @@ struct Call {
   const void *reference, *offsets, *logits;
 
   // Of the types of the inputs; null where not wanted. `grad_reference` (N, Q, M, L, 2 or 4) has each head's share.
-  void *output;
+  void* output;
   void *grad_query, *grad_value, *grad_key, *grad_reference, *grad_offsets, *grad_logits;
 };
 

@@ -21,8 +21,7 @@
 
 namespace lite_detr::cpu {
 
-const Kernels kAvx2 = {
-    "AVX2", avx2::attend, avx2::attend_backward, avx2::attend_by_key, avx2::attend_by_key_backward};
+const Kernels kAvx2 = {"AVX2", avx2::attend, avx2::attend_backward, avx2::attend_by_key, avx2::attend_by_key_backward};
 
 }  // namespace lite_detr::cpu
 

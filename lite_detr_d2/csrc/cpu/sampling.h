@@ -1,7 +1,7 @@
 // Bilinear sampling of the token map of one image and head, and its gradients, for the L * P points of a row.
 //
-// A map is the address of the first channel of its token 0; consecutive tokens are `stride` elements apart. A row is one
-// head of one query. Arithmetic on points is vectorised over points, arithmetic on channels over channels.
+// A map is the address of the first channel of its token 0; consecutive tokens are `stride` elements apart. A row is
+// one head of one query. Arithmetic on points is vectorised over points, arithmetic on channels over channels.
 
 #pragma once
 
@@ -16,25 +16,29 @@ struct Frame {
   T *x, *y, *step_x, *step_y;
 };
 
+// To whole vectors.
+template <typename T>
+LITE_DETR_INLINE int64_t round_up(int64_t count) {
+  return (count + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
+}
+
 // Of one row. Arrays over the points, padded to whole vectors. The four neighbours of a point are top left, top right,
 // bottom left, bottom right. One that is outside of the map has weight 0, and another token stands in for it.
 template <typename T>
 struct Points {
   int64_t samples, padded;
   T *width, *height;  // of the point's level; 0 for padding, so that nothing is inside
-  Index<T> *columns, *last_row, *start;
-  T* outside_value;  // sampled where no neighbour is inside: 0, or NaN for a location that is not finite
+  Index<T>*columns, *last_row, *start;
+  T* outside_value;        // sampled where no neighbour is inside: 0, or NaN for a location that is not finite
   Index<T>* neighbour[4];  // the offset of its first channel in the map
   T* weight[4];
   T *left, *right, *top, *bottom, *has_left, *has_right, *has_top, *has_bottom;  // weight[1] = top * right
-  T* offsets;  // the tail of a row's offsets, padded
+  T* offsets;                                                                    // a copy of the row's, padded
   bool any_inside, all_inside;
   const Frame<T>* frame;
   Buffer<T> memory;
 
-  explicit Points(const Call& call)
-      : samples(call.level_count * call.points),
-        padded((samples + kLanes<T> - 1) / kLanes<T> * kLanes<T>) {
+  explicit Points(const Call& call) : samples(call.level_count * call.points), padded(round_up<T>(samples)) {
     memory.allocate(padded * 24);
     T* next = memory.get();
     const auto take = [&]<typename Element>(Element*& array, int64_t count) {
@@ -42,14 +46,13 @@ struct Points {
       next += count;
     };
     std::memset(next, 0, padded * 24 * sizeof(T));
-    T** const reals[] = {&width,   &height,     &outside_value, &weight[0], &weight[1], &weight[2], &weight[3],
-                         &left,    &right,      &top,           &bottom,    &has_left,  &has_right, &has_top,
-                         &has_bottom};
+    T** const reals[] = {&width, &height, &outside_value, &weight[0], &weight[1], &weight[2], &weight[3], &left,
+                         &right, &top,    &bottom,        &has_left,  &has_right, &has_top,   &has_bottom};
     for (T** array : reals) {
       take(*array, padded);
     }
-    Index<T>** const indices[] = {
-        &columns, &last_row, &start, &neighbour[0], &neighbour[1], &neighbour[2], &neighbour[3]};
+    Index<T>** const indices[] = {&columns,      &last_row,     &start,       &neighbour[0],
+                                  &neighbour[1], &neighbour[2], &neighbour[3]};
     for (Index<T>** array : indices) {
       take(*array, padded);
     }
@@ -130,9 +133,8 @@ LITE_DETR_INLINE void stand_in(Points<T>& at) {
 
 // Finds the sampling points of a row from its offsets, (L * P, 2).
 template <typename T, bool kBackward>
-LITE_DETR_INLINE void locate(
-    const Call& call, const Frame<T>& frame, const T* offsets, int64_t stride, Points<T>& at) {
-  at.frame = &frame;
+LITE_DETR_INLINE void locate(const Call& call, const T* offsets, int64_t stride, Points<T>& at) {
+  const Frame<T>& frame = *at.frame;
   using V = Vec<T>;
   using I = IndexVec<T>;
   if (at.samples != at.padded) {
@@ -201,6 +203,16 @@ LITE_DETR_INLINE void locate(
   }
 }
 
+// The product of a vector with zeros: 0, or NaN where the vector is not finite.
+template <typename T>
+LITE_DETR_INLINE T dot_zeros(const T* vector, int64_t channels) {
+  T sum = 0;
+  for (int64_t channel = 0; channel < channels; ++channel) {
+    sum += vector[channel] * 0;
+  }
+  return sum;
+}
+
 // What the points outside sample in all: 0, or NaN.
 template <typename T>
 LITE_DETR_INLINE T sum_outside(const Points<T>& at) {
@@ -218,7 +230,8 @@ struct PerNeighbour {
   Element *first, *second, *third, *fourth;
 
   LITE_DETR_INLINE explicit PerNeighbour(Element* const* arrays)
-      : first(arrays[0]), second(arrays[1]), third(arrays[2]), fourth(arrays[3]) {}
+      : first(arrays[0]), second(arrays[1]), third(arrays[2]), fourth(arrays[3]) {
+  }
 
   LITE_DETR_INLINE Element* operator[](int j) const {
     return j == 0 ? first : j == 1 ? second : j == 2 ? third : fourth;
@@ -240,35 +253,29 @@ LITE_DETR_INLINE V sums_of_lanes(const Product& product) {
   }
 }
 
-// Lane i of sums[k][j] is the sum of the lanes of products[k][j] that multiply(i, products) gives.
-template <typename V, int kVectors, typename Multiply>
-LITE_DETR_INLINE void sums_of_lanes(V (&sums)[kVectors][4], const Multiply& multiply) {
+// Lane i of sums[j] is the sum of the lanes of products[j] that multiply(i, products) gives.
+template <typename V, typename Multiply>
+LITE_DETR_INLINE void sums_of_lanes(V (&sums)[4], const Multiply& multiply) {
   if constexpr (std::is_arithmetic_v<V>) {
     multiply(0, sums);
   } else {
     constexpr int quarters = kLanes<float> / 4;
-    V of_points[kVectors][4];  // each of `quarters` points: the four sums of the first, of the second, ...
+    V of_points[4];  // each of `quarters` points: the four sums of the first, of the second, ...
     for (int group = 0; group < 4; ++group) {
-      V folded[kVectors][quarters];
+      V folded[quarters];
       for (int point = 0; point < quarters; ++point) {
-        V products[kVectors][4];
+        V products[4];
         multiply(group * quarters + point, products);
-        for (int k = 0; k < kVectors; ++k) {
-          folded[k][point] = fold_lanes(products[k][0], products[k][1], products[k][2], products[k][3]);
-        }
+        folded[point] = fold_lanes(products[0], products[1], products[2], products[3]);
       }
-      for (int k = 0; k < kVectors; ++k) {
-        of_points[k][group] = fold_quarters(folded[k]);
-      }
+      of_points[group] = fold_quarters(folded);
     }
-    for (int k = 0; k < kVectors; ++k) {
-      transpose(of_points[k], sums[k]);
-    }
+    transpose(of_points, sums);
   }
 }
 
-// --- Channels. `kChannels` is the number of channels where it is known when compiled, or else 0. Then blocks of one vector
-// are taken in turn, and single channels at the end.
+// --- Channels. `kChannels` is the number of channels where it is known when compiled, or else 0. Then blocks of one
+// vector are taken in turn, and single channels at the end.
 
 template <typename V, int kVecs>
 struct Block {};
@@ -292,35 +299,34 @@ LITE_DETR_INLINE void for_each_block(int64_t channels, const Body& body) {
 template <typename V, typename T>
 constexpr int kLanesOf = sizeof(V) / sizeof(T);
 
-// result = the sum of the map at the points, with `weight` of their neighbours; NaN if a location is not finite.
+// result = the sum of the map at the points, with `weight` of their neighbours; NaN if a location or weight is.
 template <typename T, int kChannels>
-LITE_DETR_INLINE void gather(
-    const T* map, const Points<T>& at, T* const* weight, int64_t channels, T* result) {
-  const T outside = at.all_inside ? T(0) : sum_outside(at);
+LITE_DETR_INLINE void gather(const T* map, const Points<T>& at, T* const* weight, int64_t channels, T* result) {
+  const T outside = at.all_inside ? T(0) : sum_outside(at) + weight[0][0] * 0;
   const int64_t samples = at.any_inside ? at.samples : 0;
   const PerNeighbour neighbours(at.neighbour);
   const PerNeighbour weights(weight);
-  for_each_block<T, kChannels>(channels, [&]<typename V, int kVecs>(Block<V, kVecs>, int64_t channel)
-                                             __attribute__((always_inline)) {
-    constexpr int lanes = kLanesOf<V, T>;
-    constexpr int sums = kVecs >= 8 ? 1 : kVecs >= 4 ? 2 : 4;  // enough that none waits for the one before
-    V sum[sums][kVecs] = {};
-    for (int64_t i = 0; i < samples; ++i) {
-      for (int j = 0; j < 4; ++j) {
-        const T* neighbour = map + neighbours[j][i] + channel;
-        for (int v = 0; v < kVecs; ++v) {
-          sum[j % sums][v] += weights[j][i] * load<V>(neighbour + v * lanes);
+  for_each_block<T, kChannels>(
+      channels, [&]<typename V, int kVecs>(Block<V, kVecs>, int64_t channel) __attribute__((always_inline)) {
+        constexpr int lanes = kLanesOf<V, T>;
+        constexpr int sums = kVecs >= 8 ? 1 : kVecs >= 4 ? 2 : 4;  // enough that none waits for the one before
+        V sum[sums][kVecs] = {};
+        for (int64_t i = 0; i < samples; ++i) {
+          for (int j = 0; j < 4; ++j) {
+            const T* neighbour = map + neighbours[j][i] + channel;
+            for (int v = 0; v < kVecs; ++v) {
+              sum[j % sums][v] += weights[j][i] * load<V>(neighbour + v * lanes);
+            }
+          }
         }
-      }
-    }
-    for (int v = 0; v < kVecs; ++v) {
-      V total = splat<V>(outside);
-      for (int j = 0; j < sums; ++j) {
-        total += sum[j][v];
-      }
-      store(result + channel + v * lanes, total);
-    }
-  });
+        for (int v = 0; v < kVecs; ++v) {
+          V total = splat<V>(outside);
+          for (int j = 0; j < sums; ++j) {
+            total += sum[j][v];
+          }
+          store(result + channel + v * lanes, total);
+        }
+      });
 }
 
 // samples[i] = the map at point i, dots[i] = <vector, samples[i]>. Padding of `dots` is arbitrary.
@@ -329,83 +335,81 @@ LITE_DETR_INLINE void gather_each(
     const T* map, const Points<T>& at, const T* vector, int64_t channels, T* samples, T* dots) {
   if (!at.any_inside) {
     std::memset(samples, 0, at.samples * channels * sizeof(T));
-    std::memset(dots, 0, at.padded * sizeof(T));
+    for (int64_t i = 0; i < at.samples; ++i) {
+      dots[i] = dot_zeros(vector, channels);
+    }
     return;
   }
   const PerNeighbour neighbours(at.neighbour);
   const PerNeighbour weights(at.weight);
   const int64_t count = at.samples;
-  for_each_block<T, kChannels>(channels, [&]<typename V, int kVecs>(Block<V, kVecs>, int64_t channel)
-                                             __attribute__((always_inline)) {
-    constexpr int lanes = kLanesOf<V, T>;
-    V factor[kVecs];
-    for (int v = 0; v < kVecs; ++v) {
-      factor[v] = load<V>(vector + channel + v * lanes);
-    }
-    const auto product = [&](int64_t i) __attribute__((always_inline)) {
-      V sample[kVecs] = {}, sum{};
-      for (int j = 0; j < 4; ++j) {
-        const T* neighbour = map + neighbours[j][i] + channel;
+  for_each_block<T, kChannels>(
+      channels, [&]<typename V, int kVecs>(Block<V, kVecs>, int64_t channel) __attribute__((always_inline)) {
+        constexpr int lanes = kLanesOf<V, T>;
+        V factor[kVecs];
         for (int v = 0; v < kVecs; ++v) {
-          sample[v] += weights[j][i] * load<V>(neighbour + v * lanes);
+          factor[v] = load<V>(vector + channel + v * lanes);
         }
-      }
-      for (int v = 0; v < kVecs; ++v) {
-        store(samples + i * channels + channel + v * lanes, sample[v]);
-        sum += factor[v] * sample[v];
-      }
-      return sum;
-    };
-    for (int64_t first = 0; first < count; first += lanes) {
-      const V sums = sums_of_lanes<V>([&](int64_t i) __attribute__((always_inline)) {
-        return product(first + i < count ? first + i : count - 1);
+        const auto product = [&](int64_t i) __attribute__((always_inline)) {
+          V sample[kVecs] = {}, sum{};
+          for (int j = 0; j < 4; ++j) {
+            const T* neighbour = map + neighbours[j][i] + channel;
+            for (int v = 0; v < kVecs; ++v) {
+              sample[v] += weights[j][i] * load<V>(neighbour + v * lanes);
+            }
+          }
+          for (int v = 0; v < kVecs; ++v) {
+            store(samples + i * channels + channel + v * lanes, sample[v]);
+            sum += factor[v] * sample[v];
+          }
+          return sum;
+        };
+        for (int64_t first = 0; first < count; first += lanes) {
+          const V sums = sums_of_lanes<V>([&](int64_t i) __attribute__((always_inline)) {
+            return product(first + i < count ? first + i : count - 1);
+          });
+          store(dots + first, channel ? load<V>(dots + first) + sums : sums);
+        }
       });
-      store(dots + first, channel ? load<V>(dots + first) + sums : sums);
-    }
-  });
 }
 
-// dots[k * 4 + j][i] = <vectors[k], neighbour j of point i>. Padding is arbitrary.
-template <typename T, int kChannels, int kVectors>
-LITE_DETR_INLINE void dot_neighbours(
-    const T* map, const Points<T>& at, const T* const (&vectors)[kVectors], int64_t channels, T* dots) {
+// dots[j][i] = <vector, neighbour j of point i>. Padding is arbitrary.
+template <typename T, int kChannels>
+LITE_DETR_INLINE void dot_neighbours(const T* map, const Points<T>& at, const T* vector, int64_t channels, T* dots) {
   if (!at.any_inside) {
-    std::memset(dots, 0, kVectors * 4 * at.padded * sizeof(T));
+    for (int64_t i = 0; i < 4 * at.padded; ++i) {
+      dots[i] = dot_zeros(vector, channels);
+    }
     return;
   }
   const PerNeighbour neighbours(at.neighbour);
   const int64_t count = at.samples, padded = at.padded;
-  for_each_block<T, kChannels>(channels, [&]<typename V, int kVecs>(Block<V, kVecs>, int64_t channel)
-                                             __attribute__((always_inline)) {
-    constexpr int lanes = kLanesOf<V, T>;
-    V factor[kVectors][kVecs];
-    for (int k = 0; k < kVectors; ++k) {
-      for (int v = 0; v < kVecs; ++v) {
-        factor[k][v] = load<V>(vectors[k] + channel + v * lanes);
-      }
-    }
-    for (int64_t first = 0; first < count; first += lanes) {
-      V sums[kVectors][4];
-      sums_of_lanes<V, kVectors>(sums, [&](int64_t k, V (&products)[kVectors][4]) __attribute__((always_inline)) {
-        const int64_t i = first + k < count ? first + k : count - 1;
-        for (int j = 0; j < 4; ++j) {
-          const T* neighbour = map + neighbours[j][i] + channel;
-          for (int v = 0; v < kVecs; ++v) {
-            const V values = load<V>(neighbour + v * lanes);
-            for (int k = 0; k < kVectors; ++k) {
-              products[k][j] = v ? products[k][j] + factor[k][v] * values : factor[k][v] * values;
-            }
+  for_each_block<T, kChannels>(
+      channels, [&]<typename V, int kVecs>(Block<V, kVecs>, int64_t channel) __attribute__((always_inline)) {
+        constexpr int lanes = kLanesOf<V, T>;
+        V factor[kVecs];
+        for (int v = 0; v < kVecs; ++v) {
+          factor[v] = load<V>(vector + channel + v * lanes);
+        }
+        for (int64_t first = 0; first < count; first += lanes) {
+          V sums[4];
+          sums_of_lanes<V>(
+              sums, [&](int64_t k, V(&products)[4]) __attribute__((always_inline)) {
+                const int64_t i = first + k < count ? first + k : count - 1;
+                for (int j = 0; j < 4; ++j) {
+                  const T* neighbour = map + neighbours[j][i] + channel;
+                  products[j] = factor[0] * load<V>(neighbour);
+                  for (int v = 1; v < kVecs; ++v) {
+                    products[j] += factor[v] * load<V>(neighbour + v * lanes);
+                  }
+                }
+              });
+          for (int j = 0; j < 4; ++j) {
+            T* to = dots + j * padded + first;
+            store(to, channel ? load<V>(to) + sums[j] : sums[j]);
           }
         }
       });
-      for (int k = 0; k < kVectors; ++k) {
-        for (int j = 0; j < 4; ++j) {
-          T* to = dots + (k * 4 + j) * padded + first;
-          store(to, channel ? load<V>(to) + sums[k][j] : sums[k][j]);
-        }
-      }
-    }
-  });
 }
 
 // The gradient of the map: at the neighbours of point i, grad_map += weight * sum over k of factors[k][i] * vectors[k].
@@ -424,42 +428,43 @@ LITE_DETR_INLINE void spread(
   const PerNeighbour neighbours(at.neighbour);
   const PerNeighbour weights(weight);
   const int64_t count = at.samples;
-  for_each_block<T, kChannels>(channels, [&]<typename V, int kVecs>(Block<V, kVecs>, int64_t channel)
-                                             __attribute__((always_inline)) {
-    constexpr int lanes = kLanesOf<V, T>;
-    V vector[kVectors][kVecs];
-    for (int k = 0; k < kVectors; ++k) {
-      for (int v = 0; v < kVecs; ++v) {
-        vector[k][v] = load<V>(vectors[k] + channel + v * lanes);
-      }
-    }
-    for (int64_t i = 0; i < count; ++i) {
-      T* to[4];
-      V share[4];
-      for (int j = 0; j < 4; ++j) {
-        to[j] = grad_map + neighbours[j][i] + channel;
-        share[j] = splat<V>(weights[j][i]);
-      }
-      V grad_sample[kVecs];
-      for (int v = 0; v < kVecs; ++v) {
-        grad_sample[v] = vector[0][v];
-        if constexpr (kVectors == 2) {
-          grad_sample[v] = factors[0][i] * vector[0][v] + factors[1][i] * vector[1][v];
+  for_each_block<T, kChannels>(
+      channels, [&]<typename V, int kVecs>(Block<V, kVecs>, int64_t channel) __attribute__((always_inline)) {
+        constexpr int lanes = kLanesOf<V, T>;
+        V vector[kVectors][kVecs];
+        for (int k = 0; k < kVectors; ++k) {
+          for (int v = 0; v < kVecs; ++v) {
+            vector[k][v] = load<V>(vectors[k] + channel + v * lanes);
+          }
         }
-      }
-      for (int j = 0; j < 4; ++j) {
-        for (int v = 0; v < kVecs; ++v) {
-          store(to[j] + v * lanes, load<V>(to[j] + v * lanes) + share[j] * grad_sample[v]);
+        for (int64_t i = 0; i < count; ++i) {
+          T* to[4];
+          V share[4];
+          for (int j = 0; j < 4; ++j) {
+            to[j] = grad_map + neighbours[j][i] + channel;
+            share[j] = splat<V>(weights[j][i]);
+          }
+          V grad_sample[kVecs];
+          for (int v = 0; v < kVecs; ++v) {
+            grad_sample[v] = vector[0][v];
+            if constexpr (kVectors == 2) {
+              grad_sample[v] = factors[0][i] * vector[0][v] + factors[1][i] * vector[1][v];
+            }
+          }
+          for (int j = 0; j < 4; ++j) {
+            for (int v = 0; v < kVecs; ++v) {
+              store(to[j] + v * lanes, load<V>(to[j] + v * lanes) + share[j] * grad_sample[v]);
+            }
+          }
         }
-      }
-    }
-  });
+      });
 }
 
 // --- Gradients of the locations.
 
 // Takes dots (4 arrays), the products of the points' neighbours with the gradients of their samples, to the offsets'
-// gradient, (L * P, 2), and the reference points' share, (L, 2 or 4), each unless null. `slopes` is memory for 4 arrays.
+// gradient, (L * P, 2), and the reference points' share, (L, 2 or 4), each unless null. `slopes` is memory for 4
+// arrays.
 template <typename T>
 LITE_DETR_INLINE void locate_backward(
     const Call& call,
@@ -472,14 +477,18 @@ LITE_DETR_INLINE void locate_backward(
   using V = Vec<T>;
   T *slopes_x = slopes, *slopes_y = slopes + at.padded;
   for (int64_t i = 0; i < at.padded; i += kLanes<T>) {
-    const auto dot = [&](int j) __attribute__((always_inline)) { return load<V>(dots + j * at.padded + i); };
+    const auto dot = [&](int j) __attribute__((always_inline)) {
+      return load<V>(dots + j * at.padded + i);
+    };
     const V has_left = load<V>(at.has_left + i), has_right = load<V>(at.has_right + i);
     const V has_top = load<V>(at.has_top + i), has_bottom = load<V>(at.has_bottom + i);
     const V nan = load<V>(at.outside_value + i);
-    store(slopes_x + i, nan + load<V>(at.top + i) * (has_right * dot(1) - has_left * dot(0)) +
-        load<V>(at.bottom + i) * (has_right * dot(3) - has_left * dot(2)));
-    store(slopes_y + i, nan + load<V>(at.left + i) * (has_bottom * dot(2) - has_top * dot(0)) +
-        load<V>(at.right + i) * (has_bottom * dot(3) - has_top * dot(1)));
+    store(
+        slopes_x + i, nan + load<V>(at.top + i) * (has_right * dot(1) - has_left * dot(0)) +
+                          load<V>(at.bottom + i) * (has_right * dot(3) - has_left * dot(2)));
+    store(
+        slopes_y + i, nan + load<V>(at.left + i) * (has_bottom * dot(2) - has_top * dot(0)) +
+                          load<V>(at.right + i) * (has_bottom * dot(3) - has_top * dot(1)));
   }
   if (grad_offsets) {
     T* const pairs = at.samples == at.padded ? grad_offsets : slopes + 2 * at.padded;

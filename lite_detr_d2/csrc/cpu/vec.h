@@ -135,8 +135,10 @@ LITE_DETR_INLINE VecOf<float>::Vec fold_quarters(const VecOf<float>::Vec* vecs) 
 LITE_DETR_INLINE void transpose(const VecOf<float>::Vec (&from)[4], VecOf<float>::Vec (&to)[4]) {
   constexpr int count = kLanes<float>;
   constexpr auto lanes = std::make_integer_sequence<int, count>();
-  const auto even_0 = blocks<1, count, 0>(from[0], from[1], lanes), odd_0 = blocks<1, count, 1>(from[0], from[1], lanes);
-  const auto even_1 = blocks<1, count, 0>(from[2], from[3], lanes), odd_1 = blocks<1, count, 1>(from[2], from[3], lanes);
+  const auto even_0 = blocks<1, count, 0>(from[0], from[1], lanes),
+             odd_0 = blocks<1, count, 1>(from[0], from[1], lanes);
+  const auto even_1 = blocks<1, count, 0>(from[2], from[3], lanes),
+             odd_1 = blocks<1, count, 1>(from[2], from[3], lanes);
   to[0] = blocks<1, count, 0>(even_0, even_1, lanes);
   to[1] = blocks<1, count, 0>(odd_0, odd_1, lanes);
   to[2] = blocks<1, count, 1>(even_0, even_1, lanes);
@@ -191,9 +193,9 @@ LITE_DETR_INLINE int32_t largest_lane(VecOf<float>::Index vec) {
   using V = VecOf<float>::Vec;
   using I = VecOf<float>::Index;
   // The shuffles are of bits.
-  const float largest = reduce(as<V>(vec), [](V a, V b) __attribute__((always_inline)) {
-    return as<V>(as<I>(a) > as<I>(b) ? as<I>(a) : as<I>(b));
-  });
+  const float largest = reduce(
+      as<V>(vec),
+      [](V a, V b) __attribute__((always_inline)) { return as<V>(as<I>(a) > as<I>(b) ? as<I>(a) : as<I>(b)); });
   return as<int32_t>(largest);
 }
 LITE_DETR_INLINE int64_t largest_lane(int64_t vec) {

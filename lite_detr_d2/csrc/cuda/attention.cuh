@@ -374,8 +374,7 @@ struct Backward {
       grad_offset[1] = by_y * frame.step_y;
     }
     if (grad.reference) {
-      C* grad_reference =
-          grad.reference + (row.query * problem.level_count + level_index) * problem.reference_size;
+      C* grad_reference = grad.reference + (row.query * problem.level_count + level_index) * problem.reference_size;
       atomicAdd(grad_reference, by_x * level.width);
       atomicAdd(grad_reference + 1, by_y * level.height);
       if (problem.reference_size == 4) {

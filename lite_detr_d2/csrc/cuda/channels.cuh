@@ -83,8 +83,9 @@ constexpr bool ADDS_VECTORS = false;
 
 __device__ inline void add_vector_atomically(float* address, float a, float b, float c, float d) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("red.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(address)), "f"(a), "f"(b),
-               "f"(c), "f"(d));
+  asm volatile(
+      "red.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(address)), "f"(a), "f"(b), "f"(c),
+      "f"(d));
 #endif
 }
 
@@ -124,7 +125,8 @@ struct Channels {
 
   int lane, count;
 
-  __device__ Channels(int lane_, int count_) : lane(lane_), count(FIXED ? CHANNELS : count_) {}
+  __device__ Channels(int lane_, int count_) : lane(lane_), count(FIXED ? CHANNELS : count_) {
+  }
 
   __device__ int size() const {
     return FIXED ? CHANNELS : count;

@@ -25,8 +25,7 @@ struct LaunchOnDevice {
         arguments...);
     const cudaError_t error = cudaGetLastError();
     if (error != cudaSuccess) {
-      throw std::runtime_error(
-          std::string("lite_detr: launch of ") + name + " failed: " + cudaGetErrorString(error));
+      throw std::runtime_error(std::string("lite_detr: launch of ") + name + " failed: " + cudaGetErrorString(error));
     }
   }
 };

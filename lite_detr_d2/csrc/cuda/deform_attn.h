@@ -52,8 +52,7 @@ inline Problem problem_of(const Sizes& sizes) {
   problem.scale = 1 / std::sqrt(std::max(1.0, static_cast<double>(sizes.channels)));
   for (int i = 0; i < problem.level_count; ++i) {
     const auto& level = sizes.levels[i];
-    problem.levels[i] = {
-        static_cast<int>(level.height), static_cast<int>(level.width), static_cast<int>(level.start)};
+    problem.levels[i] = {static_cast<int>(level.height), static_cast<int>(level.width), static_cast<int>(level.start)};
   }
   return problem;
 }
@@ -177,8 +176,8 @@ Tensor run(const Sizes& sizes, const Tensors& tensors) {
       using T = typename S::Type;
       constexpr int LANES = Channels<T, S::channels>::LANES;
       Launch()(
-          tensors.value, "attend", attend<MODE, T, S::channels>, blocks_of<Launch, LANES>(problem), THREADS, 0,
-          problem, tensors.inputs<T>(), static_cast<T*>(output.mutable_data_ptr()));
+          tensors.value, "attend", attend<MODE, T, S::channels>, blocks_of<Launch, LANES>(problem), THREADS, 0, problem,
+          tensors.inputs<T>(), static_cast<T*>(output.mutable_data_ptr()));
     });
   }
   return output;
@@ -192,11 +191,12 @@ struct GradientTensors {
   Gradient query, value, key, reference, offsets, logits;
 
   GradientTensors(const Tensors& tensors, const WantedGradients& wanted)
-      : GradientTensors(tensors, wanted, compute_type(tensors.value)) {}
+      : GradientTensors(tensors, wanted, compute_type(tensors.value)) {
+  }
 
   bool any_wanted() const {
     return query.wanted() || value.wanted() || key.wanted() || reference.wanted() || offsets.wanted() ||
-        logits.wanted();
+           logits.wanted();
   }
 
  private:
@@ -206,7 +206,8 @@ struct GradientTensors {
         key(tensors.key.value_or(tensors.value), type, wanted.key && tensors.key, Gradient::Start::ZEROS),
         reference(tensors.reference, type, wanted.reference, Gradient::Start::ZEROS),
         offsets(tensors.offsets, type, wanted.offsets, Gradient::Start::EMPTY),
-        logits(tensors.logits.value_or(tensors.offsets), type, wanted.logits, Gradient::Start::EMPTY) {}
+        logits(tensors.logits.value_or(tensors.offsets), type, wanted.logits, Gradient::Start::EMPTY) {
+  }
 };
 
 template <Mode MODE, typename Launch>
@@ -248,8 +249,13 @@ Tensor ms_deform_attn(
     const Tensor& attention_logits) {
   const Sizes sizes = check_sampling(value, spatial_shapes, reference_points, sampling_offsets);
   check_ms_deform_attn(sizes, value, attention_logits);
-  const Tensors tensors{std::nullopt, std::nullopt, contiguous(value), contiguous(reference_points),
-                        contiguous(sampling_offsets), contiguous(attention_logits)};
+  const Tensors tensors{
+      std::nullopt,
+      std::nullopt,
+      contiguous(value),
+      contiguous(reference_points),
+      contiguous(sampling_offsets),
+      contiguous(attention_logits)};
   return run<Mode::LOGITS, Launch>(sizes, tensors);
 }
 
@@ -265,8 +271,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> ms_deform_attn_backward(
   const Sizes sizes = check_sampling(value, spatial_shapes, reference_points, sampling_offsets);
   check_ms_deform_attn(sizes, value, attention_logits);
   check_backward(sizes, grad_output, value, output_mask, 4);
-  const Tensors tensors{std::nullopt, std::nullopt, contiguous(value), contiguous(reference_points),
-                        contiguous(sampling_offsets), contiguous(attention_logits)};
+  const Tensors tensors{
+      std::nullopt,
+      std::nullopt,
+      contiguous(value),
+      contiguous(reference_points),
+      contiguous(sampling_offsets),
+      contiguous(attention_logits)};
   const WantedGradients wanted{false, output_mask[0], false, output_mask[1], output_mask[2], output_mask[3]};
   const GradientTensors grad = run_backward<Mode::LOGITS, Launch>(sizes, tensors, contiguous(grad_output), wanted);
   return {grad.value.result(), grad.reference.result(), grad.offsets.result(), grad.logits.result()};
@@ -282,8 +293,12 @@ Tensor key_aware_deform_attn(
     const std::optional<Tensor>& key) {
   const Sizes sizes = check_sampling(value, spatial_shapes, reference_points, sampling_offsets);
   check_key_aware(sizes, query, value, key);
-  const Tensors tensors{contiguous(query), contiguous_if(key), contiguous(value), contiguous(reference_points),
-                        contiguous(sampling_offsets), std::nullopt};
+  const Tensors tensors{contiguous(query),
+                        contiguous_if(key),
+                        contiguous(value),
+                        contiguous(reference_points),
+                        contiguous(sampling_offsets),
+                        std::nullopt};
   return key ? run<Mode::SEPARATE_KEYS, Launch>(sizes, tensors) : run<Mode::SHARED_KEYS, Launch>(sizes, tensors);
 }
 
@@ -300,14 +315,17 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> key_aware_deform_attn_backwar
   const Sizes sizes = check_sampling(value, spatial_shapes, reference_points, sampling_offsets);
   check_key_aware(sizes, query, value, key);
   check_backward(sizes, grad_output, value, output_mask, 5);
-  const Tensors tensors{contiguous(query), contiguous_if(key), contiguous(value), contiguous(reference_points),
-                        contiguous(sampling_offsets), std::nullopt};
+  const Tensors tensors{contiguous(query),
+                        contiguous_if(key),
+                        contiguous(value),
+                        contiguous(reference_points),
+                        contiguous(sampling_offsets),
+                        std::nullopt};
   const WantedGradients wanted{output_mask[0], output_mask[1], output_mask[4], output_mask[2], output_mask[3], false};
   const Tensor grad_attended = contiguous(grad_output);
   const GradientTensors grad = key ? run_backward<Mode::SEPARATE_KEYS, Launch>(sizes, tensors, grad_attended, wanted)
                                    : run_backward<Mode::SHARED_KEYS, Launch>(sizes, tensors, grad_attended, wanted);
-  return {
-      grad.query.result(), grad.value.result(), grad.reference.result(), grad.offsets.result(), grad.key.result()};
+  return {grad.query.result(), grad.value.result(), grad.reference.result(), grad.offsets.result(), grad.key.result()};
 }
 
 }  // namespace lite_detr::cuda

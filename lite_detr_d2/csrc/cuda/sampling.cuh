@@ -149,7 +149,8 @@ struct Map {
   int stride;
 
   __device__ Map(T* tensor, const Problem& problem, const Row& row)
-      : start(tensor + row.map), stride(problem.heads * problem.channels) {}
+      : start(tensor + row.map), stride(problem.heads * problem.channels) {
+  }
 
   __device__ T* at(int token) const {
     return start + static_cast<int64_t>(token) * stride;
