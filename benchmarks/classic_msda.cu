@@ -8,7 +8,9 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <stdexcept>
 #include <tuple>
 #include <vector>
@@ -17,26 +19,28 @@ namespace {
 
 using torch::stable::Tensor;
 
+// As in its time, sizes and indices are ints: a tensor has fewer than 2^31 elements.
 struct Sizes {
-  int64_t images, tokens, heads, channels, queries, levels, points;
+  int images, tokens, heads, channels, queries, levels, points;
 };
 
 // Reads four tokens around (x, y) of the map of a level; `map` is at this thread's channel.
-__device__ float sample(const float* map, int64_t stride, int height, int width, float x, float y, float (&corner)[4]) {
+__device__ float sample(const float* map, int stride, int height, int width, float x, float y, float (&corner)[4]) {
   const int left = static_cast<int>(floorf(x)), top = static_cast<int>(floorf(y));
   const float right_share = x - left, bottom_share = y - top;
   float sum = 0;
+#pragma unroll
   for (int i = 0; i < 4; ++i) {
     const int column = left + (i & 1), line = top + (i >> 1);
     const bool inside = column >= 0 && column < width && line >= 0 && line < height;
-    corner[i] = inside ? map[(static_cast<int64_t>(line) * width + column) * stride] : 0.f;
+    corner[i] = inside ? map[(line * width + column) * stride] : 0.f;
     sum += (i & 1 ? right_share : 1 - right_share) * (i >> 1 ? bottom_share : 1 - bottom_share) * corner[i];
   }
   return sum;
 }
 
 __global__ void forward(
-    int64_t count,
+    int count,
     Sizes sizes,
     const float* value,
     const int64_t* shapes,
@@ -44,23 +48,24 @@ __global__ void forward(
     const float* locations,
     const float* weights,
     float* output) {
-  const int64_t index = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const int index = blockIdx.x * blockDim.x + threadIdx.x;
   if (index >= count) {
     return;
   }
-  const int64_t channel = index % sizes.channels, row = index / sizes.channels, head = row % sizes.heads;
-  const int64_t image = row / sizes.heads / sizes.queries, stride = sizes.heads * sizes.channels;
-  const float* location = locations + row * sizes.levels * sizes.points * 2;
-  const float* weight = weights + row * sizes.levels * sizes.points;
+  const int channel = index % sizes.channels, row = index / sizes.channels, head = row % sizes.heads;
+  const int image = row / sizes.heads / sizes.queries, stride = sizes.heads * sizes.channels;
+  const float* map_of_image = value + image * sizes.tokens * stride + head * sizes.channels + channel;
+  int sample_index = row * sizes.levels * sizes.points;
   float sum = 0;
-  for (int64_t level = 0; level < sizes.levels; ++level) {
+  for (int level = 0; level < sizes.levels; ++level) {
     const int height = static_cast<int>(shapes[2 * level]), width = static_cast<int>(shapes[2 * level + 1]);
-    const float* map = value + (image * sizes.tokens + starts[level]) * stride + head * sizes.channels + channel;
-    for (int64_t point = 0; point < sizes.points; ++point, location += 2, ++weight) {
-      const float x = location[0] * width - 0.5f, y = location[1] * height - 0.5f;
+    const float* map = map_of_image + static_cast<int>(starts[level]) * stride;
+    for (int point = 0; point < sizes.points; ++point, ++sample_index) {
+      const float x = locations[2 * sample_index] * width - 0.5f;
+      const float y = locations[2 * sample_index + 1] * height - 0.5f;
       if (x > -1 && y > -1 && x < width && y < height) {
         float corner[4];
-        sum += *weight * sample(map, stride, height, width, x, y, corner);
+        sum += weights[sample_index] * sample(map, stride, height, width, x, y, corner);
       }
     }
   }
@@ -68,6 +73,7 @@ __global__ void forward(
 }
 
 // A thread per channel, a block per row. The sums over channels are made by thread 0, one after the other.
+template <int CHANNELS>
 __global__ void backward(
     Sizes sizes,
     const float* grad_output,
@@ -79,41 +85,43 @@ __global__ void backward(
     float* grad_value,
     float* grad_locations,
     float* grad_weights) {
-  extern __shared__ float shares[];
-  float *share_x = shares, *share_y = shares + blockDim.x, *share_weight = shares + 2 * blockDim.x;
-  const int64_t channel = threadIdx.x, row = blockIdx.x, head = row % sizes.heads;
-  const int64_t image = row / sizes.heads / sizes.queries, stride = sizes.heads * sizes.channels;
-  const float grad = grad_output[row * sizes.channels + channel];
-  int64_t sample_index = row * sizes.levels * sizes.points;
-  for (int64_t level = 0; level < sizes.levels; ++level) {
+  __shared__ float share_x[CHANNELS], share_y[CHANNELS], share_weight[CHANNELS];
+  const int channel = threadIdx.x, row = blockIdx.x, head = row % sizes.heads;
+  const int image = row / sizes.heads / sizes.queries, stride = sizes.heads * CHANNELS;
+  const int start = image * sizes.tokens * stride + head * CHANNELS + channel;
+  const float grad = grad_output[row * CHANNELS + channel];
+  int sample_index = row * sizes.levels * sizes.points;
+  for (int level = 0; level < sizes.levels; ++level) {
     const int height = static_cast<int>(shapes[2 * level]), width = static_cast<int>(shapes[2 * level + 1]);
-    const int64_t offset = (image * sizes.tokens + starts[level]) * stride + head * sizes.channels + channel;
-    for (int64_t point = 0; point < sizes.points; ++point, ++sample_index) {
+    const int offset = start + static_cast<int>(starts[level]) * stride;
+    for (int point = 0; point < sizes.points; ++point, ++sample_index) {
       const float x = locations[2 * sample_index] * width - 0.5f;
       const float y = locations[2 * sample_index + 1] * height - 0.5f;
       const float weight = weights[sample_index];
-      share_x[threadIdx.x] = share_y[threadIdx.x] = share_weight[threadIdx.x] = 0;
+      share_x[channel] = share_y[channel] = share_weight[channel] = 0;
       if (x > -1 && y > -1 && x < width && y < height) {
         float corner[4];
-        share_weight[threadIdx.x] = grad * sample(value + offset, stride, height, width, x, y, corner);
+        share_weight[channel] = grad * sample(value + offset, stride, height, width, x, y, corner);
         const int left = static_cast<int>(floorf(x)), top = static_cast<int>(floorf(y));
         const float right_share = x - left, bottom_share = y - top, scaled = weight * grad;
-        share_x[threadIdx.x] =
+        share_x[channel] =
             scaled * width * ((1 - bottom_share) * (corner[1] - corner[0]) + bottom_share * (corner[3] - corner[2]));
-        share_y[threadIdx.x] =
+        share_y[channel] =
             scaled * height * ((1 - right_share) * (corner[2] - corner[0]) + right_share * (corner[3] - corner[1]));
+#pragma unroll
         for (int i = 0; i < 4; ++i) {
           const int column = left + (i & 1), line = top + (i >> 1);
           if (column >= 0 && column < width && line >= 0 && line < height) {
             const float share = (i & 1 ? right_share : 1 - right_share) * (i >> 1 ? bottom_share : 1 - bottom_share);
-            atomicAdd(grad_value + offset + (static_cast<int64_t>(line) * width + column) * stride, share * scaled);
+            atomicAdd(grad_value + offset + (line * width + column) * stride, share * scaled);
           }
         }
       }
       __syncthreads();
-      if (threadIdx.x == 0) {
+      if (channel == 0) {
         float sum_x = 0, sum_y = 0, sum_weight = 0;
-        for (unsigned i = 0; i < blockDim.x; ++i) {
+#pragma unroll
+        for (int i = 0; i < CHANNELS; ++i) {
           sum_x += share_x[i];
           sum_y += share_y[i];
           sum_weight += share_weight[i];
@@ -127,9 +135,26 @@ __global__ void backward(
   }
 }
 
+auto backward_of(int channels) {
+  switch (channels) {
+    case 16:
+      return backward<16>;
+    case 32:
+      return backward<32>;
+    case 64:
+      return backward<64>;
+    default:
+      throw std::runtime_error("value: expected 16, 32 or 64 channels per head");
+  }
+}
+
 Sizes sizes_of(const Tensor& value, const Tensor& locations) {
-  return {value.size(0),     value.size(1),     value.size(2),    value.size(3),
-          locations.size(1), locations.size(3), locations.size(4)};
+  const auto size = [](const Tensor& tensor, int dimension) { return static_cast<int>(tensor.size(dimension)); };
+  if (std::max(value.numel(), locations.numel()) > std::numeric_limits<int>::max()) {
+    throw std::runtime_error("expected fewer than 2^31 elements");
+  }
+  return {size(value, 0),     size(value, 1),     size(value, 2),    size(value, 3),
+          size(locations, 1), size(locations, 3), size(locations, 4)};
 }
 
 cudaStream_t stream_of(const Tensor& tensor) {
@@ -150,8 +175,8 @@ Tensor classic_forward(
   const torch::stable::accelerator::DeviceGuard guard(value.get_device_index());
   const Sizes sizes = sizes_of(value, locations);
   const Tensor output = torch::stable::new_empty(value, {sizes.images, sizes.queries, sizes.heads * sizes.channels});
-  const int64_t count = output.numel(), threads = 1024;
-  forward<<<static_cast<unsigned>((count + threads - 1) / threads), threads, 0, stream_of(value)>>>(
+  const int count = static_cast<int>(output.numel()), threads = 1024;
+  forward<<<(count + threads - 1) / threads, threads, 0, stream_of(value)>>>(
       count, sizes, value.const_data_ptr<float>(), shapes.const_data_ptr<int64_t>(), starts.const_data_ptr<int64_t>(),
       locations.const_data_ptr<float>(), weights.const_data_ptr<float>(), output.mutable_data_ptr<float>());
   check_launch();
@@ -173,9 +198,8 @@ std::tuple<Tensor, Tensor, Tensor> classic_backward(
   };
   const Tensor grad_value = zeros_like(value);
   const Tensor grad_locations = zeros_like(locations), grad_weights = zeros_like(weights);
-  const auto threads = static_cast<unsigned>(sizes.channels);
-  const auto blocks = static_cast<unsigned>(sizes.images * sizes.queries * sizes.heads);
-  backward<<<blocks, threads, 3 * threads * sizeof(float), stream_of(value)>>>(
+  const auto kernel = backward_of(sizes.channels);
+  kernel<<<sizes.images * sizes.queries * sizes.heads, sizes.channels, 0, stream_of(value)>>>(
       sizes, grad_output.const_data_ptr<float>(), value.const_data_ptr<float>(), shapes.const_data_ptr<int64_t>(),
       starts.const_data_ptr<int64_t>(), locations.const_data_ptr<float>(), weights.const_data_ptr<float>(),
       grad_value.mutable_data_ptr<float>(), grad_locations.mutable_data_ptr<float>(),

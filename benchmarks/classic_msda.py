@@ -1,6 +1,7 @@
 """The classic CUDA design of multi-scale deformable attention, as a baseline: see classic_msda.cu.
 
-Its users compute the sampling locations and the softmax in PyTorch first.
+Its users compute the sampling locations and the softmax in PyTorch first. Run this file to compile it ahead of
+its first use.
 """
 
 import functools
@@ -43,7 +44,7 @@ def classic_ms_deform_attn(value: Tensor, shapes: Tensor, starts: Tensor, locati
     """Attend to the values at finished locations, with finished weights. All on CUDA; float32 and int64.
 
     Args:
-        value: (N, S, M, D), D at most 1,024.
+        value: (N, S, M, D), D of 16, 32 or 64.
         shapes: (L, 2), height and width of each level.
         starts: (L,), the first token of each level.
         locations: (N, Q, M, L, P, 2) as (x, y); 0 and 1 are the edges of the padded map.
@@ -55,3 +56,7 @@ def classic_ms_deform_attn(value: Tensor, shapes: Tensor, starts: Tensor, locati
     _build()
     attended: Tensor = _ClassicMSDA.apply(value, shapes, starts, locations, weights)
     return attended
+
+
+if __name__ == "__main__":
+    _build()

@@ -107,6 +107,11 @@ def _key_aware_deform_attn_backward(ctx: Any, grad_output: Tensor) -> tuple[Tens
     return grad_query, grad_value, None, *grad_others
 
 
+def _refuse_second_derivatives(ctx: Any, *_: Any) -> Any:
+    # Without this, torch would warn, and take them for zero.
+    raise NotImplementedError("ms_deform_attn and key_aware_deform_attn are differentiable once: no second derivatives")
+
+
 def register_compiled_ops() -> None:
     """Register the fake kernels and the gradients of ``torch.ops.lite_detr``, once the library is loaded."""
     register_fake, register_autograd = torch.library.register_fake, torch.library.register_autograd
@@ -120,3 +125,5 @@ def register_compiled_ops() -> None:
         _key_aware_deform_attn_backward,
         setup_context=_save_key_aware_deform_attn,
     )
+    register_autograd("lite_detr::ms_deform_attn_backward", _refuse_second_derivatives)
+    register_autograd("lite_detr::key_aware_deform_attn_backward", _refuse_second_derivatives)

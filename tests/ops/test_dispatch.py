@@ -1,20 +1,25 @@
 """The ops as torch sees them: registration, compilation and export, and the choice between the implementations."""
 
+import itertools
 import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import lite_detr_d2
 from lite_detr_d2.ops.deform_attn import compiled_ops_status
 
 from .cases import VARIANTS, Case, Variant, make_case
 
-ROOT = Path(__file__).parents[2]
+OPS = Path(lite_detr_d2.__file__).parent / "ops"
 COMPILED, _ = compiled_ops_status()
 needs_compiled_ops = pytest.mark.skipif(not COMPILED, reason="LITE_DETR_PURE_TORCH=1")
 each_variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
@@ -35,31 +40,133 @@ def dispatcher_arguments(case: Case) -> dict[str, tuple[object, ...]]:
     }
 
 
+def in_dtype(case: Case, dtype: torch.dtype) -> Case:
+    """With maps of a type, and locations of the type that it goes with."""
+    located_in = torch.float64 if dtype == torch.float64 else torch.float32
+    types = {name: dtype if name in ("query", "value", "key") else located_in for name in vars(case)}
+    tensors = {n: t.to(types[n]) for n, t in vars(case).items() if isinstance(t, torch.Tensor)}
+    return replace(case, **tensors)
+
+
+def op_of(name: str) -> str:
+    return "ms_deform_attn" if name == "ms_deform_attn" else "key_aware_deform_attn"
+
+
 @needs_compiled_ops
 @pytest.mark.parametrize("name", VARIANTS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_opcheck(name: str, dtype: torch.dtype) -> None:
-    op = "ms_deform_attn" if name == "ms_deform_attn" else "key_aware_deform_attn"
-    case = make_case(dtype=dtype)
-    torch.library.opcheck(getattr(torch.ops.lite_detr, op), dispatcher_arguments(case)[name])
-    torch.library.opcheck(getattr(torch.ops.lite_detr, op), dispatcher_arguments(case.requiring_grad())[name])
-    grad_output = torch.randn(2, 3, 8, dtype=dtype)
-    backward = getattr(torch.ops.lite_detr, f"{op}_backward")
+    op = getattr(torch.ops.lite_detr, op_of(name))
+    case = in_dtype(make_case(), dtype)
+    torch.library.opcheck(op, dispatcher_arguments(case)[name])
+    torch.library.opcheck(op, dispatcher_arguments(case.requiring_grad())[name])
+    grad_output = torch.randn(2, 3, 8).to(dtype)
+    backward = getattr(torch.ops.lite_detr, f"{op_of(name)}_backward")
     inputs = 4 if name == "ms_deform_attn" else 5
     for output_mask in ([True] * inputs, [False] * inputs, [i % 2 == 0 for i in range(inputs)]):
         torch.library.opcheck(backward, (grad_output, *dispatcher_arguments(case)[name], output_mask))
 
 
+# --- Gradients that are wanted, and those that are not.
+
+
+@needs_compiled_ops
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize("queries", [3, 40], ids=["in place", "copied"])  # maps, of 26 tokens, are
+def test_backward_gives_the_gradients_of_its_mask(name: str, dtype: torch.dtype, queries: int) -> None:
+    case = in_dtype(make_case(queries=queries, channels=17), dtype)
+    grad_output = torch.randn(2, queries, 34).to(dtype)
+    backward = getattr(torch.ops.lite_detr, f"{op_of(name)}_backward")
+    arguments = (grad_output, *dispatcher_arguments(case)[name])
+    inputs = 4 if name == "ms_deform_attn" else 5
+    everything = backward(*arguments, [True] * inputs)
+    has_gradient = [True] * inputs if name != "key_aware_shared" else [True] * 4 + [False]
+    for output_mask in itertools.product([False, True], repeat=inputs):
+        gradients = backward(*arguments, list(output_mask))
+        for gradient, wanted, there, expected in zip(gradients, output_mask, has_gradient, everything, strict=True):
+            if wanted and there:
+                assert torch.equal(gradient, expected)
+            else:
+                assert gradient.shape == (0,)
+
+
+class _Recorder(TorchDispatchMode):
+    """Keeps the output masks that backward is called with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.masks: list[list[bool]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "lite_detr" and func.__name__.endswith("_backward.default"):
+            self.masks.append(list(args[-1]))
+        return func(*args, **(kwargs or {}))
+
+
+@needs_compiled_ops
+@pytest.mark.parametrize("name", VARIANTS)
+def test_autograd_asks_for_what_requires_grad(name: str) -> None:
+    variant = VARIANTS[name]
+    for wanted in variant.inputs:
+        case = make_case()
+        getattr(case, wanted).requires_grad_()
+        attended = variant.call(case)
+        with _Recorder() as recorder:
+            attended.sum().backward()
+        assert [sum(mask) for mask in recorder.masks] == [1]
+        given = [name for name in variant.inputs if getattr(case, name).grad is not None]
+        assert given == [wanted]
+
+
+@needs_compiled_ops
 @each_variant
-@pytest.mark.parametrize("dynamic", [False, True])
-def test_compiles_into_one_graph(variant: Variant, dynamic: bool) -> None:
-    torch.compiler.reset()
+def test_second_derivatives_are_refused(variant: Variant) -> None:
     case = make_case().requiring_grad()
     inputs = case.tensors(*variant.inputs)
+    gradients = torch.autograd.grad(variant.call(case).sum(), inputs, create_graph=True)
+    assert_close(gradients, torch.autograd.grad(variant.call(case).sum(), inputs))
+    with pytest.raises(NotImplementedError, match="are differentiable once"):
+        sum(gradient.square().sum() for gradient in gradients).backward()  # type: ignore[union-attr]
+
+
+# --- Compilation, export, and mapping.
+
+
+@each_variant
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiles_into_one_graph(variant: Variant, dynamic: bool, dtype: torch.dtype) -> None:
+    torch.compiler.reset()
     compiled = torch.compile(variant.call, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    # Of sizes that are equal torch.compile would make one, and the coordinates are always 2.
+    case = in_dtype(make_case(images=3, queries=7, heads=5, channels=8, points=6), dtype).requiring_grad()
+    check_compiled(compiled, variant, case)
+    if dynamic:  # one graph serves other sizes
+        larger = make_case(images=4, queries=9, heads=6, channels=10, points=7)
+        larger = in_dtype(larger, dtype).requiring_grad()
+        with torch.compiler.set_stance("fail_on_recompile"):
+            check_compiled(compiled, variant, larger)
+
+
+def check_compiled(compiled: Any, variant: Variant, case: Case) -> None:
+    inputs = case.tensors(*variant.inputs)
     expected, attended = variant.call(case), compiled(case)
+    assert attended.dtype == expected.dtype
     assert_close(attended, expected)
-    assert_close(torch.autograd.grad(attended.sum(), inputs), torch.autograd.grad(expected.sum(), inputs))
+    gradients = torch.autograd.grad(attended.sum(), inputs)
+    assert_close(gradients, torch.autograd.grad(expected.sum(), inputs))
+
+
+@each_variant
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_compiles_under_autocast(variant: Variant, dtype: torch.dtype) -> None:
+    torch.compiler.reset()
+    compiled = torch.compile(variant.call, fullgraph=True, backend="aot_eager")
+    with torch.autocast("cpu", dtype=dtype):
+        case = in_dtype(make_case(), torch.float32).requiring_grad()
+        check_compiled(compiled, variant, case)
+        assert compiled(case).dtype == dtype
 
 
 class _Module(torch.nn.Module):
@@ -68,18 +175,49 @@ class _Module(torch.nn.Module):
         self.variant, self.case = variant, case
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
-        case = Case(**{**vars(self.case), "value": value})
-        return self.variant.call(case)
+        return self.variant.call(replace(self.case, value=value))
+
+
+def exported_calls(program: torch.export.ExportedProgram) -> list[str]:
+    return [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
 
 
 @needs_compiled_ops
 @each_variant
-def test_export_keeps_one_node(variant: Variant) -> None:
-    case = make_case(dtype=torch.float32)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_export_keeps_one_node(variant: Variant, dtype: torch.dtype) -> None:
+    case = in_dtype(make_case(), dtype)
     program = torch.export.export(_Module(variant, case), (case.value,))
-    calls = [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+    calls = exported_calls(program)
     assert len(calls) == 1 and calls[0].startswith("lite_detr.")
     assert_close(program.module()(case.value), variant.call(case))
+
+
+@needs_compiled_ops
+@each_variant
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_export_under_autocast_adds_only_casts(variant: Variant, dtype: torch.dtype) -> None:
+    case = make_case(dtype=torch.float32)
+    with torch.autocast("cpu", dtype=dtype):
+        program = torch.export.export(_Module(variant, case), (case.value,))
+        expected = variant.call(case)
+    calls = exported_calls(program)
+    assert sum(call.startswith("lite_detr.") for call in calls) == 1
+    casts = ("aten.to.", "aten._to_copy.", "aten._assert_tensor_metadata.")
+    assert all(call.startswith(("lite_detr.", *casts)) for call in calls), calls
+    assert_close(program.module()(case.value), expected)
+
+
+@each_variant
+def test_vmap_is_a_loop(variant: Variant) -> None:
+    """There is no batching rule: torch calls the op for each element."""
+    case = make_case().requiring_grad()
+    values = torch.randn(4, *case.value.shape, dtype=torch.float64)
+    mapped = torch.func.vmap(lambda value: variant.call(replace(case, value=value)))(values)
+    expected = torch.stack([variant.call(replace(case, value=value)) for value in values])
+    assert_close(mapped, expected)
+    (gradient,) = torch.autograd.grad(mapped.sum(), [case.sampling_offsets])
+    assert_close(gradient, torch.autograd.grad(expected.sum(), [case.sampling_offsets])[0])
 
 
 @each_variant
@@ -107,7 +245,7 @@ print("attended")
 def package(tmp_path: Path) -> Path:
     """A package of the ops alone, not compiled."""
     package = tmp_path / "lite_detr_d2"
-    shutil.copytree(ROOT / "lite_detr_d2" / "ops", package / "ops", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(OPS, package / "ops", ignore=shutil.ignore_patterns("__pycache__"))
     (package / "__init__.py").touch()
     return package
 

@@ -50,7 +50,7 @@ __device__ void attend_by_logits(
   using L = Channels<T, CHANNELS>;
   using C = typename L::C;
   const C* logits = in.logits + row.index * problem.samples;
-  const Map<const T> map(in.value, problem, row);
+  const T* map = map_of(lanes, in.value, row);
   C largest = -INFINITY;
   for (int point = lanes.lane; point < problem.samples; point += L::LANES) {
     largest = fmax(largest, logits[point]);
@@ -61,23 +61,21 @@ __device__ void attend_by_logits(
     C sum[L::WIDTH] = {}, total = 0;
     for (int first = 0; first < problem.samples; first += L::LANES) {
       const int own = first + lanes.own_batch() * L::BATCH + lanes.own_point();
-      const Neighbours<C> own_at = locate(problem, in, row, own);
       const C own_weight = own < problem.samples ? exp_shifted(logits[own], largest) : C(0);
+      const Shares<C> own_shares(locate(problem, in, row, own), own_weight);
       total += own_weight;
 #pragma unroll 1
       for (int batch = 0; batch < L::SHARE && first + batch * L::BATCH < problem.samples; ++batch) {
 #pragma unroll 2
         for (int point = 0; point < L::BATCH; ++point) {
-          const int owner = L::owner(batch, point);
-          const Neighbours<C> at = from_lane(lanes, own_at, owner);
-          add_sample(lanes, map, at, lanes.from_lane(own_weight, owner), slice, sum);
+          add_sample(lanes, map, from_lane(lanes, own_shares, L::owner(batch, point)), slice, sum);
         }
       }
     }
     C mean[L::WIDTH] = {};
     add_scaled(sum, 1 / lanes.sum(total), mean);
     if (row.real) {
-      lanes.store(output + row.index * lanes.size(), slice, mean);
+      lanes.store(lanes.own(output + row.index * lanes.size()), slice, mean);
     }
   }
 }
@@ -90,8 +88,9 @@ __device__ void attend_by_keys(
   using L = Channels<T, CHANNELS>;
   using C = typename L::C;
   constexpr bool REUSED = MODE == Mode::SHARED_KEYS && L::FIXED;
-  const T* query_head = in.query + row.index * lanes.size();
-  const Map<const T> values(in.value, problem, row), keys(MODE == Mode::SHARED_KEYS ? in.value : in.key, problem, row);
+  const T* query_head = lanes.own(in.query + row.index * lanes.size());
+  const T* values = map_of(lanes, in.value, row);
+  const T* keys = MODE == Mode::SHARED_KEYS ? values : map_of(lanes, in.key, row);
   const C scale = static_cast<C>(problem.scale);
   C query[L::WIDTH];
   lanes.load(query_head, 0, query);
@@ -100,26 +99,22 @@ __device__ void attend_by_keys(
     C sum[L::WIDTH] = {}, total = 0, largest = -INFINITY;
     for (int first = 0; first < problem.samples; first += L::LANES) {
       const int own_of_round = first + lanes.own_batch() * L::BATCH + lanes.own_point();
-      const Neighbours<C> own_at = locate(problem, in, row, own_of_round);
+      const Shares<C> own_shares(locate(problem, in, row, own_of_round), 1);
 #pragma unroll 1
       for (int batch = 0; batch < L::SHARE && first + batch * L::BATCH < problem.samples; ++batch) {
-        C products[L::BATCH] = {}, samples[L::BATCH][L::WIDTH] = {};
+        C products[L::BATCH] = {}, samples[L::BATCH][L::WIDTH];
 #pragma unroll
         for (int point = 0; point < L::BATCH; ++point) {
-          const Neighbours<C> at = from_lane(lanes, own_at, L::owner(batch, point));
+          const Shares<C> at = from_lane(lanes, own_shares, L::owner(batch, point));
           for (int part = 0; part < lanes.size(); part += L::SLICE) {
-            C key[L::WIDTH] = {};
-            add_sample(lanes, keys, at, C(1), part, key);
             if (!L::FIXED) {
               lanes.load(query_head, part, query);
             }
-            products[point] += dot(query, key);
-            if (REUSED) {
-              add_scaled(key, C(1), samples[point]);
-            }
+            take_sample(lanes, keys, at, part, samples[point]);
+            products[point] += dot(query, samples[point]);
           }
           if (!REUSED) {
-            add_sample(lanes, values, at, C(1), slice, samples[point]);
+            take_sample(lanes, values, at, slice, samples[point]);
           }
         }
         const C product = lanes.sum_of_point(products);
@@ -142,7 +137,7 @@ __device__ void attend_by_keys(
     C mean[L::WIDTH] = {};
     add_scaled(sum, 1 / lanes.sum_of_batch(total), mean);
     if (row.real) {
-      lanes.store(output + row.index * lanes.size(), slice, mean);
+      lanes.store(lanes.own(output + row.index * lanes.size()), slice, mean);
     }
   }
 }
@@ -218,8 +213,7 @@ struct Backward {
   const L& lanes;
   const Row& row;
   const Kept<C>& kept;
-  const Map<const T> values, keys;
-  const T *query_head, *grad_output_head;
+  const T *values, *keys, *query_head, *grad_output_head;
   C query[L::WIDTH], grad_output[L::WIDTH], grad_query[L::WIDTH];
 
   __device__ Backward(
@@ -235,10 +229,10 @@ struct Backward {
         lanes(lanes_),
         row(row_),
         kept(kept_),
-        values(in.value, problem, row),
-        keys(MODE == Mode::SEPARATE_KEYS ? in.key : in.value, problem, row),
-        query_head(in.query + row.index * lanes.size()),
-        grad_output_head(grad.output + row.index * lanes.size()),
+        values(map_of(lanes, in.value, row)),
+        keys(MODE == Mode::SEPARATE_KEYS ? map_of(lanes, in.key, row) : values),
+        query_head(lanes.own(in.query + row.index * lanes.size())),
+        grad_output_head(lanes.own(grad.output + row.index * lanes.size())),
         grad_query{} {
     load(0);
   }
@@ -282,10 +276,10 @@ struct Backward {
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
             C neighbour[L::WIDTH];
-            lanes.load(values.at(at.token[i]), slice, neighbour, at.token[i] >= 0);
+            lanes.load(neighbour_of(values, at.offset[i]), slice, neighbour, at.offset[i] >= 0);
             value_dots[i] += dot(grad_output, neighbour);
             if (MODE == Mode::SEPARATE_KEYS) {
-              lanes.load(keys.at(at.token[i]), slice, neighbour, at.token[i] >= 0);
+              lanes.load(neighbour_of(keys, at.offset[i]), slice, neighbour, at.offset[i] >= 0);
             }
             if (BY_KEYS) {
               key_dots[i] += dot(query, neighbour);
@@ -387,26 +381,26 @@ struct Backward {
 
   __device__ void finish_maps(const Neighbours<C>& at, int slice, C weight, C grad_product) {
     if (BY_KEYS && grad.query) {
-      add_sample(lanes, keys, at, grad_product, slice, grad_query);
+      add_sample(lanes, keys, Shares<C>(at, grad_product), slice, grad_query);
     }
     C grad_sample[L::WIDTH] = {};
     if (MODE == Mode::SEPARATE_KEYS && grad.key && row.real) {
       add_scaled(query, grad_product, grad_sample);
-      spread(lanes, Map<C>(grad.key, problem, row), at, slice, grad_sample);
+      spread(lanes, map_of(lanes, grad.key, row), at, slice, grad_sample);
     }
     if (grad.value && row.real) {
 #pragma unroll
       for (int i = 0; i < L::WIDTH; ++i) {
         grad_sample[i] = weight * grad_output[i] + (MODE == Mode::SHARED_KEYS ? grad_product * query[i] : C(0));
       }
-      spread(lanes, Map<C>(grad.value, problem, row), at, slice, grad_sample);
+      spread(lanes, map_of(lanes, grad.value, row), at, slice, grad_sample);
     }
   }
 
   // Adds what has been summed of a slice of the gradient of the query.
   __device__ void finish_query(int slice) {
     if (BY_KEYS && grad.query && row.real) {
-      lanes.add(grad.query + row.index * lanes.size(), slice, grad_query);
+      lanes.add(lanes.own(grad.query + row.index * lanes.size()), slice, grad_query);
     }
 #pragma unroll
     for (int i = 0; i < L::WIDTH; ++i) {

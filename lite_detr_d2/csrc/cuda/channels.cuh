@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 namespace lite_detr::cuda {
 
@@ -73,6 +74,28 @@ template <>
 struct Words<8> {
   using type = uint2;
 };
+
+template <typename T, typename Vector, typename C, int WIDTH>
+__device__ inline void unpack(const Vector& words, C (&computed)[WIDTH]) {
+  static_assert(sizeof(words) == sizeof(T) * WIDTH);
+  if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+    // One instruction each: a bfloat16 is the upper half of a float.
+    unsigned pairs[WIDTH / 2];
+    memcpy(pairs, &words, sizeof(words));
+#pragma unroll
+    for (int i = 0; i < WIDTH; i += 2) {
+      computed[i] = __uint_as_float(pairs[i / 2] << 16);
+      computed[i + 1] = __uint_as_float(pairs[i / 2] & 0xffff0000);
+    }
+  } else {
+    T stored[WIDTH];
+    memcpy(stored, &words, sizeof(words));
+#pragma unroll
+    for (int i = 0; i < WIDTH; ++i) {
+      computed[i] = to_compute(stored[i]);
+    }
+  }
+}
 
 // Whether one instruction adds four floats to memory.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
@@ -193,31 +216,32 @@ struct Channels {
     return fmax(own, __shfl_xor_sync(WARP, own, LANES / 4, LANES));
   }
 
-  // This lane's channels of a slice of the D channels at `head`; zeros if not `wanted`, and beyond D.
-  __device__ void load(const T* head, int slice, C (&loaded)[WIDTH], bool wanted = true) const {
+  // Where this lane's own channels start, of the D channels at `head`.
+  template <typename V>
+  __device__ V* own(V* head) const {
+    return head + (FIXED ? lane * WIDTH : lane);
+  }
+
+  // This lane's channels of a slice of those of a head; zeros if not `wanted`, and beyond D.
+  __device__ void load(const T* own, int slice, C (&loaded)[WIDTH], bool wanted = true) const {
     if constexpr (FIXED) {
       using Vector = typename Words<sizeof(T) * WIDTH>::type;
       Vector words{};
       if (wanted) {
-        words = __ldg(reinterpret_cast<const Vector*>(head + lane * WIDTH));
+        words = __ldg(reinterpret_cast<const Vector*>(own));
       }
-      T stored[WIDTH];
-      memcpy(stored, &words, sizeof(words));
-#pragma unroll
-      for (int i = 0; i < WIDTH; ++i) {
-        loaded[i] = to_compute(stored[i]);
-      }
+      unpack<T>(words, loaded);
     } else {
 #pragma unroll
       for (int i = 0; i < WIDTH; ++i) {
-        const int channel = slice + i * LANES + lane;
-        loaded[i] = wanted && channel < count ? to_compute(__ldg(head + channel)) : C(0);
+        const int step = slice + i * LANES;
+        loaded[i] = wanted && step + lane < count ? to_compute(__ldg(own + step)) : C(0);
       }
     }
   }
 
   // To memory that only this group writes.
-  __device__ void store(T* head, int slice, const C (&computed)[WIDTH]) const {
+  __device__ void store(T* own, int slice, const C (&computed)[WIDTH]) const {
     if constexpr (FIXED) {
       using Vector = typename Words<sizeof(T) * WIDTH>::type;
       T stored[WIDTH];
@@ -227,28 +251,28 @@ struct Channels {
       }
       Vector words;
       memcpy(&words, stored, sizeof(words));
-      *reinterpret_cast<Vector*>(head + lane * WIDTH) = words;
+      *reinterpret_cast<Vector*>(own) = words;
     } else {
 #pragma unroll
       for (int i = 0; i < WIDTH; ++i) {
-        const int channel = slice + i * LANES + lane;
-        if (channel < count) {
-          to_stored(computed[i], head[channel]);
+        const int step = slice + i * LANES;
+        if (step + lane < count) {
+          to_stored(computed[i], own[step]);
         }
       }
     }
   }
 
   // To gradients, which are in the compute type until they are complete.
-  __device__ void add(C* head, int slice, const C (&addend)[WIDTH]) const {
+  __device__ void add(C* own, int slice, const C (&addend)[WIDTH]) const {
     if constexpr (FIXED) {
-      add_atomically(head + lane * WIDTH, addend);
+      add_atomically(own, addend);
     } else {
 #pragma unroll
       for (int i = 0; i < WIDTH; ++i) {
-        const int channel = slice + i * LANES + lane;
-        if (channel < count) {
-          atomicAdd(head + channel, addend[i]);
+        const int step = slice + i * LANES;
+        if (step + lane < count) {
+          atomicAdd(own + step, addend[i]);
         }
       }
     }

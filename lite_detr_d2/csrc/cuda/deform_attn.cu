@@ -1,5 +1,7 @@
 // The ops' kernels for CUDA, launched and registered.
 
+#include <torch/csrc/stable/accelerator.h>
+
 #include "deform_attn.h"
 
 namespace {

@@ -63,9 +63,9 @@ inline bool has_rows(const Problem& problem) {
 
 template <typename Launch, int LANES>
 Blocks blocks_of(const Problem& problem) {
-  const int64_t rows_of_block = THREADS / LANES, rows = static_cast<int64_t>(problem.queries) * problem.heads;
+  const int64_t queries_of_block = THREADS / LANES;
   return {
-      static_cast<unsigned>((rows + rows_of_block - 1) / rows_of_block),
+      static_cast<unsigned>((problem.queries + queries_of_block - 1) / queries_of_block * problem.heads),
       static_cast<unsigned>(std::min(problem.images, Launch::MAX_IMAGE_BLOCKS))};
 }
 

@@ -35,17 +35,16 @@ struct Row {
   int64_t map;    // element offset of the map of its image and head
 };
 
-// Heads are innermost, so that the groups of a warp read about the same tokens' memory.
+// A block is consecutive queries of one head, which sample about the same tokens: what one has fetched, the next finds
+// in the nearest cache. Other heads read other channels of a token, which lie in other cache lines.
 template <int LANES>
 __device__ inline Row find_row(const Problem& problem, int image) {
-  const int rows = problem.queries * problem.heads;
-  const int64_t given = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / LANES;
-  const int row = static_cast<int>(given < rows ? given : rows - 1);
-  const int head = row % problem.heads;
+  const unsigned heads = problem.heads, queries = problem.queries;
+  const unsigned head = blockIdx.x % heads, given = blockIdx.x / heads * (blockDim.x / LANES) + threadIdx.x / LANES;
+  const int64_t query = static_cast<int64_t>(image) * queries + (given < queries ? given : queries - 1);
   return {
-      given < rows, static_cast<int64_t>(image) * rows + row,
-      static_cast<int64_t>(image) * problem.queries + row / problem.heads,
-      (static_cast<int64_t>(image) * problem.tokens * problem.heads + head) * problem.channels};
+      given < queries, query * heads + head, query,
+      (static_cast<int64_t>(image) * problem.tokens * heads + head) * problem.channels};
 }
 
 // The location of a point, (x, y) = origin + step * offset in pixels; 0 is the centre of the first.
@@ -67,7 +66,7 @@ __device__ inline Frame<C> frame_of(const Problem& problem, const Level& level, 
 // The four neighbours of a point: top left, top right, bottom left, bottom right.
 template <typename C>
 struct Neighbours {
-  int token[4];  // -1 for one outside of the map, which counts as zeros
+  int offset[4];  // in elements from the map's start; -1 for one outside of the map, which counts as zeros
   // From the top left one to the point, in pixels. If all are outside: zeros, or NaN for a location that is not finite.
   C x, y;
 
@@ -116,18 +115,36 @@ __device__ inline Neighbours<C> locate(const Problem& problem, const Inputs<T>& 
   if (x > -1 && x < width && y > -1 && y < height) {
     const C left = floor(x), top = floor(y);
     const int column = static_cast<int>(left), line = static_cast<int>(top);
-    const int token = level.start + line * width + column;
+    // Unsigned, as the top left neighbour may lie before the map. An image has fewer than 2^31 elements: see checks.h.
+    const unsigned stride = static_cast<unsigned>(problem.heads) * problem.channels;
+    const unsigned first = (level.start + line * width + column) * stride, next_line = width * stride;
     const bool has_left = column >= 0, has_right = column + 1 < width;
     const bool has_top = line >= 0, has_bottom = line + 1 < height;
-    at.token[0] = has_top && has_left ? token : -1;
-    at.token[1] = has_top && has_right ? token + 1 : -1;
-    at.token[2] = has_bottom && has_left ? token + width : -1;
-    at.token[3] = has_bottom && has_right ? token + width + 1 : -1;
+    at.offset[0] = has_top && has_left ? static_cast<int>(first) : -1;
+    at.offset[1] = has_top && has_right ? static_cast<int>(first + stride) : -1;
+    at.offset[2] = has_bottom && has_left ? static_cast<int>(first + next_line) : -1;
+    at.offset[3] = has_bottom && has_right ? static_cast<int>(first + next_line + stride) : -1;
     at.x = x - left;
     at.y = y - top;
   }
   return at;
 }
+
+// The neighbours of a point with their shares in a sum. The owner of the point computes them once for its group.
+template <typename C>
+struct Shares {
+  int offset[4];
+  C share[4];
+
+  // `factor` is the weight of the point.
+  __device__ Shares(const Neighbours<C>& at, C factor) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      offset[i] = at.offset[i];
+      share[i] = factor * at.weight(i);
+    }
+  }
+};
 
 // What another lane located.
 template <typename L, typename C>
@@ -135,50 +152,75 @@ __device__ inline Neighbours<C> from_lane(const L& lanes, const Neighbours<C>& o
   Neighbours<C> at;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    at.token[i] = lanes.from_lane(own.token[i], source);
+    at.offset[i] = lanes.from_lane(own.offset[i], source);
   }
   at.x = lanes.from_lane(own.x, source);
   at.y = lanes.from_lane(own.y, source);
   return at;
 }
 
-// A map is the address of the first channel of its token 0; consecutive tokens are M * D elements apart.
+template <typename L, typename C>
+__device__ inline Shares<C> from_lane(const L& lanes, Shares<C> own, int source) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    own.offset[i] = lanes.from_lane(own.offset[i], source);
+    own.share[i] = lanes.from_lane(own.share[i], source);
+  }
+  return own;
+}
+
+// Where the map of a row starts, for this lane.
+template <typename L, typename T>
+__device__ inline T* map_of(const L& lanes, T* tensor, const Row& row) {
+  T* start = lanes.own(tensor + row.map);
+#if defined(__CUDA_ARCH__)
+  // Else the compiler adds up the parts of this sum anew for each neighbour. It does not see any more that this is
+  // global memory, which only its own atomic additions need to know.
+  if constexpr (ADDS_VECTORS || std::is_const_v<T>) {
+    asm("" : "+l"(start));
+  }
+#endif
+  return start;
+}
+
+// The address of nothing for a neighbour outside of the map. Unsigned: an addition is one instruction.
 template <typename T>
-struct Map {
-  T* start;
-  int stride;
+__device__ inline T* neighbour_of(T* map, int offset) {
+  return map + static_cast<unsigned>(offset);
+}
 
-  __device__ Map(T* tensor, const Problem& problem, const Row& row)
-      : start(tensor + row.map), stride(problem.heads * problem.channels) {
-  }
-
-  __device__ T* at(int token) const {
-    return start + static_cast<int64_t>(token) * stride;
-  }
-};
-
-// sum += factor * (the map at the point)
+// sum += the map at the neighbours, by their shares
 template <typename L, typename T, typename C>
-__device__ inline void add_sample(
-    const L& lanes, const Map<const T>& map, const Neighbours<C>& at, C factor, int slice, C (&sum)[L::WIDTH]) {
+__device__ inline void add_sample(const L& lanes, const T* map, const Shares<C>& at, int slice, C (&sum)[L::WIDTH]) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     C neighbour[L::WIDTH];
-    lanes.load(map.at(at.token[i]), slice, neighbour, at.token[i] >= 0);
-    add_scaled(neighbour, factor * at.weight(i), sum);
+    lanes.load(neighbour_of(map, at.offset[i]), slice, neighbour, at.offset[i] >= 0);
+    add_scaled(neighbour, at.share[i], sum);
   }
+}
+
+// sample = the map at the neighbours, by their shares
+template <typename L, typename T, typename C>
+__device__ inline void take_sample(
+    const L& lanes, const T* map, const Shares<C>& at, int slice, C (&sample)[L::WIDTH]) {
+#pragma unroll
+  for (int i = 0; i < L::WIDTH; ++i) {
+    sample[i] = 0;
+  }
+  add_sample(lanes, map, at, slice, sample);
 }
 
 // The gradient of the map: shares the gradient of a sample out by weight.
 template <typename L, typename C>
 __device__ inline void spread(
-    const L& lanes, const Map<C>& map, const Neighbours<C>& at, int slice, const C (&grad_sample)[L::WIDTH]) {
+    const L& lanes, C* map, const Neighbours<C>& at, int slice, const C (&grad_sample)[L::WIDTH]) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    if (at.token[i] >= 0) {
+    if (at.offset[i] >= 0) {
       C addend[L::WIDTH] = {};
       add_scaled(grad_sample, at.weight(i), addend);
-      lanes.add(map.at(at.token[i]), slice, addend);
+      lanes.add(neighbour_of(map, at.offset[i]), slice, addend);
     }
   }
 }

@@ -52,6 +52,12 @@ void atomicAdd(T* address, T addend) {
   *address += addend;
 }
 
+inline float __uint_as_float(unsigned bits) {
+  float number;
+  memcpy(&number, &bits, sizeof(bits));
+  return number;
+}
+
 namespace cuda_emulation {
 
 constexpr int WARP_SIZE = 32;
