@@ -185,15 +185,11 @@ def _check_sampling(
     reference_points: Tensor,
     sampling_offsets: Tensor,
 ) -> None:
-    _check(
-        value.dim() == 4 and value.shape[3] > 0, "value", "4 dimensions (N, S, M, D) with D > 0", tuple(value.shape)
-    )
+    _check(value.dim() == 4 and value.shape[3] > 0, "value", "4 dimensions (N, S, M, D) with D > 0", tuple(value.shape))
     _check(value.is_floating_point(), "value", "a floating dtype", value.dtype)
     images, tokens, heads, _ = value.shape
 
-    _check(
-        _are_sizes(spatial_shapes), "spatial_shapes", "pairs (height, width) of positive integers", spatial_shapes
-    )
+    _check(_are_sizes(spatial_shapes), "spatial_shapes", "pairs (height, width) of positive integers", spatial_shapes)
     levels = len(spatial_shapes)
     areas = sum(height * width for height, width in spatial_shapes)
     _check(areas == tokens, "spatial_shapes", f"areas that sum to the {tokens} tokens of value", areas)
