@@ -54,6 +54,7 @@ def dispatch_key_aware(values: Arguments) -> object:
 
 SAMPLING: list[tuple[str, object]] = [
     ("value", torch.rand(2, 6, 8)),
+    ("value", torch.rand(2, 6, 2, 0)),
     ("value", torch.zeros(2, 6, 2, 4, dtype=torch.int64)),
     ("value", torch.rand(2, 6, 2, 4).to(torch.complex64)),
     ("spatial_shapes", ()),
@@ -76,6 +77,12 @@ SAMPLING: list[tuple[str, object]] = [
     ("sampling_offsets", torch.rand(2, 3, 2, 2, 2, 2)),
     ("sampling_offsets", torch.zeros(2, 3, 2, 1, 2, 2, dtype=torch.int64)),
     ("sampling_offsets", torch.rand(2, 3, 2, 1, 2, 2, device="meta")),
+]
+# The dispatcher's schema refuses these by itself.
+NOT_SIZES: list[tuple[str, object]] = [
+    ("spatial_shapes", (2, 3)),
+    ("spatial_shapes", ((2.5, 2.4),)),
+    ("spatial_shapes", ((None, 3),)),
 ]
 LOGITS: list[tuple[str, object]] = [
     ("attention_logits", torch.rand(2, 3, 2, 1, 2)),
@@ -101,13 +108,13 @@ def ids(cases: list[tuple[str, object]]) -> list[str]:
     return [f"{name}-{value}" for (name, _), value in zip(cases, described, strict=True)]
 
 
-@pytest.mark.parametrize(("name", "bad"), SAMPLING + LOGITS, ids=ids(SAMPLING + LOGITS))
+@pytest.mark.parametrize(("name", "bad"), SAMPLING + NOT_SIZES + LOGITS, ids=ids(SAMPLING + NOT_SIZES + LOGITS))
 def test_ms_deform_attn_names_the_argument(name: str, bad: object) -> None:
     with pytest.raises(ValueError, match=f"^{name}: expected"):
         call_ms_deform_attn({**arguments(), name: bad})
 
 
-@pytest.mark.parametrize(("name", "bad"), SAMPLING + KEYS, ids=ids(SAMPLING + KEYS))
+@pytest.mark.parametrize(("name", "bad"), SAMPLING + NOT_SIZES + KEYS, ids=ids(SAMPLING + NOT_SIZES + KEYS))
 def test_key_aware_deform_attn_names_the_argument(name: str, bad: object) -> None:
     with pytest.raises(ValueError, match=f"^{name}: expected"):
         call_key_aware({**arguments(), name: bad})
