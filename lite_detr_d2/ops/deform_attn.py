@@ -146,7 +146,8 @@ def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 def _autocast(tensor: Tensor) -> Tensor:
     """As autocast treats a matrix product's operand. Locations and logits are never rounded."""
     device = tensor.device.type
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+    # Meta has no autocast to ask for. torch.amp.is_autocast_available would know, but torch 2.10 does not compile it.
+    if tensor.is_meta or not torch.is_autocast_enabled(device):
         return tensor
     eligible = tensor.is_floating_point() and tensor.dtype != torch.float64
     return _cast(tensor, torch.get_autocast_dtype(device)) if eligible else tensor
@@ -213,7 +214,7 @@ def _check_sampling(
 def _are_sizes(spatial_shapes: Sequence[tuple[int, int]]) -> bool:
     try:
         pairs = [(height, width) for height, width in spatial_shapes]
-        return bool(pairs) and all(side > 0 and side == int(side) for pair in pairs for side in pair)
+        return len(pairs) > 0 and all(side > 0 and side == int(side) for pair in pairs for side in pair)
     except (TypeError, ValueError):
         return False
 
