@@ -56,7 +56,7 @@ def results(name: str, case: Case, pure_torch: bool = False) -> list[Tensor]:
     return [attended.detach(), *torch.autograd.grad(attended, case.tensors(*variant.inputs), weights)]
 
 
-def check(name: str, case: Case, tolerance: float) -> None:
+def assert_agrees(name: str, case: Case, tolerance: float) -> None:
     """`case` on the CPU."""
     case = off_the_grid(case)
     expected = results(name, change(case, Tensor.double), pure_torch=True)
@@ -82,7 +82,7 @@ def test_values_and_gradients(
     case = make_case(
         queries=37, channels=channels, points=4, spatial_shapes=PYRAMID, reference_size=reference_size, dtype=computed
     )
-    check(name, change(case, lambda tensor: tensor.to(dtype), *MAPS), tolerance)
+    assert_agrees(name, change(case, lambda tensor: tensor.to(dtype), *MAPS), tolerance)
 
 
 @variants
@@ -90,7 +90,7 @@ def test_values_and_gradients(
 @pytest.mark.parametrize("channels", [5, 16, 32])
 def test_number_of_points(name: str, points: int, channels: int) -> None:
     case = make_case(queries=9, channels=channels, points=points, spatial_shapes=PYRAMID, dtype=torch.float32)
-    check(name, case, 1e-4)
+    assert_agrees(name, case, 1e-4)
 
 
 @variants
@@ -98,7 +98,7 @@ def test_encoder_sizes(name: str) -> None:
     case = make_case(
         queries=4421, heads=8, channels=32, points=4, spatial_shapes=((50, 67), *PYRAMID), dtype=torch.float32
     )
-    check(name, case, 1e-4)
+    assert_agrees(name, case, 1e-4)
 
 
 @variants
@@ -114,7 +114,7 @@ def test_encoder_sizes(name: str) -> None:
     ids=["one query", "one of all", "odd", "one pixel", "more images than blocks"],
 )
 def test_unusual_sizes(name: str, sizes: dict[str, int]) -> None:
-    check(name, make_case(dtype=torch.float32, **sizes), 1e-4)  # type: ignore[arg-type]
+    assert_agrees(name, make_case(dtype=torch.float32, **sizes), 1e-4)  # type: ignore[arg-type]
 
 
 @variants

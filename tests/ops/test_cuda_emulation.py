@@ -70,7 +70,7 @@ def weights_like(attended: Tensor) -> Tensor:
     return torch.linspace(-1, 1, attended.numel(), dtype=attended.dtype).view_as(attended)
 
 
-def check(variant: str, case: Case, **tolerance: float) -> None:
+def assert_agrees(variant: str, case: Case, **tolerance: float) -> None:
     """Values and gradients agree with pure PyTorch in float64. NaN agrees with NaN."""
     exact = replace(case, **{n: t.double() for n, t in vars(case).items() if isinstance(t, Tensor)}).requiring_grad()
     attended = VARIANTS[variant].pure_torch(exact)
@@ -93,13 +93,13 @@ def check(variant: str, case: Case, **tolerance: float) -> None:
 @pytest.mark.parametrize("reference_size", [2, 4])
 def test_float32(variant: str, channels: int, reference_size: int) -> None:
     case = make_case(channels=channels, points=4, reference_size=reference_size, dtype=torch.float32)
-    check(variant, case, rtol=1e-4, atol=1e-4)
+    assert_agrees(variant, case, rtol=1e-4, atol=1e-4)
 
 
 @variants
 @pytest.mark.parametrize("channels", [3, 32])
 def test_float64(variant: str, channels: int) -> None:
-    check(variant, make_case(channels=channels, reference_size=4), rtol=1e-9, atol=1e-9)
+    assert_agrees(variant, make_case(channels=channels, reference_size=4), rtol=1e-9, atol=1e-9)
 
 
 @variants
@@ -108,7 +108,7 @@ def test_float64(variant: str, channels: int) -> None:
 def test_half_maps(variant: str, dtype: torch.dtype, channels: int) -> None:
     case = make_case(channels=channels, dtype=torch.float32)
     case = replace(case, **{name: getattr(case, name).to(dtype) for name in ("query", "value", "key")})
-    check(variant, case, rtol=1e-2, atol=1e-2)
+    assert_agrees(variant, case, rtol=1e-2, atol=1e-2)
 
 
 # A group of lanes holds 4, 8, 16 or 32 points at a time; the last number of points is more than it can keep.
@@ -126,7 +126,7 @@ def test_number_of_points(
     case = make_case(
         images=1, queries=queries, channels=channels, points=points, spatial_shapes=spatial_shapes, dtype=torch.float32
     )
-    check(variant, case, rtol=1e-4, atol=1e-4)
+    assert_agrees(variant, case, rtol=1e-4, atol=1e-4)
 
 
 @variants
@@ -142,7 +142,7 @@ def test_number_of_points(
     ids=["one query", "one of all", "odd", "one pixel", "more images than blocks"],
 )
 def test_unusual_sizes(variant: str, sizes: dict[str, int]) -> None:
-    check(variant, make_case(channels=32, dtype=torch.float32, **sizes), rtol=1e-4, atol=1e-4)  # type: ignore[arg-type]
+    assert_agrees(variant, make_case(channels=32, dtype=torch.float32, **sizes), rtol=1e-4, atol=1e-4)  # type: ignore[arg-type]
 
 
 @variants
@@ -212,7 +212,7 @@ def test_far_outside_samples_zeros(variant: str, far: float) -> None:
     offsets[:, 1, 0] = far
     case = replace(case, sampling_offsets=offsets)
     assert emulate(variant, case)[:, 0].abs().max() == 0
-    check(variant, case, rtol=1e-4, atol=1e-4)
+    assert_agrees(variant, case, rtol=1e-4, atol=1e-4)
 
 
 @variants
@@ -236,7 +236,7 @@ def test_points_may_be_masked_by_infinite_logits() -> None:
     case = make_case(channels=32, dtype=torch.float32, points=4)
     case.attention_logits[:, 0, :, :5] = -float("inf")
     case.attention_logits[:, 1, :, 3:] = -float("inf")
-    check("ms_deform_attn", case, rtol=1e-4, atol=1e-4)
+    assert_agrees("ms_deform_attn", case, rtol=1e-4, atol=1e-4)
 
 
 @variants
