@@ -49,8 +49,8 @@ def ms_deform_attn(
         attention_logits: (N, Q, M, L * P), before the softmax.
 
     Returns:
-        (N, Q, M * D), of the type of ``value``. Differentiable once in every tensor argument. Half types are computed
-        in float32, and autocast makes ``value`` half.
+        (N, Q, M * D), of the type of ``value``. Differentiable once, in reverse mode, in every tensor argument. Half
+        types are computed in float32, and autocast makes ``value`` half.
 
     Raises:
         ValueError: naming the argument whose shape, dtype or device does not fit.
@@ -99,8 +99,8 @@ def key_aware_deform_attn(
         key: (N, S, M, D), of the type of ``value``; or None to use ``value`` as the key too, which samples it once.
 
     Returns:
-        (N, Q, M * D), of the type of ``value``. Differentiable once in every tensor argument. Half types are computed
-        in float32, and autocast makes ``query``, ``value`` and ``key`` half.
+        (N, Q, M * D), of the type of ``value``. Differentiable once, in reverse mode, in every tensor argument. Half
+        types are computed in float32, and autocast makes ``query``, ``value`` and ``key`` half.
 
     Raises:
         ValueError: naming the argument whose shape, dtype or device does not fit.
