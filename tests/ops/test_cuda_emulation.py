@@ -254,6 +254,27 @@ def test_gradients_that_are_not_wanted_are_empty(variant: str, channels: int) ->
                 assert_close(gradient, expected if asked else expected.new_empty(0))
 
 
+@variants
+def test_arguments_that_do_not_fit_are_named(variant: str) -> None:
+    """The device's own entry points check as the CPU's do."""
+    case = make_case(dtype=torch.float32)
+    for name in NAMES[variant]:
+        tensor = getattr(case, name)
+        if name != "value":  # its number of channels is its own
+            with pytest.raises(ValueError, match=f"^{name}: "):
+                emulate(variant, replace(case, **{name: tensor[..., :-1]}))
+        with pytest.raises(ValueError, match=f"^{'reference_points' if name == 'value' else name}: "):
+            emulate(variant, replace(case, **{name: tensor.double()}))
+    with pytest.raises(ValueError, match="^spatial_shapes: "):
+        emulate(variant, replace(case, value=case.value[:, :-1], key=case.key[:, :-1]))
+    with pytest.raises(ValueError, match="^spatial_shapes: "):
+        emulate(variant, replace(case, spatial_shapes=((-1, 4), *case.spatial_shapes[1:])))
+    with pytest.raises(ValueError, match="^grad_output: "):
+        emulate_backward(variant, case, torch.zeros(1, 2, 3))
+    with pytest.raises(ValueError, match="^output_mask: "):
+        emulate_backward(variant, case, emulate(variant, case), [True])
+
+
 def test_too_many_levels_are_refused() -> None:
     with pytest.raises(ValueError, match="spatial_shapes: expected at most 16 levels"):
         emulate("ms_deform_attn", make_case(spatial_shapes=((1, 1),) * 17))
