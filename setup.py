@@ -3,9 +3,9 @@
 The library uses torch's stable ABI, so one build serves every torch from 2.10 on. Where it cannot be built, the
 installation succeeds without it, and leaves the reason in a file that lite_detr_d2.ops reports at first use.
 
-It has CUDA kernels if a GPU is present and a CUDA toolkit is found. FORCE_CUDA=1 builds them without a GPU, and fails
-without a toolkit; FORCE_CUDA=0 leaves them out. TORCH_CUDA_ARCH_LIST names the architectures; by default they are those
-of the GPUs that are present, or the usual ones.
+It has CUDA kernels if a GPU is present and a CUDA toolkit is found. FORCE_CUDA=1 builds them without a GPU; without a
+toolkit it builds nothing, and leaves the reason. FORCE_CUDA=0 leaves them out. TORCH_CUDA_ARCH_LIST names the
+architectures; by default they are those of the GPUs that are present, or the usual ones.
 """
 
 import os

@@ -50,7 +50,7 @@ class EncoderLayer(nn.Module):
     def attend(self, tokens: Tensor, position: Tensor, reference_points: Tensor, features: FlattenedFeatures) -> Tensor:
         """The attention sub-layer; arguments as for ``forward``."""
         attended = self.attention(tokens + position, reference_points, features)
-        result: Tensor = self.norm(self.dropout(attended).add_(tokens))
+        result: Tensor = self.norm(tokens + self.dropout(attended))
         return result
 
     def forward(

@@ -19,7 +19,7 @@ class FeedForward(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Refine (..., C) tokens."""
         hidden = self.dropout(F.relu(self.linear1(tokens), inplace=True))
-        refined: Tensor = self.norm(self.dropout(self.linear2(hidden)).add_(tokens))
+        refined: Tensor = self.norm(tokens + self.dropout(self.linear2(hidden)))
         return refined
 
 

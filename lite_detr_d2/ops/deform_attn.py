@@ -314,7 +314,8 @@ def _why_not_compiled(device: str) -> str:
         return ""
     # The build leaves a reason beside the library if it looked for a toolkit.
     reason = f": {_BUILD_ERROR.read_text().strip()}" if device == "cuda" and _BUILD_ERROR.exists() else ""
-    return f"they were built without kernels for {device}{reason}"
+    cure = f"; with a CUDA toolkit, `FORCE_CUDA=1` before {_BUILD} builds them" if device == "cuda" else ""
+    return f"they were built without kernels for {device}{reason}{cure}"
 
 
 def _ops_for(device: str) -> Any:

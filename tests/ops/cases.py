@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -134,3 +135,14 @@ VARIANTS = {
         separate_key=True,
     ),
 }
+
+UNUSUAL_SIZES: dict[str, dict[str, Any]] = {
+    "one query": {"queries": 1},
+    "one of all": {"images": 1, "heads": 1, "points": 1},
+    "odd": {"heads": 3, "queries": 7},
+    "one level": {"spatial_shapes": ((3, 4),)},
+    "one pixel": {"spatial_shapes": ((1, 1),)},
+    "thin levels": {"spatial_shapes": ((1, 7), (5, 1), (1, 1), (2, 2), (3, 3))},
+    "seven points": {"points": 7},
+}
+"""Arguments of ``make_case``, by what a test is to call them."""

@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from torch.testing import assert_close
 from lite_detr_d2.ops import key_aware_deform_attn, ms_deform_attn, reference
 from lite_detr_d2.ops.deform_attn import compiled_ops_status
 
-from .cases import VARIANTS, Case, make_case
+from .cases import UNUSUAL_SIZES, VARIANTS, Case, make_case
 
 pytestmark = [
     pytest.mark.gpu,
@@ -26,6 +27,8 @@ pytestmark = [
 variants = pytest.mark.parametrize("name", VARIANTS)
 PYRAMID = ((25, 34), (13, 17), (7, 9), (4, 5))
 MAPS = ("query", "value", "key")
+MANY_IMAGES = {"images": 70000, "queries": 1, "channels": 1, "points": 1, "spatial_shapes": ((1, 1),)}
+ALL_SIZES = {**UNUSUAL_SIZES, "more images than blocks": MANY_IMAGES}
 
 
 def change(case: Case, function: Callable[[Tensor], Tensor], *names: str) -> Case:
@@ -102,18 +105,8 @@ def test_encoder_sizes(name: str) -> None:
 
 
 @variants
-@pytest.mark.parametrize(
-    "sizes",
-    [
-        {"queries": 1},
-        {"images": 1, "heads": 1, "points": 1},
-        {"heads": 3, "queries": 7},
-        {"spatial_shapes": ((1, 1),)},
-        {"images": 70000, "queries": 1, "channels": 1, "points": 1, "spatial_shapes": ((1, 1),)},
-    ],
-    ids=["one query", "one of all", "odd", "one pixel", "more images than blocks"],
-)
-def test_unusual_sizes(name: str, sizes: dict[str, int]) -> None:
+@pytest.mark.parametrize("sizes", ALL_SIZES.values(), ids=ALL_SIZES.keys())
+def test_unusual_sizes(name: str, sizes: dict[str, Any]) -> None:
     assert_agrees(name, make_case(dtype=torch.float32, **sizes), 1e-4)  # type: ignore[arg-type]
 
 

@@ -4,6 +4,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 from torch.utils.cpp_extension import include_paths, library_paths
 
-from .cases import VARIANTS, Case, make_case
+from .cases import UNUSUAL_SIZES, VARIANTS, Case, make_case
 
 EMULATION = Path(__file__).parent / "cuda_emulation"
 NAMES = {  # in the order of the gradients
@@ -21,6 +22,7 @@ NAMES = {  # in the order of the gradients
 }
 variants = pytest.mark.parametrize("variant", VARIANTS)
 PYRAMID = ((6, 9), (3, 5), (2, 3), (1, 2))
+ALL_SIZES = {**UNUSUAL_SIZES, "more images than blocks": {"images": 5}}  # the emulated grid has room for two
 
 
 def build(library: Path) -> None:
@@ -130,18 +132,8 @@ def test_number_of_points(
 
 
 @variants
-@pytest.mark.parametrize(
-    "sizes",
-    [
-        {"queries": 1},
-        {"images": 1, "heads": 1, "points": 1},
-        {"heads": 3, "queries": 7},
-        {"spatial_shapes": ((1, 1),)},
-        {"images": 5},  # the emulated grid has room for two
-    ],
-    ids=["one query", "one of all", "odd", "one pixel", "more images than blocks"],
-)
-def test_unusual_sizes(variant: str, sizes: dict[str, int]) -> None:
+@pytest.mark.parametrize("sizes", ALL_SIZES.values(), ids=ALL_SIZES.keys())
+def test_unusual_sizes(variant: str, sizes: dict[str, Any]) -> None:
     assert_agrees(variant, make_case(channels=32, dtype=torch.float32, **sizes), rtol=1e-4, atol=1e-4)  # type: ignore[arg-type]
 
 

@@ -1,12 +1,13 @@
 """Values and gradients of the ops as they are in use here: compiled, or pure PyTorch under LITE_DETR_PURE_TORCH=1."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from .cases import VARIANTS, Case, Variant, make_case, oracle
+from .cases import UNUSUAL_SIZES, VARIANTS, Case, Variant, make_case, oracle
 
 pytestmark = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
 
@@ -45,19 +46,8 @@ def test_pure_torch_agrees(variant: Variant, channels: int, dtype: torch.dtype, 
     assert_close(gradients(variant, case), gradients(variant, case, pure_torch=True), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "sizes",
-    [
-        {"queries": 1},
-        {"images": 1, "heads": 1, "points": 1},
-        {"spatial_shapes": ((3, 4),)},
-        {"spatial_shapes": ((1, 1),)},
-        {"spatial_shapes": ((1, 7), (5, 1), (1, 1), (2, 2), (3, 3))},
-        {"points": 7},
-    ],
-    ids=["one query", "one of all", "one level", "one pixel", "thin levels", "seven points"],
-)
-def test_unusual_sizes(variant: Variant, sizes: dict[str, object]) -> None:
+@pytest.mark.parametrize("sizes", UNUSUAL_SIZES.values(), ids=UNUSUAL_SIZES.keys())
+def test_unusual_sizes(variant: Variant, sizes: dict[str, Any]) -> None:
     case = make_case(**sizes)  # type: ignore[arg-type]
     assert_close(variant.call(case), oracle(case, variant.key_aware, variant.separate_key))
     assert_close(gradients(variant, case), gradients(variant, case, pure_torch=True))

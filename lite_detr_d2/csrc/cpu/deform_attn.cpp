@@ -59,7 +59,7 @@ Storage storage_of(const Tensor& value) {
 // A call and the contiguous tensors whose addresses it holds.
 class Invocation {
  public:
-  Invocation(const Sizes& sizes, const Tensor& value)
+  Invocation(const Sizes& sizes, const Tensor& value, const Tensor& reference_points, const Tensor& sampling_offsets)
       : sizes_(sizes), kernels_(value.scalar_type() == ScalarType::Double ? kPortable : kernels_of_this_processor()) {
     call_.images = sizes.images;
     call_.tokens = sizes.tokens;
@@ -74,6 +74,9 @@ class Invocation {
     // Half types are copied to convert them; others when about every token is a neighbour of a point.
     const bool half = call_.storage == Storage::kBFloat16 || call_.storage == Storage::kFloat16;
     call_.queries_worth_packing = half ? 0 : sizes.tokens / sizes.samples() + 1;
+    read(&Call::value, value);
+    read(&Call::reference, reference_points);
+    read(&Call::offsets, sampling_offsets);
   }
   Invocation(const Invocation&) = delete;
   Invocation& operator=(const Invocation&) = delete;
@@ -143,10 +146,7 @@ Tensor ms_deform_attn(
   const Sizes sizes = check_sampling(value, spatial_shapes, reference_points, sampling_offsets);
   check_ms_deform_attn(sizes, value, attention_logits);
   const Tensor output = new_empty(value, {sizes.images, sizes.queries, sizes.heads * sizes.channels});
-  Invocation invocation(sizes, value);
-  invocation.read(&Call::value, value);
-  invocation.read(&Call::reference, reference_points);
-  invocation.read(&Call::offsets, sampling_offsets);
+  Invocation invocation(sizes, value, reference_points, sampling_offsets);
   invocation.read(&Call::logits, attention_logits);
   invocation.write(&Call::output, output);
   invocation.run_forward(&Kernels::attend);
@@ -164,15 +164,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> ms_deform_attn_backward(
   const Sizes sizes = check_sampling(value, spatial_shapes, reference_points, sampling_offsets);
   check_ms_deform_attn(sizes, value, attention_logits);
   check_backward(sizes, grad_output, value, output_mask, 4);
-  Invocation invocation(sizes, value);
+  Invocation invocation(sizes, value, reference_points, sampling_offsets);
   const Tensor grad_value = new_gradient(value, output_mask[0], invocation.adds_to_maps());
   const Tensor grad_reference_shares = new_reference_shares(sizes, reference_points, output_mask[1]);
   const Tensor grad_offsets = new_gradient(sampling_offsets, output_mask[2]);
   const Tensor grad_logits = new_gradient(attention_logits, output_mask[3]);
   invocation.read(&Call::grad_output, grad_output);
-  invocation.read(&Call::value, value);
-  invocation.read(&Call::reference, reference_points);
-  invocation.read(&Call::offsets, sampling_offsets);
   invocation.read(&Call::logits, attention_logits);
   invocation.write(&Call::grad_value, grad_value);
   invocation.write(&Call::grad_reference, grad_reference_shares);
@@ -192,11 +189,8 @@ Tensor key_aware_deform_attn(
   const Sizes sizes = check_sampling(value, spatial_shapes, reference_points, sampling_offsets);
   check_key_aware(sizes, query, value, key);
   const Tensor output = new_empty(value, {sizes.images, sizes.queries, sizes.heads * sizes.channels});
-  Invocation invocation(sizes, value);
+  Invocation invocation(sizes, value, reference_points, sampling_offsets);
   invocation.read(&Call::query, query);
-  invocation.read(&Call::value, value);
-  invocation.read(&Call::reference, reference_points);
-  invocation.read(&Call::offsets, sampling_offsets);
   if (key) {
     invocation.read(&Call::key, *key);
   }
@@ -217,7 +211,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> key_aware_deform_attn_backwar
   const Sizes sizes = check_sampling(value, spatial_shapes, reference_points, sampling_offsets);
   check_key_aware(sizes, query, value, key);
   check_backward(sizes, grad_output, value, output_mask, 5);
-  Invocation invocation(sizes, value);
+  Invocation invocation(sizes, value, reference_points, sampling_offsets);
   const bool wants_key = output_mask[4] && key.has_value();
   const Tensor grad_query = new_gradient(query, output_mask[0]);
   const Tensor grad_value = new_gradient(value, output_mask[1], invocation.adds_to_maps());
@@ -226,9 +220,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> key_aware_deform_attn_backwar
   const Tensor grad_key = new_gradient(value, wants_key, invocation.adds_to_maps());
   invocation.read(&Call::grad_output, grad_output);
   invocation.read(&Call::query, query);
-  invocation.read(&Call::value, value);
-  invocation.read(&Call::reference, reference_points);
-  invocation.read(&Call::offsets, sampling_offsets);
   if (key) {
     invocation.read(&Call::key, *key);
   }
