@@ -47,7 +47,13 @@ def default_architectures(nvcc: Path) -> str:
     """Those of the usual GPUs that the compiler knows, and code that later ones translate."""
     listed = subprocess.run([str(nvcc), "--list-gpu-code"], capture_output=True, text=True, check=True).stdout
     supported = re.findall(r"sm_(\d+)\b", listed)
-    return ";".join(name for name in CUDA_ARCHITECTURES if name.replace(".", "") in supported) + "+PTX"
+    architectures = [name for name in CUDA_ARCHITECTURES if name.replace(".", "") in supported]
+    if not architectures:
+        raise RuntimeError(
+            f"{nvcc} compiles for none of the architectures {', '.join(CUDA_ARCHITECTURES)}; "
+            "set TORCH_CUDA_ARCH_LIST to those to build for, or CUDA_HOME to another toolkit"
+        )
+    return ";".join(architectures) + "+PTX"
 
 
 WANTS_CUDA = wants_cuda()
@@ -101,4 +107,5 @@ def ops_extension() -> Extension:
     )
 
 
-setup(ext_modules=[ops_extension()], cmdclass={"build_ext": BuildOps})
+if __name__ == "__main__":  # tools/gpu/run.sh and the tests import the functions
+    setup(ext_modules=[ops_extension()], cmdclass={"build_ext": BuildOps})

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,16 +15,8 @@ ROOT = Path(__file__).parents[1]
 OPS = ("ms_deform_attn", "ms_deform_attn_backward", "key_aware_deform_attn", "key_aware_deform_attn_backward")
 
 
-def setup_functions() -> dict[str, Any]:
-    """The names in setup.py, which builds nothing when it is only read."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("setuptools.setup", lambda **_: None)
-        patch.setenv("FORCE_CUDA", "0")
-        patch.chdir(ROOT)
-        return runpy.run_path(str(ROOT / "setup.py"))
-
-
-CUDA_ROOT, WHY_NOT = setup_functions()["find_cuda_root"]()
+SETUP = runpy.run_path(str(ROOT / "setup.py"))  # its names; it builds nothing unless it is the main program
+CUDA_ROOT, WHY_NOT = SETUP["find_cuda_root"]()
 needs_toolkit = pytest.mark.skipif(
     CUDA_ROOT is None or torch.version.cuda is None, reason=WHY_NOT or "torch was built without CUDA"
 )
@@ -79,10 +70,9 @@ def test_the_toolkit_is_one_that_holds_its_libraries(tmp_path: Path, monkeypatch
         (root / "bin" / "nvcc").touch(mode=0o755)
     (whole / "lib64").mkdir()
     (whole / "lib64" / "libcudart.so.13").touch()
-    find_cuda_root = setup_functions()["find_cuda_root"]
     monkeypatch.setenv("CUDA_HOME", str(compiler_only))
     monkeypatch.setenv("CUDA_PATH", str(whole))
-    assert find_cuda_root() == (whole, "")
+    assert SETUP["find_cuda_root"]() == (whole, "")
 
 
 def test_forced_without_a_toolkit_is_a_recorded_failure(tree: Path) -> None:
@@ -98,6 +88,38 @@ def test_forced_without_a_toolkit_is_a_recorded_failure(tree: Path) -> None:
 
 @needs_toolkit
 def test_architectures_are_those_the_compiler_knows() -> None:
-    architectures = setup_functions()["default_architectures"](CUDA_ROOT / "bin" / "nvcc")
+    architectures = SETUP["default_architectures"](CUDA_ROOT / "bin" / "nvcc")
     assert "9.0" in architectures
     assert architectures.endswith("+PTX")
+
+
+def make_compiler(folder: Path, *architectures: str) -> Path:
+    """A stand-in for nvcc, which lists these and compiles nothing."""
+    nvcc = folder / "nvcc"
+    nvcc.write_text("\n".join(["#!/bin/sh", *(f"echo {name}" for name in architectures), ""]))
+    nvcc.chmod(0o755)
+    return nvcc
+
+
+def test_architectures_are_the_usual_ones_of_those(tmp_path: Path) -> None:
+    nvcc = make_compiler(tmp_path, "sm_75", "sm_87", "sm_90", "sm_90a", "sm_120a")
+    assert SETUP["default_architectures"](nvcc) == "7.5;9.0+PTX"
+
+
+def test_a_compiler_of_other_architectures_is_named(tmp_path: Path) -> None:
+    nvcc = make_compiler(tmp_path, "sm_50", "sm_60")
+    with pytest.raises(RuntimeError, match=r"nvcc compiles for none of .* 7\.5, .*set TORCH_CUDA_ARCH_LIST"):
+        SETUP["default_architectures"](nvcc)
+
+
+# --- The script that builds, tests and measures on a machine with a GPU.
+
+
+@pytest.mark.parametrize("limit", ["0", "-5", "nine minutes"])
+def test_the_script_refuses_a_limit_that_is_none(tmp_path: Path, limit: str) -> None:
+    results = tmp_path / "results"
+    command = [str(ROOT / "tools" / "gpu" / "run.sh"), str(results)]
+    result = subprocess.run(command, env={**os.environ, "LIMIT": limit}, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr == f"LIMIT: expected seconds, a whole number above 0, got '{limit}'\n"
+    assert not results.exists()

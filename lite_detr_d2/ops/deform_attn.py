@@ -41,7 +41,8 @@ def ms_deform_attn(
 
     Args:
         value: (N, S, M, D), M heads of D channels; floating. Padded tokens are zero.
-        spatial_shapes: L pairs (height, width) of Python integers, fine to coarse; their areas sum to S.
+        spatial_shapes: L pairs (height, width) of Python integers, fine to coarse; their areas sum to S. At most 16
+            levels on CUDA.
         reference_points: (N, Q, L, 2) as (x, y), or (N, Q, L, 4) as (x, y, w, h), both 0..1 from edge to edge of the
             padded map.
         sampling_offsets: (N, Q, M, L, P, 2) as (x, y), raw: in pixels of the level for 2-d reference points, in units
@@ -54,7 +55,9 @@ def ms_deform_attn(
 
     Raises:
         ValueError: naming the argument whose shape, dtype or device does not fit.
-        RuntimeError: if ``LITE_DETR_PURE_TORCH=0`` and the compiled op is not there.
+        RuntimeError: if ``LITE_DETR_PURE_TORCH=0`` and the compiled op is not there; in backward on CUDA, after
+            ``torch.use_deterministic_algorithms(True)``, which with ``warn_only=True`` only warns.
+        NotImplementedError: in backward, if a second derivative of the compiled op is asked for.
 
     Source: Deformable DETR, arXiv 2010.04159, Sec. 4.1.
     """
@@ -91,7 +94,8 @@ def key_aware_deform_attn(
     Args:
         query: (N, Q, M, D) projected queries, M heads of D channels, of the type of ``value``.
         value: (N, S, M, D); floating. Padded tokens are zero.
-        spatial_shapes: L pairs (height, width) of Python integers, fine to coarse; their areas sum to S.
+        spatial_shapes: L pairs (height, width) of Python integers, fine to coarse; their areas sum to S. At most 16
+            levels on CUDA.
         reference_points: (N, Q, L, 2) as (x, y), or (N, Q, L, 4) as (x, y, w, h), both 0..1 from edge to edge of the
             padded map.
         sampling_offsets: (N, Q, M, L, P, 2) as (x, y), raw: in pixels of the level for 2-d reference points, in units
@@ -104,7 +108,9 @@ def key_aware_deform_attn(
 
     Raises:
         ValueError: naming the argument whose shape, dtype or device does not fit.
-        RuntimeError: if ``LITE_DETR_PURE_TORCH=0`` and the compiled op is not there.
+        RuntimeError: if ``LITE_DETR_PURE_TORCH=0`` and the compiled op is not there; in backward on CUDA, after
+            ``torch.use_deterministic_algorithms(True)``, which with ``warn_only=True`` only warns.
+        NotImplementedError: in backward, if a second derivative of the compiled op is asked for.
 
     Source: Lite DETR, arXiv 2303.07335, Sec. 3.6.
     """

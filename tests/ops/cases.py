@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,6 +56,16 @@ def make_case(
         sampling_offsets=torch.randn(images, queries, heads, levels, points, 2, dtype=dtype) * 2,
         attention_logits=torch.randn(images, queries, heads, levels * points, dtype=dtype),
     )
+
+
+@contextmanager
+def deterministic_algorithms(warn_only: bool) -> Iterator[None]:
+    """Within it, torch refuses what is not deterministic, or warns of it."""
+    torch.use_deterministic_algorithms(True, warn_only=warn_only)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def _interpolate(plane: Tensor, x: float, y: float) -> Tensor:

@@ -17,7 +17,7 @@ from torch.testing import assert_close
 from lite_detr_d2.ops import key_aware_deform_attn, ms_deform_attn, reference
 from lite_detr_d2.ops.deform_attn import compiled_ops_status
 
-from .cases import UNUSUAL_SIZES, VARIANTS, Case, make_case
+from .cases import UNUSUAL_SIZES, VARIANTS, Case, deterministic_algorithms, make_case
 
 pytestmark = [
     pytest.mark.gpu,
@@ -267,6 +267,18 @@ def test_compiles_without_a_graph_break(name: str) -> None:
     assert_close(compiled(), VARIANTS[name].call(case))
 
 
+@variants
+def test_gradients_are_refused_where_they_must_be_deterministic(name: str) -> None:
+    case = on_gpu(make_case(channels=32, dtype=torch.float32))
+    expected = results(name, case)
+    message = "_deform_attn: the gradient on CUDA is not deterministic, .* warn_only=True$"
+    with deterministic_algorithms(warn_only=False), pytest.raises(RuntimeError, match=message):
+        results(name, case)
+    with deterministic_algorithms(warn_only=True), pytest.warns(UserWarning, match=message):
+        actual = results(name, case)
+    assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+
+
 def bad_arguments() -> list[tuple[str, Callable[[Tensor], Tensor]]]:
     return [
         ("reference_points", Tensor.cpu),
@@ -288,7 +300,9 @@ def test_errors_name_the_argument(argument: str, spoil: Callable[[Tensor], Tenso
 
 def test_errors_of_the_kernels_name_the_argument() -> None:
     case = on_gpu(make_case(spatial_shapes=((1, 1),) * 17))
-    with pytest.raises(ValueError, match="spatial_shapes: expected at most 16 levels"):
+    with pytest.raises(
+        ValueError, match="^spatial_shapes: expected at most 16 levels on CUDA, got 17; LITE_DETR_PURE_TORCH=1"
+    ):
         VARIANTS["ms_deform_attn"].call(case)
     case = on_gpu(make_case())
     for op, inputs in (

@@ -5,19 +5,22 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lite_detr_d2
+from lite_detr_d2.ops import compiled, deform_attn
 from lite_detr_d2.ops.deform_attn import compiled_ops_status
 
-from .cases import VARIANTS, Case, Variant, make_case
+from .cases import VARIANTS, Case, Variant, deterministic_algorithms, make_case
 
 OPS = Path(lite_detr_d2.__file__).parent / "ops"
 COMPILED, _ = compiled_ops_status()
@@ -128,6 +131,55 @@ def test_second_derivatives_are_refused(variant: Variant) -> None:
     assert_close(gradients, torch.autograd.grad(variant.call(case).sum(), inputs))
     with pytest.raises(NotImplementedError, match="are differentiable once"):
         sum(gradient.square().sum() for gradient in gradients).backward()  # type: ignore[union-attr]
+
+
+# --- Determinism: the kernels for the CPU have it, those for CUDA do not. A fake tensor has a device, but no numbers.
+
+
+class _Context:
+    """Backward's context. Autograd itself would ask CUDA for a device."""
+
+    needs_input_grad = (True,) * 6
+
+    def save_for_backward(self, *tensors: torch.Tensor | None) -> None:
+        self.saved_tensors = tensors
+
+
+def backward_on_cuda(name: str) -> list[torch.Tensor]:
+    save = getattr(compiled, f"_save_{op_of(name)}")
+    backward = getattr(compiled, f"_{op_of(name)}_backward")
+    with FakeTensorMode():
+        case = make_case(dtype=torch.float32)
+        case = replace(case, **{n: t.to("cuda") for n, t in vars(case).items() if isinstance(t, torch.Tensor)})
+        attended, context = case.value.new_empty(2, 3, 8), _Context()
+        save(context, dispatcher_arguments(case)[name], attended)
+        return [gradient for gradient in backward(context, attended) if gradient is not None]
+
+
+@needs_compiled_ops
+@pytest.mark.parametrize("name", VARIANTS)
+def test_gradients_on_cuda_are_refused_where_they_must_be_deterministic(name: str) -> None:
+    message = f"^{op_of(name)}: the gradient on CUDA is not deterministic, .* warn_only=True$"
+    with deterministic_algorithms(warn_only=False), pytest.raises(RuntimeError, match=message):
+        backward_on_cuda(name)
+    with deterministic_algorithms(warn_only=True), pytest.warns(UserWarning, match=message) as caught:
+        gradients = backward_on_cuda(name)
+    assert len(caught) == 1
+    assert len(gradients) >= 4 and all(gradient.is_cuda for gradient in gradients)
+
+
+@needs_compiled_ops
+@pytest.mark.parametrize("name", VARIANTS)
+def test_determinism_is_no_matter_elsewhere(name: str) -> None:
+    variant, case = VARIANTS[name], make_case().requiring_grad()
+    inputs = case.tensors(*variant.inputs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert backward_on_cuda(name)
+        expected = torch.autograd.grad(variant.call(case).sum(), inputs)
+        with deterministic_algorithms(warn_only=False):
+            gradients = torch.autograd.grad(variant.call(case).sum(), inputs)
+    assert all(map(torch.equal, gradients, expected))
 
 
 # --- Compilation, export, and mapping.
@@ -277,6 +329,20 @@ def test_failed_build_is_named(package: Path) -> None:
     result = use(package)
     assert result.stderr.count("RuntimeWarning") == 1
     assert "they could not be built: CompileError: no compiler here" in result.stderr
+
+
+def test_library_without_kernels_for_a_device_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_error = tmp_path / "_C.build_error.txt"
+    monkeypatch.setattr(deform_attn, "_BUILD_ERROR", build_error)
+    monkeypatch.setattr(deform_attn, "_WHY_NOT_COMPILED", "")
+    monkeypatch.setattr(deform_attn, "_BUILT_FOR_CUDA", False)
+    cure = "; with a CUDA toolkit, `FORCE_CUDA=1` before `pip install --no-build-isolation -e .` builds them"
+    assert deform_attn._why_not_compiled("cuda") == f"they were built without kernels for cuda{cure}"
+    build_error.write_text("no CUDA toolkit in /opt; set CUDA_HOME to one\n")
+    reason = ": no CUDA toolkit in /opt; set CUDA_HOME to one"
+    assert deform_attn._why_not_compiled("cuda") == f"they were built without kernels for cuda{reason}{cure}"
+    assert deform_attn._why_not_compiled("xpu") == "they were built without kernels for xpu"
+    assert deform_attn._why_not_compiled("cpu") == ""
 
 
 def test_library_that_does_not_load_is_named(package: Path) -> None:

@@ -1,15 +1,21 @@
 #!/usr/bin/env bash
 # Builds the ops for the GPU that is present, tests them there, and measures them: tools/gpu/run.sh [results folder].
-# Needs torch with CUDA, a CUDA toolkit, a C++ compiler, ninja and pytest; detectron2 is not needed. Takes less than
-# nine minutes: a step that takes too long is cut off. All that was written until then is in results.tgz, too.
+# Needs torch with CUDA, a CUDA toolkit, a C++ compiler, ninja and pytest; detectron2 is not needed. A step that takes
+# too long is cut off. All that was written until then is in results.tgz, too. Environment:
+#   LIMIT   seconds from the start after which no step goes on, and none begins (default: 500)
+#   PYTHON  the interpreter (default: python3)
 set -uo pipefail
 cd "$(dirname "$0")/../.."
+LIMIT="${LIMIT:-500}"
+if ! [[ "$LIMIT" =~ ^[1-9][0-9]*$ ]]; then
+  echo "LIMIT: expected seconds, a whole number above 0, got '$LIMIT'" >&2
+  exit 2
+fi
 mkdir -p "${1:-gpu_results}"
 RESULTS="$(cd "${1:-gpu_results}" && pwd)"
 PYTHON="${PYTHON:-python3}"
 export LITE_DETR_OPS_ONLY=1 LITE_DETR_PURE_TORCH=0 PYTHONPATH="$PWD" PYTHONUNBUFFERED=1
 STATUS=0
-LAST=500 # seconds after the start of this script
 
 pack() {
   (cd "$RESULTS" && shopt -s nullglob && tar -czf results.tgz -- *.txt *.json)
@@ -18,30 +24,22 @@ trap pack EXIT
 
 # within SECONDS FILE COMMAND...: in the time that is left at most; output goes to the file as it comes.
 within() {
-  local limit="$1" file="$RESULTS/$2" left=$((LAST - SECONDS)) code
+  local left=$((LIMIT - SECONDS)) file="$RESULTS/$2" limit code
+  limit=$(($1 < left ? $1 : left))
   shift 2
-  if [ "$left" -le 5 ]; then
+  if [ "$limit" -le 5 ]; then
     echo "no time left" | tee "$file"
     return 1
   fi
-  timeout -k 5 "$((limit < left ? limit : left))" "$@" >"$file" 2>&1
+  timeout -k 5 "$limit" "$@" >"$file" 2>&1
   code=$?
   echo "exit status $code, $SECONDS s after the start" >>"$file"
   return "$code"
 }
 
-# The toolkit to compile and link with: its libraries are not always beside the first nvcc on the path.
+# The toolkit that setup.py builds with, or its reason why there is none.
 cuda_home() {
-  local nvcc root
-  nvcc="$(command -v nvcc)" && nvcc="$(readlink -f "$nvcc")"
-  for root in "${CUDA_HOME:-}" /usr/local/cuda "${nvcc%/bin/nvcc}"; do
-    if [ -n "$root" ] && [ -x "$root/bin/nvcc" ] && compgen -G "$root/lib*/libcudart.so*" >/dev/null; then
-      echo "$root"
-      return
-    fi
-  done
-  echo "no CUDA toolkit with nvcc and libcudart: set CUDA_HOME" >&2
-  return 1
+  "$PYTHON" -c "import sys, setup; root, why = setup.find_cuda_root(); sys.exit(why) if why else print(root)"
 }
 
 capability() {
@@ -80,7 +78,7 @@ if ! within 90 build_classic.txt "$PYTHON" benchmarks/classic_msda.py; then
 fi
 
 # Benchmarks need some time yet.
-TESTS=$((LAST - SECONDS - 160))
+TESTS=$((LIMIT - SECONDS - 160))
 within "$((TESTS < 240 ? TESTS : 240))" tests.txt "$PYTHON" -m pytest -m gpu tests/ops/test_cuda.py -v --tb=short \
   --maxfail=25 --durations=8 -p no:cacheprovider || STATUS=1
 tail -25 "$RESULTS/tests.txt"

@@ -31,7 +31,7 @@ inline Problem problem_of(const Sizes& sizes) {
   const int64_t limit = std::numeric_limits<int32_t>::max();
   check_argument(
       sizes.levels.size() <= MAX_LEVELS, "spatial_shapes", "expected at most ", MAX_LEVELS, " levels on CUDA, got ",
-      sizes.levels.size());
+      sizes.levels.size(), "; LITE_DETR_PURE_TORCH=1 allows more");
   check_argument(
       sizes.tokens <= limit && sizes.heads <= limit && sizes.channels <= limit && sizes.images <= limit, "value",
       "expected sizes below 2^31 on CUDA");
