@@ -44,6 +44,9 @@ def add_lite_detr_config(cfg: CfgNode) -> None:
     cfg.SOLVER.OFFSET_MULTIPLIER = 1.0
     # Clip the L2 norm of all gradients together, instead of each parameter's (CLIP_GRADIENTS.ENABLED turns it on).
     cfg.SOLVER.CLIP_GRADIENTS.FULL_MODEL = False
+    # The number of training images that the schedule is made for: --dataset fits it to a set of another size (see
+    # lite_detr_d2.engine.schedule). 0: the schedule is for whatever dataset is given, as in a config of your own set.
+    cfg.SOLVER.REFERENCE_NUM_IMAGES = 0
 
 
 def _detector_keys() -> CfgNode:
@@ -130,6 +133,7 @@ def validate_config(cfg: CfgNode) -> None:
     _at_least("TEST.DETECTIONS_PER_IMAGE", cfg.TEST.DETECTIONS_PER_IMAGE, 1)
     _at_least("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, 1)
     _at_least("SOLVER.MAX_ITER", cfg.SOLVER.MAX_ITER, 1)
+    _at_least("SOLVER.REFERENCE_NUM_IMAGES", cfg.SOLVER.REFERENCE_NUM_IMAGES, 0)
     _check_channels(cfg)
     _check_encoder(cfg)
     _one_of("SOLVER.OPTIMIZER", cfg.SOLVER.OPTIMIZER, OPTIMIZERS)

@@ -4,14 +4,20 @@ The demo dataset needs scikit-learn and scikit-image, and is imported from :mod:
 """
 
 from .coco_folder import CocoFolder, register_coco_folder
+from .layout import Half, Halves, find_halves
 from .mapper import DetrDatasetMapper
+from .split import split_annotations
 from .validation import DatasetReport, Problem, validate_dataset
 
 __all__ = [
     "CocoFolder",
     "DatasetReport",
     "DetrDatasetMapper",
+    "Half",
+    "Halves",
     "Problem",
+    "find_halves",
     "register_coco_folder",
+    "split_annotations",
     "validate_dataset",
 ]

@@ -56,10 +56,12 @@ class DatasetReport:
     Attributes:
         problems: all of them, fatal ones first; empty for a dataset in order.
         categories: the names by their ids; empty if the annotation file cannot be read.
+        num_images: the number of images that the annotation file lists; 0 if it cannot be read.
     """
 
     problems: tuple[Problem, ...]
     categories: dict[int, str]
+    num_images: int
 
 
 def validate_dataset(json_file: str | Path, image_root: str | Path | None, *, scored: bool = False) -> DatasetReport:
@@ -72,9 +74,9 @@ def validate_dataset(json_file: str | Path, image_root: str | Path | None, *, sc
         image_root: the folder to which ``file_name`` is relative; None to leave the image files alone.
         scored: whether the dataset is to be evaluated on, for which COCO's scorer needs more of each annotation.
     """
-    content, problem = _read(Path(json_file))
+    content, problem = read_annotations(Path(json_file))
     if problem:
-        return DatasetReport((Problem(fatal=True, what=problem),), {})
+        return DatasetReport((Problem(fatal=True, what=problem),), {}, 0)
     tables = {kind: [r for r in content[kind] if not _record_problem(r, keys)] for kind, keys in _RECORDS.items()}
     images = {image["id"]: image for image in tables["images"]}
     categories = {category["id"]: category["name"] for category in tables["categories"]}
@@ -91,15 +93,20 @@ def validate_dataset(json_file: str | Path, image_root: str | Path | None, *, sc
     for fatal, what, place in findings:
         grouped.setdefault((fatal, what), []).extend([place] if place else [])
     problems = [Problem(fatal, what, tuple(places)) for (fatal, what), places in grouped.items()]
-    return DatasetReport(tuple(sorted(problems, key=lambda problem: not problem.fatal)), categories)
+    return DatasetReport(tuple(sorted(problems, key=lambda problem: not problem.fatal)), categories, len(images))
 
 
 # A finding is (fatal, what, place).
 Finding = tuple[bool, str, str]
 
 
-def _read(path: Path) -> tuple[Record, str]:
-    """Return the file's content, or what keeps it from being read."""
+def read_annotations(path: Path) -> tuple[Record, str]:
+    """Return the file's content, or what keeps it from being read.
+
+    Returns:
+        An object with the lists "images", "annotations" and "categories", whose records are not looked at, and "". Or
+        an empty object, and the problem.
+    """
     if not path.is_file():
         return {}, "the annotation file is missing"
     if path.stat().st_size == 0:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 import yaml  # type: ignore[import-untyped]
@@ -18,6 +19,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from ..config import add_lite_detr_config, validate_config
 from ..data import register_coco_folder
 from ..errors import InputError
+from .schedule import fit_schedule
 from .trainer import check_datasets, on_available_device
 
 # What yacs raises for unknown keys, values of the wrong type, and an odd number of overrides; and for unreadable files.
@@ -32,8 +34,11 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--dataset",
         metavar="DIR",
-        help="train and evaluate on this folder in COCO format: train.json, val.json or test.json, and images/. "
-        "It sets DATASETS.TRAIN, DATASETS.TEST and MODEL.LITE_DETR.NUM_CLASSES.",
+        help="train and evaluate on this folder in COCO format: train.json, val.json or test.json, and images/; or "
+        "annotations/instances_train*.json and instances_val*.json with COCO's image folders. A single annotation file "
+        "is split, and the split kept in OUTPUT_DIR/dataset. It sets DATASETS.TRAIN, DATASETS.TEST and "
+        "MODEL.LITE_DETR.NUM_CLASSES, and fits the schedule to the number of images unless "
+        "SOLVER.REFERENCE_NUM_IMAGES is 0.",
     )
     return parser
 
@@ -78,8 +83,12 @@ def setup(args: argparse.Namespace) -> CfgNode:
         raise InputError(f"OUTPUT_DIR is {cfg.OUTPUT_DIR!r}, and cannot be made a folder: {error.strerror}.") from error
     # detectron2's set-up below knows its own loggers only.
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="lite_detr_d2", abbrev_name="lite_detr")
+    folder = None
     if args.dataset:
-        folder = register_coco_folder(args.dataset)
+        # Weights that are resumed or evaluated were trained on the split that is there.
+        folder = register_coco_folder(
+            args.dataset, split_folder=Path(cfg.OUTPUT_DIR, "dataset"), keep_split=args.resume or args.eval_only
+        )
         cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (folder.train,), (folder.val,)
         cfg.MODEL.LITE_DETR.NUM_CLASSES = len(folder.classes)
         cfg.merge_from_list(args.opts)
@@ -94,6 +103,10 @@ def setup(args: argparse.Namespace) -> CfgNode:
             f"DATASETS.{halves[0]} is empty: give --dataset DIR, or the names of datasets registered with detectron2."
         )
     check_datasets(cfg, *halves)
+    # An override may name other training sets, whose sizes are not known here.
+    if folder and not args.eval_only and set(cfg.DATASETS.TRAIN) <= folder.num_images.keys():
+        recipe = read_config(argparse.Namespace(config_file=args.config_file, opts=[]))
+        fit_schedule(cfg, recipe, args.opts, sum(folder.num_images[name] for name in cfg.DATASETS.TRAIN))
     cfg = on_available_device(cfg)
     cfg.freeze()
     default_setup(cfg, args)

@@ -48,6 +48,27 @@ def write_images(folder: Path, content: dict[str, Any]) -> None:
         Image.fromarray(pixels).save(folder / image["file_name"])
 
 
+def write_coco_layout(root: Path) -> Path:
+    """Write a folder as COCO's own: images 1 to 4 in train2017/, image 5 in val2017/."""
+    content = coco_content(images=5)
+    for name, identifiers in (("train2017", range(1, 5)), ("val2017", range(5, 6))):
+        images = [image for image in content["images"] if image["id"] in identifiers]
+        boxes = [annotation for annotation in content["annotations"] if annotation["image_id"] in identifiers]
+        half = {**content, "images": images, "annotations": boxes}
+        write_images(root / name, half)
+        (root / "annotations").mkdir(exist_ok=True)
+        (root / "annotations" / f"instances_{name}.json").write_text(json.dumps(half))
+    return root
+
+
+def write_single_file_folder(root: Path, images: int = 5) -> Path:
+    """Write a folder whose only annotation file is train.json."""
+    content = coco_content(images)
+    write_images(root / "images", content)
+    (root / "train.json").write_text(json.dumps(content))
+    return root
+
+
 def write_coco_folder(
     root: Path, train: dict[str, Any] | None = None, val: dict[str, Any] | None = None, val_name: str = "val"
 ) -> Path:

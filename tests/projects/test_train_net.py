@@ -14,7 +14,13 @@ import torch
 from detectron2.engine import launch
 
 from lite_detr_d2.engine import argument_parser
-from tests.data.folders import coco_content, write_coco_folder
+from tests.data.folders import (
+    coco_content,
+    write_coco_folder,
+    write_coco_layout,
+    write_images,
+    write_single_file_folder,
+)
 
 from .scripts import PROJECT, TINY, load_script
 
@@ -99,6 +105,43 @@ def test_resuming_goes_on_where_training_stopped(trained: Trained, tmp_path: Pat
     for optimizer in optimizers:
         assert {float(state["step"]) for state in optimizer["state"].values()} == {4.0}
     assert optimizers[0]["param_groups"] == optimizers[1]["param_groups"]
+
+
+def test_cocos_own_layout_trains(tmp_path: Path) -> None:
+    dataset = write_coco_layout(tmp_path / f"{tmp_path.name}_coco")
+    output = tmp_path / "output"
+    run("--dataset", dataset, "OUTPUT_DIR", output, "SOLVER.MAX_ITER", 2, "SOLVER.REFERENCE_NUM_IMAGES", 118287)
+    results = json.loads((output / "inference" / "coco_instances_results.json").read_text())
+    assert {result["image_id"] for result in results} == {5}
+    log = (output / "log.txt").read_text()
+    assert "Schedule for 4 training images at batch 2, 1.0 epochs: SOLVER.MAX_ITER 2, SOLVER.STEPS (1,)" in log
+    assert not (output / "dataset").exists()
+
+
+def test_a_split_is_made_once_and_used_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = write_single_file_folder(tmp_path / f"{tmp_path.name}_single")
+    common = ("--dataset", dataset, "OUTPUT_DIR", tmp_path / "output")
+    log = tmp_path / "output" / "log.txt"
+    run(*common, "SOLVER.MAX_ITER", 1, "SOLVER.STEPS", "()")
+    assert "train.json is the only annotation file. Split into" in log.read_text()
+    halves = {file: file.read_bytes() for file in (tmp_path / "output" / "dataset").iterdir()}
+    assert {file.name for file in halves} == {"train.json", "val.json"}
+    evaluated = json.loads((tmp_path / "output" / "inference" / "coco_instances_results.json").read_text())
+    val = json.loads((tmp_path / "output" / "dataset" / "val.json").read_text())
+    assert {result["image_id"] for result in evaluated} == {image["id"] for image in val["images"]}
+
+    run("--resume", *common, "SOLVER.MAX_ITER", 2, "SOLVER.STEPS", "()")
+    assert "Starting training from iteration 1" in log.read_text()
+    run("--resume", "--eval-only", *common)
+    assert log.read_text().count("the split in") == 2
+    assert {file: file.read_bytes() for file in halves} == halves
+
+    content = coco_content(images=6)
+    write_images(dataset / "images", content)
+    (dataset / "train.json").write_text(json.dumps(content))
+    for option in ("--resume", "--eval-only"):
+        assert "with another content than" in error_of(capsys, option, *common)
+    assert {file: file.read_bytes() for file in halves} == halves
 
 
 def test_an_override_of_the_class_count_wins_and_is_checked(

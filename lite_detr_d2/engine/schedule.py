@@ -1,0 +1,130 @@
+"""Fit a recipe's schedule to the size of a dataset.
+
+As many epochs as on COCO are too few iterations for a small set: 12 epochs of 300 images are 225 batches of 16. As many
+iterations are too many epochs: 90,000 batches are 4,800. The fitted schedule is the geometric mean of the two: the
+number of images seen goes with the square root of the set's size, and so the epochs with its inverse.
+"""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from detectron2.config import CfgNode
+
+logger = logging.getLogger(__name__)
+
+# Fewer steps of AdamW at the recipes' learning rate hardly leave the initial weights.
+FEWEST_ITERATIONS = 1000
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train, and what happens when; all but ``batch`` in iterations.
+
+    Attributes:
+        batch: images per iteration, in all processes together.
+        max_iter: iterations in all.
+        steps: when the learning rate falls.
+        warmup_iters: how long it rises at first; 0 for not at all.
+        checkpoint_period: between checkpoints.
+        eval_period: between evaluations; 0 for one at the end.
+    """
+
+    batch: int
+    max_iter: int
+    steps: tuple[int, ...]
+    warmup_iters: int
+    checkpoint_period: int
+    eval_period: int
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> "Schedule":
+        return cls(
+            batch=cfg.SOLVER.IMS_PER_BATCH,
+            max_iter=cfg.SOLVER.MAX_ITER,
+            steps=tuple(cfg.SOLVER.STEPS),
+            warmup_iters=cfg.SOLVER.WARMUP_ITERS,
+            checkpoint_period=cfg.SOLVER.CHECKPOINT_PERIOD,
+            eval_period=cfg.TEST.EVAL_PERIOD,
+        )
+
+    def to_overrides(self) -> list[object]:
+        """Return ``KEY VALUE`` pairs for ``CfgNode.merge_from_list``; the batch is not one of them."""
+        keys = {
+            "SOLVER.MAX_ITER": self.max_iter,
+            "SOLVER.STEPS": self.steps,
+            "SOLVER.WARMUP_ITERS": self.warmup_iters,
+            "SOLVER.CHECKPOINT_PERIOD": self.checkpoint_period,
+            "TEST.EVAL_PERIOD": self.eval_period,
+        }
+        return [word for pair in keys.items() for word in pair]
+
+    def epochs(self, num_images: int) -> float:
+        """Return how often each of ``num_images`` training images is seen."""
+        return self.max_iter * self.batch / num_images
+
+    def fitted(self, num_images: int, reference: int, batch: int) -> "Schedule":
+        """Return the schedule for ``num_images`` training images, at ``batch`` images per iteration.
+
+        This one is for ``reference`` images. Of any size and batch, at least ``FEWEST_ITERATIONS`` remain.
+        """
+        images_seen = self.max_iter * self.batch * math.sqrt(num_images / reference)
+        return self.stretched(max(round(images_seen / batch), FEWEST_ITERATIONS), batch)
+
+    def stretched(self, max_iter: int, batch: int) -> "Schedule":
+        """Return the schedule over ``max_iter`` iterations, to which all times keep their ratio.
+
+        Only 0 becomes 0; but steps are left out that would come before the first iteration or after the last.
+        """
+        steps = (step * max_iter // self.max_iter for step in self.steps)
+
+        # Rounded up, as many periods as before make a whole training, and none ends just before it does.
+        def scaled(time: int) -> int:
+            return math.ceil(time * max_iter / self.max_iter)
+
+        return Schedule(
+            batch=batch,
+            max_iter=max_iter,
+            steps=tuple(step for step in steps if 0 < step < max_iter),
+            warmup_iters=scaled(self.warmup_iters),
+            checkpoint_period=scaled(self.checkpoint_period),
+            eval_period=scaled(self.eval_period),
+        )
+
+
+def fit_schedule(cfg: CfgNode, recipe: CfgNode, overrides: Sequence[str], num_images: int) -> None:
+    """Fit the schedule of ``cfg`` to ``num_images`` training images, in place, and log what was chosen and why.
+
+    With ``SOLVER.REFERENCE_NUM_IMAGES`` 0, nothing changes.
+
+    Args:
+        cfg: the config, with the overrides.
+        recipe: the config without them, whose schedule is for ``SOLVER.REFERENCE_NUM_IMAGES`` images.
+        overrides: ``KEY VALUE`` pairs. They win; if ``SOLVER.MAX_ITER`` is one of them, the rest keeps its ratio to it.
+        num_images: at least 1.
+    """
+    reference, batch = cfg.SOLVER.REFERENCE_NUM_IMAGES, cfg.SOLVER.IMS_PER_BATCH
+    if reference == 0:
+        return
+    whole = Schedule.from_config(recipe)
+    if "SOLVER.MAX_ITER" in overrides[::2]:
+        fitted = whole.stretched(cfg.SOLVER.MAX_ITER, batch)
+        reason = "SOLVER.MAX_ITER is as given, and the rest keeps the ratio to it that it has in the config file"
+    else:
+        fitted = whole.fitted(num_images, reference, batch)
+        reason = (
+            f"The config file's {whole.max_iter} iterations at batch {whole.batch} are for {reference} images; the "
+            f"images seen go with the square root of that number, and {FEWEST_ITERATIONS} iterations are the fewest. "
+            "To choose otherwise, give SOLVER.MAX_ITER, to which the rest keeps its ratio"
+        )
+    cfg.merge_from_list(fitted.to_overrides())
+    cfg.merge_from_list(list(overrides))
+    chosen = Schedule.from_config(cfg)
+    words = [str(word) for word in chosen.to_overrides()]
+    logger.info(
+        "Schedule for %d training images at batch %d, %.1f epochs: %s. %s; SOLVER.REFERENCE_NUM_IMAGES 0 keeps the "
+        "config file's schedule.",
+        *(num_images, batch, chosen.epochs(num_images)),
+        *(", ".join(f"{key} {value}" for key, value in zip(words[::2], words[1::2], strict=True)), reason),
+    )
