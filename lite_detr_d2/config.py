@@ -51,6 +51,8 @@ def add_lite_detr_config(cfg: CfgNode) -> None:
 
 def _detector_keys() -> CfgNode:
     node = CfgNode()
+    # Training starts from what fits of this checkpoint, of another detector or encoder, instead of MODEL.WEIGHTS.
+    node.INIT = ""
     node.NUM_CLASSES = 80
     node.NUM_QUERIES = 900
     # Backbone outputs, fine to coarse. Further levels, up to NUM_LEVELS, are stride-2 convolutions of the last one.
@@ -62,13 +64,22 @@ def _detector_keys() -> CfgNode:
     node.DROPOUT = 0.0
     # Temperature of the sine encoding of token positions; that of the queries' boxes is always 10000.
     node.POSITION_TEMPERATURE = 20
+    # Each decoder layer starts from the boxes of the layer before. DINO needs this and the next three.
+    node.BOX_REFINEMENT = True
+    # The loss of a layer's boxes reaches the layer before.
+    node.LOOK_FORWARD_TWICE = True
+    # Queries start from the encoder's proposals; else they are learned.
+    node.TWO_STAGE = True
+    # With them, the queries' content is learned; else it is made of the proposals, too.
+    node.MIXED_SELECTION = True
 
     node.ENCODER = CfgNode()
     # A name in lite_detr_d2.modeling.encoder.ENCODER_REGISTRY.
     node.ENCODER.NAME = "DeformableEncoder"
     # Layers of DeformableEncoder; an InterleavedEncoder's count follows from its spec.
     node.ENCODER.NUM_LAYERS = 6
-    # InterleavedEncoder: HxLy-(A+1)xB, and how a block refines the low-level tokens: "joint" or "sequential".
+    # InterleavedEncoder: HxLy-(A+1)xB, and how a block refines the low-level tokens: "joint", "sequential" or
+    # "high_only" (not at all).
     node.ENCODER.SPEC = "H3L1-(2+1)x3"
     node.ENCODER.FUSION = "joint"
     # Key-aware deformable attention, in the encoder and in the decoder's cross-attention.
@@ -87,7 +98,12 @@ def _detector_keys() -> CfgNode:
     node.DECODER.DIM_FEEDFORWARD = 2048
     node.DECODER.NUM_POINTS = 4
 
-    # Contrastive denoising (DINO). NUM_QUERIES noised positives, and as many negatives, are shared out over groups that
+    _add_training_keys(node)
+    return node
+
+
+def _add_training_keys(node: CfgNode) -> None:
+    # DINO's contrastive denoising. NUM_QUERIES noised positives, and as many negatives, are shared out over groups that
     # each hold an image's boxes; 0 turns it off. As published, fewer than 50 are not shared out: they make
     # 2 * NUM_QUERIES groups.
     node.DENOISING = CfgNode()
@@ -96,6 +112,13 @@ def _detector_keys() -> CfgNode:
     node.DENOISING.LABEL_NOISE = 0.5
     # Corners move by up to this fraction of half the box's size (negatives: by one to two times that).
     node.DENOISING.BOX_NOISE = 1.0
+
+    # H-DETR's one-to-many branch: so many further queries in training (0 turns it off), how many of them a target is
+    # matched to, and the weight of their losses.
+    node.ONE_TO_MANY = CfgNode()
+    node.ONE_TO_MANY.NUM_QUERIES = 1500
+    node.ONE_TO_MANY.REPEATS = 6
+    node.ONE_TO_MANY.WEIGHT = 1.0
 
     node.MATCHER = CfgNode()
     node.MATCHER.CLASS_COST = 2.0
@@ -108,7 +131,6 @@ def _detector_keys() -> CfgNode:
     node.LOSS.GIOU_WEIGHT = 2.0
     node.LOSS.FOCAL_ALPHA = 0.25
     node.LOSS.FOCAL_GAMMA = 2.0
-    return node
 
 
 def validate_config(cfg: CfgNode) -> None:
@@ -124,7 +146,8 @@ def validate_config(cfg: CfgNode) -> None:
     for node in ("ENCODER", "DECODER"):
         for key in ("NUM_LAYERS", "DIM_FEEDFORWARD", "NUM_POINTS"):
             _at_least(f"MODEL.LITE_DETR.{node}.{key}", model[node][key], 1)
-    for node in ("DENOISING", "MATCHER", "LOSS"):
+    _at_least("MODEL.LITE_DETR.ONE_TO_MANY.REPEATS", model.ONE_TO_MANY.REPEATS, 1)
+    for node in ("DENOISING", "ONE_TO_MANY", "MATCHER", "LOSS"):
         for key, value in model[node].items():
             _at_least(f"MODEL.LITE_DETR.{node}.{key}", value, 0)
     _fraction("MODEL.LITE_DETR.DROPOUT", model.DROPOUT)
@@ -136,8 +159,9 @@ def validate_config(cfg: CfgNode) -> None:
     _at_least("SOLVER.REFERENCE_NUM_IMAGES", cfg.SOLVER.REFERENCE_NUM_IMAGES, 0)
     _check_channels(cfg)
     _check_encoder(cfg)
+    _check_stages(cfg)
     _one_of("SOLVER.OPTIMIZER", cfg.SOLVER.OPTIMIZER, OPTIMIZERS)
-    if 0 < model.DENOISING.NUM_QUERIES < SMALLEST_SHARED_DENOISING:
+    if cfg.MODEL.META_ARCHITECTURE == "DINO" and 0 < model.DENOISING.NUM_QUERIES < SMALLEST_SHARED_DENOISING:
         logger.warning(
             "MODEL.LITE_DETR.DENOISING.NUM_QUERIES is %d: below %d it is half the number of groups, each of two "
             "queries per box, and takes more memory than above.",
@@ -203,6 +227,21 @@ def _check_encoder(cfg: CfgNode) -> None:
         ratio == 0 or (ratio > 0 and width % ratio == 0),
         f"0 (one network for all tokens) or a divisor of MODEL.LITE_DETR.ENCODER.DIM_FEEDFORWARD ({width})",
     )
+
+
+def _check_stages(cfg: CfgNode) -> None:
+    model, architecture = cfg.MODEL.LITE_DETR, cfg.MODEL.META_ARCHITECTURE
+    needs = {"TWO_STAGE": "BOX_REFINEMENT", "MIXED_SELECTION": "TWO_STAGE", "LOOK_FORWARD_TWICE": "BOX_REFINEMENT"}
+    for key, needed in needs.items():
+        if model[key] and not model[needed]:
+            raise InputError(
+                f"MODEL.LITE_DETR.{key} is True, and {needed} is False: set {needed} to True or {key} to False."
+            )
+    if architecture == "DINO" and not (model.MIXED_SELECTION and model.LOOK_FORWARD_TWICE):
+        raise InputError(
+            "MODEL.META_ARCHITECTURE is 'DINO', of which MODEL.LITE_DETR.MIXED_SELECTION and LOOK_FORWARD_TWICE are "
+            "parts: set them to True, or choose 'DeformableDETR' or 'HDETR'."
+        )
 
 
 def _require(key: str, value: object, satisfied: bool, expected: str, hint: str = "") -> None:

@@ -16,11 +16,20 @@ from .modeling.criterion import Criterion
 from .modeling.decoder import DecodedLayer, Decoder
 from .modeling.denoising import ContrastiveDenoising
 from .modeling.flatten import FeatureFlattener
-from .modeling.matcher import HungarianMatcher
 from .modeling.neck import ChannelMapper
+from .modeling.one_to_many import OneToMany
 from .modeling.postprocess import top_detections
-from .modeling.query_selection import QuerySelection
-from .structures import FlattenedFeatures, LayerPredictions, Predictions, QueryGroup, Targets, attention_mask
+from .modeling.query_selection import LearnedQueries, QuerySelection
+from .structures import (
+    FlattenedFeatures,
+    LayerPredictions,
+    Predictions,
+    Proposals,
+    Queries,
+    QueryGroup,
+    Targets,
+    attention_mask,
+)
 
 Inputs = Sequence[dict[str, Any]]
 
@@ -41,10 +50,10 @@ class DetrDetector(nn.Module):
         neck: ChannelMapper,
         flatten: FeatureFlattener,
         encoder: nn.Module,
-        query_selection: QuerySelection,
+        query_selection: QuerySelection | LearnedQueries,
         denoising: ContrastiveDenoising | None,
+        one_to_many: OneToMany | None,
         decoder: Decoder,
-        matcher: HungarianMatcher,
         criterion: Criterion,
         pixel_stats: tuple[Sequence[float], Sequence[float]],
         max_detections: int,
@@ -57,11 +66,11 @@ class DetrDetector(nn.Module):
             neck: maps those to one width and adds coarser levels.
             flatten: makes one sequence of the levels.
             encoder: refines its tokens, see ``modeling.encoder``.
-            query_selection: makes the matching queries.
+            query_selection: makes the queries, selected or learned.
             denoising: makes a further group of queries in training; None for none.
+            one_to_many: makes another, of extra queries; None for none.
             decoder: decodes all groups side by side, and predicts.
-            matcher: assigns targets to the matching queries.
-            criterion: computes the losses.
+            criterion: computes the losses; its matcher assigns targets to the queries.
             pixel_stats: mean and standard deviation of each channel, in the units of the input images.
             max_detections: how many detections to keep per image.
         """
@@ -73,8 +82,8 @@ class DetrDetector(nn.Module):
         self.encoder = encoder
         self.query_selection = query_selection
         self.denoising = denoising
+        self.one_to_many = one_to_many
         self.decoder = decoder
-        self.matcher = matcher
         self.criterion = criterion
         self.max_detections = max_detections
         mean, std = (torch.tensor(list(values), dtype=torch.float32).view(-1, 1, 1) for values in pixel_stats)
@@ -90,7 +99,7 @@ class DetrDetector(nn.Module):
     @property
     def num_classes(self) -> int:
         """K, the number of classes that the detector tells apart."""
-        return int(self.query_selection.head.class_embed.out_features)
+        return self.decoder.num_classes
 
     def forward(self, batched_inputs: Inputs) -> dict[str, Tensor] | list[dict[str, Any]]:
         """Detect, or compute the losses in training.
@@ -107,12 +116,12 @@ class DetrDetector(nn.Module):
         maps = self.backbone(images.tensor)
         features = self.flatten(self.neck([maps[name] for name in self.in_features]), padding)
         features = features.with_tokens(self.encoder(features))
-        matching, proposals = self._matching_queries(features)
         if not self.training:
-            last = self.decoder.predict(self._decode([matching], features), -1)
+            queries, _ = self.query_selection(features)
+            last = self.decoder.predict(self._decode([self._matching(queries)], features), -1)
             return self.postprocess(last, images, batched_inputs)
         targets = self.prepare_targets(batched_inputs)
-        groups = [matching] if self.denoising is None else [matching, self.denoising(targets)]
+        groups, proposals = self._training_groups(features, targets)
         decoded = self._decode(groups, features)
         layers = tuple(self.decoder.predict(decoded, index) for index in range(len(decoded)))
         return self.criterion(Predictions(layers, proposals), groups, targets)
@@ -165,12 +174,24 @@ class DetrDetector(nn.Module):
             results.append({"instances": detector_postprocess(instances, *size)})
         return results
 
-    def _matching_queries(self, features: FlattenedFeatures) -> tuple[QueryGroup, LayerPredictions]:
-        content, reference, proposals = self.query_selection(features)
-        return QueryGroup(name="matching", content=content, reference=reference, assign=self.matcher), proposals
+    def _matching(self, queries: Queries) -> QueryGroup:
+        return QueryGroup(name="matching", queries=queries, assign=self.criterion.matcher)
+
+    def _training_groups(
+        self, features: FlattenedFeatures, targets: Sequence[Targets]
+    ) -> tuple[list[QueryGroup], Proposals | None]:
+        """The matching queries, those that are there in training only, and the encoder's proposals."""
+        extra = 0 if self.one_to_many is None else self.one_to_many.num_queries
+        queries, proposals = self.query_selection(features, extra)
+        first = self.query_selection.num_queries
+        groups = [self._matching(queries[:first])]
+        if self.one_to_many is not None:
+            groups.append(self.one_to_many(queries[first:]))
+        if self.denoising is not None:
+            groups.append(self.denoising(targets))
+        return groups, proposals
 
     def _decode(self, groups: Sequence[QueryGroup], features: FlattenedFeatures) -> tuple[DecodedLayer, ...]:
-        content = torch.cat([group.content for group in groups], dim=1)
-        reference = torch.cat([group.reference for group in groups], dim=1)
-        decoded: tuple[DecodedLayer, ...] = self.decoder(content, reference, features, attention_mask(groups))
+        queries = Queries.concatenated([group.queries for group in groups])
+        decoded: tuple[DecodedLayer, ...] = self.decoder(queries, features, attention_mask(groups))
         return decoded

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-FUSIONS = ("joint", "sequential")
+FUSIONS = ("joint", "sequential", "high_only")
 _PATTERN = re.compile(r"H(\d+)L(\d+)-\((\d+)\+1\)x(\d+)")
 
 
@@ -61,13 +61,16 @@ class EncoderSpec:
 
         ``joint`` is the released code's reading: A - 1 layers on the high-level tokens, then one on all of them.
         ``sequential`` is the paper's Eq. (1) and (2) to the letter: A layers on the high-level tokens, then one on the
-        low-level tokens.
+        low-level tokens. ``high_only`` is Table 5's ablation, which leaves the low-level tokens as they are: A layers
+        on the high-level tokens.
 
         Raises:
-            ValueError: when ``fusion`` is neither ``"joint"`` nor ``"sequential"``.
+            ValueError: when ``fusion`` is none of these.
         """
         if fusion == "joint":
             return ("high",) * (self.refinements - 1) + ("all",)
         if fusion == "sequential":
             return ("high",) * self.refinements + ("low",)
+        if fusion == "high_only":
+            return ("high",) * self.refinements
         raise ValueError(f"fusion must be one of {FUSIONS}, got {fusion!r}.")

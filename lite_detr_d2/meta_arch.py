@@ -1,27 +1,57 @@
 """The detectors that detectron2 finds by name: each says how its parts are made from a config."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.modeling.backbone import Backbone
+from torch import nn
 
 from .config import validate_config
 from .detector import DetrDetector
 from .errors import InputError
 from .modeling.attention_spec import AttentionSpec
 from .modeling.criterion import Criterion
-from .modeling.decoder import Decoder
+from .modeling.decoder import BoxPosition, Decoder
 from .modeling.denoising import ContrastiveDenoising
 from .modeling.encoder import build_encoder
 from .modeling.flatten import FeatureFlattener
 from .modeling.heads import DetectionHead
 from .modeling.matcher import HungarianMatcher
 from .modeling.neck import ChannelMapper
-from .modeling.query_selection import QuerySelection
+from .modeling.one_to_many import OneToMany
+from .modeling.position import SinePositionEncoding
+from .modeling.query_selection import LearnedQueries, ProposalEmbedding, QuerySelection
 
-DINO_LOGIT_EPS = 1e-3  # clamp of the inverse sigmoid of boxes
-DINO_GIOU_EPS = 1e-6
+
+@dataclass(frozen=True)
+class Conventions:
+    """Where published implementations differ in what they compute, beyond their parts.
+
+    Attributes:
+        logit_eps: clamp of the inverse sigmoid of boxes.
+        giou_eps: see ``geometry.pairwise_giou``.
+        position_offset: see ``SinePositionEncoding``.
+        class_agnostic_proposals: see ``QuerySelection``.
+        proposal_suffix: what the names of the proposals' losses end with.
+    """
+
+    logit_eps: float
+    giou_eps: float
+    position_offset: float
+    class_agnostic_proposals: bool
+    proposal_suffix: str
+
+
+DINO_CONVENTIONS = Conventions(
+    logit_eps=1e-3, giou_eps=1e-6, position_offset=0.0, class_agnostic_proposals=False, proposal_suffix="_interm"
+)
+DEFORMABLE_DETR_CONVENTIONS = Conventions(
+    logit_eps=1e-5, giou_eps=0.0, position_offset=0.5, class_agnostic_proposals=True, proposal_suffix="_enc"
+)
+POINT_SIZE_OFFSET = -2.0  # boxes that start from a point are small at first: sigmoid(-2) is 0.12 of the image
 
 
 @META_ARCH_REGISTRY.register()
@@ -30,40 +60,113 @@ class DINO(DetrDetector):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        validate_config(cfg)
+        parts = _common_parts(cfg, DINO_CONVENTIONS)
         model = cfg.MODEL.LITE_DETR
         channels, classes = model.HIDDEN_DIM, model.NUM_CLASSES
-        backbone = build_backbone(cfg)
-        focal = {"focal_alpha": model.LOSS.FOCAL_ALPHA, "focal_gamma": model.LOSS.FOCAL_GAMMA}
-        matcher = HungarianMatcher(
-            class_cost=model.MATCHER.CLASS_COST,
-            l1_cost=model.MATCHER.L1_COST,
-            giou_cost=model.MATCHER.GIOU_COST,
-            giou_eps=DINO_GIOU_EPS,
-            **focal,
+        content = nn.Embedding(model.NUM_QUERIES, channels)
+        nn.init.xavier_uniform_(content.weight)
+        selection = QuerySelection(
+            num_queries=model.NUM_QUERIES,
+            head=DetectionHead(channels, classes),
+            class_agnostic=DINO_CONVENTIONS.class_agnostic_proposals,
+            content=content,
+            proposal_embed=None,
         )
-        criterion = Criterion(
-            class_weight=model.LOSS.CLASS_WEIGHT,
-            l1_weight=model.LOSS.L1_WEIGHT,
-            giou_weight=model.LOSS.GIOU_WEIGHT,
-            giou_eps=DINO_GIOU_EPS,
-            proposal_assigner=matcher,
-            **focal,
+        decoder = _decoder(
+            cfg,
+            DINO_CONVENTIONS,
+            heads=[DetectionHead(channels, classes)],
+            position=BoxPosition(channels),
+            norm=nn.LayerNorm(channels),
         )
-        return {
-            "backbone": backbone,
-            "in_features": model.IN_FEATURES,
-            "neck": ChannelMapper(_channels_of(backbone, model.IN_FEATURES), channels, model.NUM_LEVELS),
-            "flatten": FeatureFlattener(model.NUM_LEVELS, channels, model.POSITION_TEMPERATURE),
-            "encoder": build_encoder(cfg),
-            "query_selection": QuerySelection(channels, model.NUM_QUERIES, DetectionHead(channels, classes)),
-            "denoising": _denoising(cfg),
-            "decoder": _decoder(cfg),
-            "matcher": matcher,
-            "criterion": criterion,
-            "pixel_stats": (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD),
-            "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
+        denoising = None
+        if model.DENOISING.NUM_QUERIES > 0:
+            denoising = ContrastiveDenoising(
+                num_channels=channels,
+                num_classes=classes,
+                num_queries=model.DENOISING.NUM_QUERIES,
+                label_noise=model.DENOISING.LABEL_NOISE,
+                box_noise=model.DENOISING.BOX_NOISE,
+                logit_eps=DINO_CONVENTIONS.logit_eps,
+            )
+        return parts | {"query_selection": selection, "decoder": decoder, "denoising": denoising, "one_to_many": None}
+
+
+@META_ARCH_REGISTRY.register()
+class DeformableDETR(DetrDetector):
+    """Deformable DETR, arXiv 2010.04159; with ``InterleavedEncoder``, Lite-Deformable DETR."""
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        parts = _common_parts(cfg, DEFORMABLE_DETR_CONVENTIONS)
+        return parts | {
+            "query_selection": _query_selection(cfg, num_extra=0),
+            "decoder": _decoder_with_own_heads(cfg),
+            "denoising": None,
+            "one_to_many": None,
         }
+
+
+@META_ARCH_REGISTRY.register()
+class HDETR(DetrDetector):
+    """H-DETR, arXiv 2207.13080, hybrid branch scheme; with ``InterleavedEncoder``, Lite-H-DETR."""
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        parts = _common_parts(cfg, DEFORMABLE_DETR_CONVENTIONS)
+        model = cfg.MODEL.LITE_DETR
+        num_extra, one_to_many = model.ONE_TO_MANY.NUM_QUERIES, None
+        if num_extra > 0:
+            one_to_many = OneToMany(
+                num_queries=num_extra,
+                repeats=model.ONE_TO_MANY.REPEATS,
+                loss_weight=model.ONE_TO_MANY.WEIGHT,
+                assign=parts["criterion"].matcher,
+            )
+        return parts | {
+            "query_selection": _query_selection(cfg, num_extra=num_extra),
+            "decoder": _decoder_with_own_heads(cfg),
+            "denoising": None,
+            "one_to_many": one_to_many,
+        }
+
+
+def _common_parts(cfg: CfgNode, conventions: Conventions) -> dict[str, Any]:
+    """All that does not depend on the detector but for its conventions."""
+    validate_config(cfg)
+    model = cfg.MODEL.LITE_DETR
+    channels = model.HIDDEN_DIM
+    backbone = build_backbone(cfg)
+    shared = {
+        "giou_eps": conventions.giou_eps,
+        "focal_alpha": model.LOSS.FOCAL_ALPHA,
+        "focal_gamma": model.LOSS.FOCAL_GAMMA,
+    }
+    matcher = HungarianMatcher(
+        class_cost=model.MATCHER.CLASS_COST,
+        l1_cost=model.MATCHER.L1_COST,
+        giou_cost=model.MATCHER.GIOU_COST,
+        **shared,
+    )
+    criterion = Criterion(
+        class_weight=model.LOSS.CLASS_WEIGHT,
+        l1_weight=model.LOSS.L1_WEIGHT,
+        giou_weight=model.LOSS.GIOU_WEIGHT,
+        matcher=matcher,
+        proposal_suffix=conventions.proposal_suffix,
+        **shared,
+    )
+    position = SinePositionEncoding(channels, model.POSITION_TEMPERATURE, conventions.position_offset)
+    return {
+        "backbone": backbone,
+        "in_features": model.IN_FEATURES,
+        "neck": ChannelMapper(_channels_of(backbone, model.IN_FEATURES), channels, model.NUM_LEVELS),
+        "flatten": FeatureFlattener(model.NUM_LEVELS, position),
+        "encoder": build_encoder(cfg),
+        "criterion": criterion,
+        "pixel_stats": (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD),
+        "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
+    }
 
 
 def _channels_of(backbone: Backbone, in_features: list[str]) -> list[int]:
@@ -82,21 +185,40 @@ def _channels_of(backbone: Backbone, in_features: list[str]) -> list[int]:
     return [shapes[name].channels for name in in_features]
 
 
-def _denoising(cfg: CfgNode) -> ContrastiveDenoising | None:
+def _query_selection(cfg: CfgNode, num_extra: int) -> QuerySelection | LearnedQueries:
+    """The queries of Deformable DETR and H-DETR."""
     model = cfg.MODEL.LITE_DETR
-    if model.DENOISING.NUM_QUERIES == 0:
-        return None
-    return ContrastiveDenoising(
-        num_channels=model.HIDDEN_DIM,
-        num_classes=model.NUM_CLASSES,
-        num_queries=model.DENOISING.NUM_QUERIES,
-        label_noise=model.DENOISING.LABEL_NOISE,
-        box_noise=model.DENOISING.BOX_NOISE,
-        logit_eps=DINO_LOGIT_EPS,
+    channels = model.HIDDEN_DIM
+    if not model.TWO_STAGE:
+        return LearnedQueries(channels, model.NUM_QUERIES, num_extra)
+    return QuerySelection(
+        num_queries=model.NUM_QUERIES,
+        head=DetectionHead(channels, model.NUM_CLASSES),
+        class_agnostic=DEFORMABLE_DETR_CONVENTIONS.class_agnostic_proposals,
+        content=nn.Embedding(model.NUM_QUERIES + num_extra, channels) if model.MIXED_SELECTION else None,
+        proposal_embed=ProposalEmbedding(channels),
     )
 
 
-def _decoder(cfg: CfgNode) -> Decoder:
+def _decoder_with_own_heads(cfg: CfgNode) -> Decoder:
+    """The decoder of Deformable DETR and H-DETR: each layer that hands on boxes has a head of its own."""
+    model = cfg.MODEL.LITE_DETR
+    # Only the first layer starts from points; the others add to its boxes.
+    size_offsets = [0.0 if model.TWO_STAGE else POINT_SIZE_OFFSET]
+    if model.BOX_REFINEMENT:
+        size_offsets += [0.0] * (model.DECODER.NUM_LAYERS - 1)
+    heads = [DetectionHead(model.HIDDEN_DIM, model.NUM_CLASSES, size_offset=offset) for offset in size_offsets]
+    return _decoder(cfg, DEFORMABLE_DETR_CONVENTIONS, heads=heads, position=None, norm=None)
+
+
+def _decoder(
+    cfg: CfgNode,
+    conventions: Conventions,
+    *,
+    heads: Sequence[DetectionHead],
+    position: BoxPosition | None,
+    norm: nn.Module | None,
+) -> Decoder:
     model = cfg.MODEL.LITE_DETR
     attention = AttentionSpec(
         num_channels=model.HIDDEN_DIM,
@@ -110,6 +232,10 @@ def _decoder(cfg: CfgNode) -> Decoder:
         num_layers=model.DECODER.NUM_LAYERS,
         dim_feedforward=model.DECODER.DIM_FEEDFORWARD,
         dropout=model.DROPOUT,
-        heads=[DetectionHead(model.HIDDEN_DIM, model.NUM_CLASSES)],
-        logit_eps=DINO_LOGIT_EPS,
+        heads=heads,
+        box_refinement=model.BOX_REFINEMENT,
+        look_forward_twice=model.LOOK_FORWARD_TWICE,
+        position=position,
+        norm=norm,
+        logit_eps=conventions.logit_eps,
     )

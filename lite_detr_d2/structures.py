@@ -59,6 +59,10 @@ class Targets:
     def __len__(self) -> int:
         return int(self.labels.shape[0])
 
+    def class_agnostic(self) -> "Targets":
+        """The same targets, all of class 0."""
+        return replace(self, labels=torch.zeros_like(self.labels))
+
     def repeated(self, times: int) -> "Targets":
         """The same targets ``times`` over: all of them, then all again."""
         return replace(self, labels=self.labels.repeat(times), boxes=self.boxes.repeat(times, 1))
@@ -76,31 +80,71 @@ class Assigner(Protocol):
 
 
 @dataclass(frozen=True)
+class Queries:
+    """What the decoder starts from.
+
+    Attributes:
+        content: (N, Q, C).
+        reference: (N, Q, 4), logits of the queries' first boxes; or (N, Q, 2), of points (x, y).
+        position: (N, Q, C), what is added to the content for attention; None where the decoder derives it from boxes.
+    """
+
+    content: Tensor
+    reference: Tensor
+    position: Tensor | None = None
+
+    def __len__(self) -> int:
+        return int(self.content.shape[1])
+
+    def __getitem__(self, queries: slice) -> "Queries":
+        """Some of the queries."""
+        position = None if self.position is None else self.position[:, queries]
+        return Queries(self.content[:, queries], self.reference[:, queries], position)
+
+    @classmethod
+    def concatenated(cls, parts: "Sequence[Queries]") -> "Queries":
+        """All ``parts``, side by side.
+
+        Raises:
+            ValueError: when some of them have a position, and others do not.
+        """
+        positions = [part.position for part in parts if part.position is not None]
+        if len(positions) not in (0, len(parts)):
+            raise ValueError("either all of the queries that are decoded together have a position, or none of them.")
+        return cls(
+            content=torch.cat([part.content for part in parts], dim=1),
+            reference=torch.cat([part.reference for part in parts], dim=1),
+            position=torch.cat(positions, dim=1) if positions else None,
+        )
+
+
+@dataclass(frozen=True)
 class QueryGroup:
     """Queries that are decoded together, and how they are trained.
 
     Attributes:
         name: what other groups call it in ``sees``.
-        content: (N, Q, C).
-        reference: (N, Q, 4), logits of the queries' first boxes.
+        queries: what the decoder starts from.
         sees: other groups whose queries these attend to; in a detector, visibility need not be mutual.
         block_size: queries attend within consecutive blocks of this many queries of their own group; 0: to all of it.
         assign: matches predictions to targets in training.
         target_repeats: how many times each target is there to be matched.
-        loss_suffix: what the names of the group's losses end with.
+        loss_weight: the group's losses are multiplied by it.
+        loss_suffix: what the names of the group's losses end with; ``{layer}`` stands for the decoder layer's number
+            after an underscore, or for nothing in the last layer.
     """
 
     name: str
-    content: Tensor
-    reference: Tensor
+    queries: Queries
     assign: Assigner
     sees: tuple[str, ...] = ()
     block_size: int = 0
     target_repeats: int = 1
-    loss_suffix: str = ""
+    loss_weight: float = 1.0
+    loss_suffix: str = "{layer}"
 
     def __len__(self) -> int:
-        return int(self.content.shape[1])
+        return len(self.queries)
 
 
 @dataclass(frozen=True)
@@ -116,16 +160,29 @@ class LayerPredictions:
 
 
 @dataclass(frozen=True)
+class Proposals:
+    """What the encoder's head proposes of some tokens or all, to be trained.
+
+    Attributes:
+        predictions: of the tokens.
+        class_agnostic: whether they are to find objects of any class, all of them as class 0.
+    """
+
+    predictions: LayerPredictions
+    class_agnostic: bool
+
+
+@dataclass(frozen=True)
 class Predictions:
     """Predictions of every decoder layer, first to last, and of the encoder's proposals.
 
     Attributes:
         layers: per decoder layer, over the queries of all groups, in the groups' order.
-        proposals: those of the selected encoder proposals; None for a detector without query selection.
+        proposals: the encoder's; None for a detector without any.
     """
 
     layers: tuple[LayerPredictions, ...]
-    proposals: LayerPredictions | None = None
+    proposals: Proposals | None = None
 
 
 def query_slices(groups: Sequence[QueryGroup]) -> list[slice]:
@@ -145,7 +202,7 @@ def attention_mask(groups: Sequence[QueryGroup]) -> Tensor | None:
     if len(groups) == 1 and groups[0].block_size == 0:
         return None
     slices = query_slices(groups)
-    device = groups[0].content.device
+    device = groups[0].queries.content.device
     blocked = torch.ones(slices[-1].stop, slices[-1].stop, dtype=torch.bool, device=device)
     for group, rows in zip(groups, slices, strict=True):
         for other, columns in zip(groups, slices, strict=True):

@@ -1,11 +1,50 @@
 """Inputs that several tests need."""
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.structures import Boxes, Instances
+from torch import nn
 
 from lite_detr_d2.structures import FlattenedFeatures, SpatialShapes
+
+REFINED = ("BOX_REFINEMENT",)
+TWO_STAGE = (*REFINED, "TWO_STAGE")
+ALL_STAGES = (*TWO_STAGE, "MIXED_SELECTION", "LOOK_FORWARD_TWICE")
+# The meta-architecture and the stages of every kind of detector.
+DETECTORS = {
+    "dino": ("DINO", ALL_STAGES),
+    "deformable_detr": ("DeformableDETR", ()),
+    "deformable_detr_refined": ("DeformableDETR", REFINED),
+    "deformable_detr_two_stage": ("DeformableDETR", TWO_STAGE),
+    "deformable_detr_all_stages": ("DeformableDETR", ALL_STAGES),
+    "h_detr_single_stage": ("HDETR", ()),
+    "h_detr_two_stage": ("HDETR", TWO_STAGE),
+    "h_detr": ("HDETR", ALL_STAGES),
+}
+
+
+def choose_detector(cfg: CfgNode, name: str) -> None:
+    """Make ``cfg`` that of one of ``DETECTORS``, with a one-to-many branch of few queries."""
+    set_stages(cfg, *DETECTORS[name])
+    cfg.MODEL.LITE_DETR.ONE_TO_MANY.NUM_QUERIES, cfg.MODEL.LITE_DETR.ONE_TO_MANY.REPEATS = 30, 3
+
+
+def set_stages(cfg: CfgNode, architecture: str, stages: Collection[str]) -> None:
+    """Choose the meta-architecture, and turn on ``stages`` and no others."""
+    cfg.MODEL.META_ARCHITECTURE = architecture
+    for stage in ALL_STAGES:
+        cfg.MODEL.LITE_DETR[stage] = stage in stages
+
+
+def randomised(model: nn.Module) -> nn.Module:
+    """Give zero-initialised layers weights, so that everything has an effect."""
+    for name, parameter in model.named_parameters():
+        if "sampling_offsets.weight" in name or "attention_weights" in name or "box_embed.layers.2" in name:
+            nn.init.normal_(parameter, std=0.1)
+    return model.eval()
 
 
 def batched_input(height: int, width: int, num_boxes: int, num_classes: int = 10, seed: int = 0) -> dict[str, Any]:

@@ -16,7 +16,7 @@ class Criterion:
     """Focal loss on the classes, L1 and generalised IoU losses on the boxes of matched queries.
 
     Losses are named as in DETR's family: ``loss_ce``, ``loss_bbox`` and ``loss_giou`` of the last decoder layer, with
-    ``_0``, ``_1``, ... for the earlier layers, ``_interm`` for the encoder's proposals, and a group's suffix before.
+    ``_0``, ``_1``, ... for the earlier layers where the group's suffix has them.
     """
 
     def __init__(
@@ -28,16 +28,29 @@ class Criterion:
         focal_alpha: float,
         focal_gamma: float,
         giou_eps: float,
-        proposal_assigner: Assigner,
+        matcher: Assigner,
+        proposal_suffix: str,
     ) -> None:
-        """Make the criterion; ``proposal_assigner`` matches the encoder's proposals to the targets."""
+        """Make the criterion.
+
+        Args:
+            class_weight: of the focal loss.
+            l1_weight: of the boxes' L1 loss.
+            giou_weight: of the boxes' generalised IoU loss.
+            focal_alpha: weight of positives in the focal loss, 0..1.
+            focal_gamma: its exponent, at least 0.
+            giou_eps: see ``geometry.pairwise_giou``.
+            matcher: matches the encoder's proposals to the targets, and is there for groups of queries.
+            proposal_suffix: what the names of the proposals' losses end with.
+        """
         self.class_weight = class_weight
         self.l1_weight = l1_weight
         self.giou_weight = giou_weight
         self.focal_alpha = focal_alpha
         self.focal_gamma = focal_gamma
         self.giou_eps = giou_eps
-        self.proposal_assigner = proposal_assigner
+        self.matcher = matcher
+        self.proposal_suffix = proposal_suffix
 
     def __call__(
         self, predictions: Predictions, groups: Sequence[QueryGroup], targets: Sequence[Targets]
@@ -50,16 +63,20 @@ class Criterion:
             targets: of each image; any of them, or all, may be empty.
         """
         num_boxes = average_num_boxes(targets, predictions.layers[-1].boxes)
+        last = len(predictions.layers) - 1
         losses: dict[str, Tensor] = {}
         for group, queries in zip(groups, query_slices(groups), strict=True):
             repeated = [target.repeated(group.target_repeats) for target in targets]
-            normaliser = num_boxes * group.target_repeats
+            # As published, a loss is divided by at least one box.
+            scale = group.loss_weight / (num_boxes * group.target_repeats).clamp(min=1.0)
             for index, layer in enumerate(predictions.layers):
-                is_last = index + 1 == len(predictions.layers)
-                suffix = group.loss_suffix + ("" if is_last else f"_{index}")
-                losses |= self._layer_losses(layer.of_queries(queries), group.assign, repeated, normaliser, suffix)
-        if predictions.proposals is not None:
-            losses |= self._layer_losses(predictions.proposals, self.proposal_assigner, targets, num_boxes, "_interm")
+                suffix = group.loss_suffix.format(layer="" if index == last else f"_{index}")
+                losses |= self._layer_losses(layer.of_queries(queries), group.assign, repeated, scale, suffix)
+        proposals = predictions.proposals
+        if proposals is not None:
+            wanted = [target.class_agnostic() for target in targets] if proposals.class_agnostic else targets
+            scale = 1 / num_boxes.clamp(min=1.0)
+            losses |= self._layer_losses(proposals.predictions, self.matcher, wanted, scale, self.proposal_suffix)
         return losses
 
     def _layer_losses(
@@ -67,7 +84,7 @@ class Criterion:
         predictions: LayerPredictions,
         assign: Assigner,
         targets: Sequence[Targets],
-        num_boxes: Tensor,
+        scale: Tensor,
         suffix: str,
     ) -> dict[str, Tensor]:
         logits, boxes = predictions.logits.float(), predictions.boxes.float()
@@ -83,19 +100,19 @@ class Criterion:
         l1 = F.l1_loss(matched_boxes, target_boxes, reduction="sum")
         giou = paired_giou(box_xyxy(matched_boxes), box_xyxy(target_boxes), self.giou_eps)
         return {
-            f"loss_ce{suffix}": self.class_weight * focal / num_boxes,
-            f"loss_bbox{suffix}": self.l1_weight * l1 / num_boxes,
-            f"loss_giou{suffix}": self.giou_weight * (1 - giou).sum() / num_boxes,
+            f"loss_ce{suffix}": self.class_weight * focal * scale,
+            f"loss_bbox{suffix}": self.l1_weight * l1 * scale,
+            f"loss_giou{suffix}": self.giou_weight * (1 - giou).sum() * scale,
         }
 
 
 def average_num_boxes(targets: Sequence[Targets], like: Tensor) -> Tensor:
-    """The number of targets in this batch, averaged over the processes, at least 1: what losses are divided by."""
+    """The number of targets in this batch, averaged over the processes."""
     number = like.new_tensor(float(sum(len(target) for target in targets)), dtype=torch.float32)
     processes: int = comm.get_world_size()
     if processes > 1:
         torch.distributed.all_reduce(number)
-    return (number / processes).clamp(min=1.0)
+    return number / processes
 
 
 def _flat_indices(matches: Sequence[Match]) -> tuple[Tensor, Tensor]:

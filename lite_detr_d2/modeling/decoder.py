@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..structures import FlattenedFeatures, LayerPredictions
+from ..structures import FlattenedFeatures, LayerPredictions, Queries
 from .attention import SelfAttention
 from .attention_spec import AttentionSpec
 from .geometry import inverse_sigmoid
@@ -41,7 +41,7 @@ class DecoderLayer(nn.Module):
         Args:
             queries: (N, Q, C).
             position: (N, Q, C).
-            reference_points: (N, Q, L, 4), 0..1 of each level with its padding.
+            reference_points: (N, Q, L, 2 or 4), 0..1 of each level with its padding.
             features: the encoder's tokens.
             mask: (Q, Q) bool, True where the row query must not see the column query.
 
@@ -59,7 +59,7 @@ class DecoderLayer(nn.Module):
 class BoxPosition(nn.Module):
     """The queries' position, anew in every layer: an MLP of the sine encoding of their reference boxes.
 
-    Source: DAB-DETR, arXiv 2201.12329, Sec. 4.2.
+    Source: DAB-DETR, arXiv 2201.12329, Sec. 4.2; coordinates in the order y, x, w, h, as DINO has them.
     """
 
     def __init__(self, num_channels: int) -> None:
@@ -69,25 +69,28 @@ class BoxPosition(nn.Module):
 
     def forward(self, boxes: Tensor) -> Tensor:
         """Encode (N, Q, 4) boxes to (N, Q, C)."""
-        result: Tensor = self.mlp(box_sines(boxes, self.channels_per_coordinate))
+        x, y, width, height = boxes.unbind(-1)
+        ordered = torch.stack((y, x, width, height), dim=-1)
+        result: Tensor = self.mlp(box_sines(ordered, self.channels_per_coordinate))
         return result
 
 
 @dataclass(frozen=True)
 class DecodedLayer:
-    """What a decoder layer leaves: queries (N, Q, C), and the boxes (N, Q, 4) that it started from."""
+    """What a decoder layer leaves: queries (N, Q, C), and the reference (N, Q, 2 or 4), 0..1, that it started from."""
 
     queries: Tensor
-    boxes: Tensor
+    reference: Tensor
 
 
 class Decoder(nn.Module):
-    """Decoder layers with iterative box refinement, looking forward twice.
+    """Decoder layers, each of which predicts boxes as offsets from a reference.
 
-    Each layer's box is its offset, read off the normalised state, on top of the reference that the layer before it
-    handed on, through which the gradient flows; the references that steer attention are detached.
+    Without box refinement the reference is the queries' first one in all layers; with it, the box of the layer before,
+    read off that layer's state before its normalisation. Refined references steer attention without a gradient; looking
+    forward twice, a layer's loss yet reaches the layer that its reference comes from.
 
-    Source: DINO, arXiv 2203.03605, Sec. 3.5.
+    Source: Deformable DETR, arXiv 2010.04159, Sec. 4.2; looking forward twice: DINO, arXiv 2203.03605, Sec. 3.5.
     """
 
     def __init__(
@@ -98,6 +101,10 @@ class Decoder(nn.Module):
         dim_feedforward: int,
         dropout: float,
         heads: Sequence[DetectionHead],
+        box_refinement: bool,
+        look_forward_twice: bool,
+        position: BoxPosition | None,
+        norm: nn.Module | None,
         logit_eps: float,
     ) -> None:
         """Make the decoder.
@@ -108,45 +115,55 @@ class Decoder(nn.Module):
             dim_feedforward: hidden size of the feed-forward networks.
             dropout: 0..1.
             heads: one for every layer, or a single one that all layers share.
+            box_refinement: hand each layer's boxes on to the next one.
+            look_forward_twice: with their gradient.
+            position: makes the queries' position from their boxes; None if the queries bring theirs.
+            norm: normalises a layer's queries for its predictions; None for predictions of the queries as they are.
             logit_eps: clamp of the inverse sigmoid of boxes.
 
         Raises:
-            ValueError: when the number of heads is neither 1 nor ``num_layers``.
+            ValueError: when the number of heads is neither 1 nor ``num_layers``, or a flag lacks the one that it needs.
         """
         super().__init__()
+        if look_forward_twice and not box_refinement:
+            raise ValueError("look_forward_twice needs box_refinement: else no layer hands its boxes on.")
         if len(heads) not in (1, num_layers):
             raise ValueError(f"{len(heads)} heads for {num_layers} decoder layers: expected 1 or {num_layers}.")
         self.layers = nn.ModuleList(DecoderLayer(attention, dim_feedforward, dropout) for _ in range(num_layers))
-        self.position = BoxPosition(attention.num_channels)
-        self.norm = nn.LayerNorm(attention.num_channels)
         self.heads = nn.ModuleList(heads)
+        self.box_refinement = box_refinement
+        self.look_forward_twice = look_forward_twice
+        self.position = position
+        self.norm = nn.Identity() if norm is None else norm
         self.logit_eps = logit_eps
 
-    def forward(
-        self, content: Tensor, reference: Tensor, features: FlattenedFeatures, mask: Tensor | None
-    ) -> tuple[DecodedLayer, ...]:
+    @property
+    def num_classes(self) -> int:
+        """K, the number of classes that the heads tell apart."""
+        return int(self._head(0).class_embed.out_features)
+
+    def forward(self, initial: Queries, features: FlattenedFeatures, mask: Tensor | None) -> tuple[DecodedLayer, ...]:
         """Decode queries.
 
         Args:
-            content: (N, Q, C).
-            reference: (N, Q, 4), logits of the first reference boxes.
+            initial: the queries; they need a position unless the decoder makes it, which it can of boxes only.
             features: the encoder's tokens.
             mask: (Q, Q) bool, True where the row query must not see the column query; None if all see all.
 
         Returns:
             Every layer's result, first to last; ``predict`` reads the predictions off it.
         """
-        queries, boxes = content, reference.sigmoid()
-        to_padded = features.valid_ratios.repeat(1, 1, 2)[:, None]
+        queries, reference = initial.content, initial.reference.sigmoid()
+        steering = reference
         decoded: list[DecodedLayer] = []
         for index, layer in enumerate(self.layers):
-            if index > 0:
-                boxes = self._refine(boxes.detach(), self._head(index - 1).box_offsets(queries))
-            attended_boxes = boxes.detach()
-            reference_points = attended_boxes[:, :, None] * to_padded
-            position = self.position(reference_points[:, :, 0])
-            queries = layer(queries, position, reference_points, features, mask)
-            decoded.append(DecodedLayer(queries, boxes))
+            if index > 0 and self.box_refinement:
+                refined = self._refine(steering, self._head(index - 1).box_offsets(queries))
+                steering = refined.detach()
+                reference = refined if self.look_forward_twice else steering
+            reference_points = _on_levels(steering, features.valid_ratios)
+            queries = layer(queries, self._position(initial, reference_points), reference_points, features, mask)
+            decoded.append(DecodedLayer(queries, reference))
         return tuple(decoded)
 
     def predict(self, decoded: Sequence[DecodedLayer], layer: int) -> LayerPredictions:
@@ -154,12 +171,29 @@ class Decoder(nn.Module):
         head = self._head(layer % len(decoded))
         normalised = self.norm(decoded[layer].queries)
         return LayerPredictions(
-            logits=head.logits(normalised), boxes=self._refine(decoded[layer].boxes, head.box_offsets(normalised))
+            logits=head.logits(normalised), boxes=self._refine(decoded[layer].reference, head.box_offsets(normalised))
         )
+
+    def _position(self, initial: Queries, reference_points: Tensor) -> Tensor:
+        if self.position is not None:
+            position: Tensor = self.position(reference_points[:, :, 0])
+            return position
+        if initial.position is None:
+            raise ValueError("queries without a position need a decoder that makes it of their boxes.")
+        return initial.position
 
     def _head(self, layer: int) -> DetectionHead:
         head: DetectionHead = self.heads[layer % len(self.heads)]  # type: ignore[assignment]
         return head
 
-    def _refine(self, boxes: Tensor, offsets: Tensor) -> Tensor:
-        return torch.sigmoid(inverse_sigmoid(boxes, self.logit_eps) + offsets)
+    def _refine(self, reference: Tensor, offsets: Tensor) -> Tensor:
+        """(N, Q, 4) boxes: ``offsets`` in logits from a box, or from a point, which has no size to add to."""
+        logits = inverse_sigmoid(reference, self.logit_eps)
+        if logits.shape[-1] == 2:
+            logits = torch.cat((logits, torch.zeros_like(logits)), dim=-1)
+        return torch.sigmoid(logits + offsets)
+
+
+def _on_levels(reference: Tensor, valid_ratios: Tensor) -> Tensor:
+    """(N, Q, L, 2 or 4) reference points of each level with its padding, of (N, Q, 2 or 4) ones of the image."""
+    return reference[:, :, None] * valid_ratios.repeat(1, 1, reference.shape[-1] // 2)[:, None]

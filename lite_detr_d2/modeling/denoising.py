@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..structures import Match, QueryGroup, Targets
+from ..structures import Match, Queries, QueryGroup, Targets
 from .geometry import box_xyxy, inverse_sigmoid
 
 SMALLEST_SHARED_DENOISING = 50  # fewer denoising queries are not divided among groups, as published
@@ -67,13 +67,12 @@ class ContrastiveDenoising(nn.Module):
         reference = inverse_sigmoid(self._noised_boxes(boxes), self.logit_eps) * filled[..., None]
         return QueryGroup(
             name="denoising",
-            content=content.flatten(1, 3),
-            reference=reference.flatten(1, 3),
+            queries=Queries(content.flatten(1, 3), reference.flatten(1, 3)),
             assign=DenoisingAssigner(num_groups, most),
             sees=("matching",),
             block_size=2 * most,
             target_repeats=num_groups,
-            loss_suffix="_dn",
+            loss_suffix="_dn{layer}",
         )
 
     def _num_groups(self, most: int) -> int:

@@ -13,10 +13,10 @@ from .position import SinePositionEncoding
 class FeatureFlattener(nn.Module):
     """Flatten the levels into one sequence, with each token's position and level, and which tokens are padding."""
 
-    def __init__(self, num_levels: int, num_channels: int, temperature: float) -> None:
+    def __init__(self, num_levels: int, position: SinePositionEncoding) -> None:
         super().__init__()
-        self.position = SinePositionEncoding(num_channels, temperature)
-        self.level_embed = nn.Parameter(torch.randn(num_levels, num_channels))
+        self.position = position
+        self.level_embed = nn.Parameter(torch.randn(num_levels, position.num_channels))
 
     def forward(self, maps: Sequence[Tensor], padding: Tensor) -> FlattenedFeatures:
         """Flatten ``maps``.

@@ -58,7 +58,7 @@ class InterleavedEncoder(nn.Module):
 
         Args:
             spec: which levels are refined how often.
-            fusion: "joint" or "sequential", see ``EncoderSpec.block_schedule``.
+            fusion: "joint", "sequential" or "high_only", see ``EncoderSpec.block_schedule``.
             attention: every layer's attention.
             dim_feedforward: hidden size of the high-level tokens' feed-forward networks.
             low_level_ffn_ratio: how many times smaller the low-level tokens' is; 0 makes it as large, and with joint

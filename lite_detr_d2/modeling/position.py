@@ -23,32 +23,39 @@ def interleaved_sines(values: Tensor, num_channels: int, temperature: float) -> 
 
 
 def box_sines(boxes: Tensor, channels_per_coordinate: int) -> Tensor:
-    """Encode boxes for the queries' positions: temperature 10000, in the order y, x, w, h.
+    """Encode boxes for the queries: each coordinate in its turn, at temperature 10000.
 
     Args:
-        boxes: (..., 4) as (cx, cy, w, h), 0..1.
+        boxes: (..., 4), 0..1.
         channels_per_coordinate: even.
 
     Returns:
         (..., 4 * channels_per_coordinate).
 
-    Source: DAB-DETR, arXiv 2201.12329, as DINO uses it.
+    Source: Deformable DETR, arXiv 2010.04159, Appendix A.4, and DAB-DETR, arXiv 2201.12329.
     """
-    order = (boxes[..., 1], boxes[..., 0], boxes[..., 2], boxes[..., 3])
-    sines = interleaved_sines(torch.stack(order, dim=-1) * (2 * math.pi), channels_per_coordinate, 10000.0)
-    return sines.flatten(-2)
+    return interleaved_sines(boxes * (2 * math.pi), channels_per_coordinate, 10000.0).flatten(-2)
 
 
 class SinePositionEncoding(nn.Module):
     """The position of each pixel of a map among its valid pixels, as sines: half the channels for y, half for x.
 
-    Source: DETR, arXiv 2005.12872; counted as DINO counts it, with the first pixel at 1 and the last at the full scale.
+    Source: DETR, arXiv 2005.12872.
     """
 
-    def __init__(self, num_channels: int, temperature: float) -> None:
+    def __init__(self, num_channels: int, temperature: float, offset: float) -> None:
+        """Make the encoding.
+
+        Args:
+            num_channels: C, a multiple of 4.
+            temperature: see ``interleaved_sines``.
+            offset: what is taken off a pixel's number, which counts from 1: 0.5 for its centre (Deformable DETR), 0 for
+                its far edge (DINO).
+        """
         super().__init__()
         self.num_channels = num_channels
         self.temperature = temperature
+        self.offset = offset
 
     def forward(self, padding: Tensor) -> Tensor:
         """Encode a map of which ``padding``, (N, H, W) bool, is True at pixels that are not part of the image.
@@ -58,8 +65,8 @@ class SinePositionEncoding(nn.Module):
         """
         valid = (~padding).float()
         y, x = valid.cumsum(1), valid.cumsum(2)
-        y = y / (y[:, -1:, :] + 1e-6) * (2 * math.pi)
-        x = x / (x[:, :, -1:] + 1e-6) * (2 * math.pi)
+        y = (y - self.offset) / (y[:, -1:, :] + 1e-6) * (2 * math.pi)
+        x = (x - self.offset) / (x[:, :, -1:] + 1e-6) * (2 * math.pi)
         half = self.num_channels // 2
         sines = [interleaved_sines(value, half, self.temperature) for value in (y, x)]
         return torch.cat(sines, dim=-1).permute(0, 3, 1, 2)

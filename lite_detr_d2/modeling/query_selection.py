@@ -1,46 +1,143 @@
-"""Two-stage query selection: the encoder's best tokens become the decoder's first boxes."""
+"""Where the decoder's queries come from: the encoder's best tokens (two-stage), or learned ones (single-stage)."""
 
 import torch
 from torch import Tensor, nn
 
-from ..structures import FlattenedFeatures, LayerPredictions
+from ..structures import FlattenedFeatures, LayerPredictions, Proposals, Queries
 from .attention import projection
 from .geometry import inverse_sigmoid, token_centres
 from .heads import DetectionHead
+from .position import box_sines
 
 PROPOSAL_SIZE = 0.05  # of a proposal at the finest level, as a part of the image; it doubles with every level
 
 
-class QuerySelection(nn.Module):
-    """Mixed query selection: boxes come from the proposals with the largest class logit, content is learned.
+class LearnedQueries(nn.Module):
+    """Content and position are learned, and the position says which point of the image a query starts from.
 
-    Source: DINO, arXiv 2203.03605, Sec. 3.4.
+    Source: Deformable DETR, arXiv 2010.04159, Sec. 4.1.
     """
 
-    def __init__(self, num_channels: int, num_queries: int, head: DetectionHead) -> None:
+    def __init__(self, num_channels: int, num_queries: int, num_extra: int = 0) -> None:
+        """Learn ``num_queries`` queries, and up to ``num_extra`` more to be asked for."""
         super().__init__()
+        self.num_queries = num_queries
+        self.position = nn.Embedding(num_queries + num_extra, num_channels)
+        self.content = nn.Embedding(num_queries + num_extra, num_channels)
+        self.reference_points = nn.Linear(num_channels, 2)
+        nn.init.xavier_uniform_(self.reference_points.weight)
+        nn.init.zeros_(self.reference_points.bias)
+
+    def forward(self, features: FlattenedFeatures, num_extra: int = 0) -> tuple[Queries, None]:
+        """``num_queries`` and ``num_extra`` queries, the same for each image.
+
+        Gradients flow through their references, (N, Q, 2).
+        """
+        images, number = features.tokens.shape[0], self.num_queries + num_extra
+        position, content = (
+            embedding.weight[:number].expand(images, -1, -1) for embedding in (self.position, self.content)
+        )
+        # Autocast must not round what all layers add to: boxes in the decoder take the type of these.
+        reference = self.reference_points(position).to(position.dtype)
+        return Queries(content, reference, position), None
+
+
+class ProposalEmbedding(nn.Module):
+    """Position and content of queries, made of the proposals that they start from.
+
+    Source: Deformable DETR, arXiv 2010.04159, Sec. 4.2 and Appendix A.4.
+    """
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.proj = projection(2 * num_channels)
+        self.norm = nn.LayerNorm(2 * num_channels)
+        self.channels_per_coordinate = num_channels // 2
+
+    def forward(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode (N, Q, 4) boxes: position and content, (N, Q, C) each."""
+        projected = self.proj(box_sines(boxes, self.channels_per_coordinate))
+        # Autocast must not round what all layers add to: the decoder's residuals take the type of the content.
+        position, content = self.norm(projected.to(boxes.dtype)).chunk(2, dim=-1)
+        return position, content
+
+
+class QuerySelection(nn.Module):
+    """Two-stage query selection: a head proposes a box for each token, and the best become the first boxes.
+
+    What the queries are besides boxes is either learned, or made of the proposals. With mixed query selection (DINO,
+    arXiv 2203.03605, Sec. 3.4), content is learned and the position comes from the proposal.
+
+    Source: Deformable DETR, arXiv 2010.04159, Sec. 4.2.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_queries: int,
+        head: DetectionHead,
+        class_agnostic: bool,
+        content: nn.Embedding | None,
+        proposal_embed: ProposalEmbedding | None,
+    ) -> None:
+        """Make the selection.
+
+        Args:
+            num_queries: how many queries to select, unless more are asked for.
+            head: proposes.
+            class_agnostic: the head learns, from all tokens, whether there is an object, which is its class 0, and
+                ranks by that. Else it learns the classes, from the selected tokens, and ranks by the largest logit.
+            content: learned content of as many queries as can be selected; None to make it of the proposals.
+            proposal_embed: makes the queries' position, and the content that is not learned; None where the decoder
+                makes the position.
+
+        Raises:
+            ValueError: when there is nothing to make the content of.
+        """
+        super().__init__()
+        if content is None and proposal_embed is None:
+            raise ValueError("queries need a content: give content, proposal_embed, or both.")
+        num_channels = head.class_embed.in_features
+        self.num_queries = num_queries
         self.proj = projection(num_channels)
         self.norm = nn.LayerNorm(num_channels)
         self.head = head
-        self.content = nn.Embedding(num_queries, num_channels)
-        nn.init.xavier_uniform_(self.content.weight)
+        self.class_agnostic = class_agnostic
+        self.content = content
+        self.proposal_embed = proposal_embed
 
-    def forward(self, features: FlattenedFeatures) -> tuple[Tensor, Tensor, LayerPredictions]:
-        """Select queries from the encoder's tokens: as many as configured, or all S when there are fewer tokens.
+    def forward(self, features: FlattenedFeatures, num_extra: int = 0) -> tuple[Queries, Proposals | None]:
+        """Select ``num_queries`` and ``num_extra`` queries, best first, or all S when there are fewer tokens.
 
         Returns:
-            Content (N, Q, C), reference box logits (N, Q, 4; detached), and the predictions of the selected proposals.
+            The queries, whose references (N, Q, 4) are detached; and in training the proposals to train.
         """
         anchors, usable = anchor_logits(features)
         tokens = self.norm(self.proj(features.tokens.masked_fill(~usable[..., None], 0.0)))
-        num_queries = min(self.content.num_embeddings, tokens.shape[1])
         with torch.no_grad():  # S x K logits that only rank
-            scores = self.head.logits(tokens).amax(dim=-1)
-        selected = scores.topk(num_queries, dim=1).indices[..., None]
-        tokens = tokens.gather(1, selected.expand(-1, -1, tokens.shape[-1]))
-        reference = anchors.gather(1, selected.expand(-1, -1, 4)) + self.head.box_offsets(tokens)
-        content = self.content.weight[:num_queries].expand(tokens.shape[0], -1, -1)
-        return content, reference.detach(), LayerPredictions(self.head.logits(tokens), reference.sigmoid())
+            logits = self.head.logits(tokens)
+            scores = logits[..., 0] if self.class_agnostic else logits.amax(dim=-1)
+        number = min(self.num_queries + num_extra, tokens.shape[1])
+        ranked = scores.topk(number, dim=1).indices[..., None]
+        selected = tokens.gather(1, ranked.expand(-1, -1, tokens.shape[-1]))
+        offsets = self.head.box_offsets(selected)
+        reference = anchors.gather(1, ranked.expand(-1, -1, 4)) + offsets
+        queries = self._queries(reference.detach())
+        if not self.training:
+            return queries, None
+        if self.class_agnostic:
+            selected, reference = tokens, anchors + self.head.box_offsets(tokens)
+        predictions = LayerPredictions(self.head.logits(selected), reference.sigmoid())
+        return queries, Proposals(predictions, self.class_agnostic)
+
+    def _queries(self, reference: Tensor) -> Queries:
+        position = content = None
+        if self.proposal_embed is not None:
+            position, content = self.proposal_embed(reference.sigmoid())
+        if self.content is not None:
+            content = self.content.weight[: reference.shape[1]].expand(reference.shape[0], -1, -1)
+        assert content is not None
+        return Queries(content, reference, position)
 
 
 def anchor_logits(features: FlattenedFeatures) -> tuple[Tensor, Tensor]:

@@ -15,16 +15,28 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lite_detr_d2.engine import read_config
 
+from ..helpers import choose_detector
+
 TINY = Path(__file__).parent / "tiny.yaml"
 SIZE = 64
 # Of the one image of each process, step by step.
 BOX_COUNTS = ((2, 0), (0, 0), (3, 5))
-# Denoising draws at random, as much as the batch has boxes: one process cannot repeat what two did.
-DENOISING_QUERIES = (10, 0)
+# Detectors, and their denoising queries. Denoising draws at random, as much as the batch has boxes: one process cannot
+# repeat what two did.
+RANDOM = ("dino", 10)
+REPEATABLE = (
+    ("dino", 0),
+    ("deformable_detr", 0),
+    ("deformable_detr_refined", 0),
+    ("h_detr_two_stage", 0),
+    ("h_detr", 0),
+)
+DETECTORS = (RANDOM, *REPEATABLE)
 
 
-def tiny_config(denoising_queries: int) -> CfgNode:
+def tiny_config(name: str, denoising_queries: int) -> CfgNode:
     cfg = read_config(argparse.Namespace(config_file=str(TINY), opts=[]))
+    choose_detector(cfg, name)
     cfg.MODEL.RESNETS.NORM = "FrozenBN"  # else a process normalises by the statistics of its own batch
     cfg.MODEL.LITE_DETR.DENOISING.NUM_QUERIES = denoising_queries
     return cfg
@@ -39,9 +51,9 @@ def make_input(count: int, seed: int) -> dict[str, Any]:
     return {"image": torch.rand(3, SIZE, SIZE, generator=generator) * 255, "instances": instances}
 
 
-def build(denoising_queries: int) -> nn.Module:
+def build(name: str, denoising_queries: int) -> nn.Module:
     torch.manual_seed(0)
-    model: nn.Module = build_model(tiny_config(denoising_queries))
+    model: nn.Module = build_model(tiny_config(name, denoising_queries))
     return model.train()
 
 
@@ -55,10 +67,11 @@ def gradients(model: nn.Module, batch: list[dict[str, Any]]) -> dict[str, Tensor
 def train_in_process(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    found = []
-    for queries in DENOISING_QUERIES:
-        model = DistributedDataParallel(build(queries), find_unused_parameters=False)
-        found.append([gradients(model, [make_input(counts[rank], seed=rank)]) for counts in BOX_COUNTS])
+    found = {}
+    for detector in DETECTORS:
+        # Without a search for unused parameters: one that a step left out would be an error in the next step.
+        model = DistributedDataParallel(build(*detector), find_unused_parameters=False)
+        found[detector] = [gradients(model, [make_input(counts[rank], seed=rank)]) for counts in BOX_COUNTS]
     torch.save(found, os.path.join(folder, f"{rank}.pth"))
     distributed.destroy_process_group()
 
@@ -66,13 +79,15 @@ def train_in_process(rank: int, folder: str) -> None:
 def test_two_processes_make_the_gradients_of_one(tmp_path: Path) -> None:
     start_processes(train_in_process, args=(str(tmp_path),), nprocs=2, start_method="spawn")
     first, second = (torch.load(tmp_path / f"{rank}.pth") for rank in (0, 1))
-    for steps in first:
+    assert first.keys() == set(DETECTORS)
+    for detector, steps in first.items():
         for step in steps:
             for name, value in step.items():
-                assert value is not None and bool(value.isfinite().all()), name
+                assert value is not None and bool(value.isfinite().all()), (detector, name)
     torch.testing.assert_close(second, first, rtol=0, atol=0)
-    model = build(denoising_queries=0)
-    for step, counts in zip(first[1], BOX_COUNTS, strict=True):
-        if sum(counts) > 0:  # without boxes both divide by 1, and then two processes by 2
-            batch = [make_input(count, seed=rank) for rank, count in enumerate(counts)]
-            torch.testing.assert_close(step, gradients(model, batch), rtol=1e-3, atol=1e-5)
+    for detector in REPEATABLE:
+        model = build(*detector)
+        for step, counts in zip(first[detector], BOX_COUNTS, strict=True):
+            if sum(counts) > 0:  # without boxes both divide by 1, and then two processes by 2
+                batch = [make_input(count, seed=rank) for rank, count in enumerate(counts)]
+                torch.testing.assert_close(step, gradients(model, batch), rtol=1e-3, atol=1e-5)

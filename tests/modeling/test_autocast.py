@@ -1,6 +1,11 @@
 """Layers under autocast: products are half, what is passed from layer to layer is not."""
 
+from typing import Any
+
+import pytest
 import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
 from torch.testing import assert_close
 
 from lite_detr_d2.modeling.attention_spec import AttentionSpec
@@ -8,7 +13,7 @@ from lite_detr_d2.modeling.encoder import EncoderLayer
 from lite_detr_d2.modeling.geometry import reference_points_of_tokens
 from lite_detr_d2.modeling.layers import FeedForward
 
-from ..helpers import random_features
+from ..helpers import DETECTORS, batched_input, choose_detector, random_features
 
 SHAPES = ((8, 6), (4, 3), (2, 2))
 
@@ -33,3 +38,20 @@ def test_residual_of_an_attention_is_not_rounded() -> None:
         attended = layer.attend(features.tokens, features.position, reference_points, features)
     assert attended.dtype == torch.float32
     assert_close(attended, layer.norm(features.tokens), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_queries_and_boxes_are_full_from_layer_to_layer(small_cfg: CfgNode, name: str) -> None:
+    choose_detector(small_cfg, name)
+    model, seen = build_model(small_cfg), []
+
+    def note(module: Any, args: Any, output: Any) -> None:
+        for index, layer in enumerate(output):
+            seen.extend((layer.queries.dtype, layer.reference.dtype, module.predict(output, index).boxes.dtype))
+
+    model.decoder.register_forward_hook(note)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        losses = model([batched_input(64, 96, 3)])
+        model.eval()([batched_input(64, 96, 0)])
+    assert set(seen) == {torch.float32} and len(seen) == 2 * 2 * 3
+    assert all(bool(loss.isfinite()) for loss in losses.values())

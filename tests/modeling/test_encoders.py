@@ -44,6 +44,7 @@ def test_layers_refine_what_the_spec_says() -> None:
     features = random_features(SHAPES, dtype=torch.float64)
     assert refined_ranges(interleaved("H2L1-(2+1)x2"), features) == [HIGH, ALL, HIGH, ALL]
     assert refined_ranges(interleaved("H2L1-(2+1)x2", "sequential"), features) == [HIGH, HIGH, LOW, HIGH, HIGH, LOW]
+    assert refined_ranges(interleaved("H2L1-(2+1)x2", "high_only"), features) == [HIGH, HIGH, HIGH, HIGH]
     assert refined_ranges(interleaved("H1L2-(3+1)x1"), features) == [(60, 64), (60, 64), ALL]
 
 

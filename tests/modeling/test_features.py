@@ -15,15 +15,16 @@ def test_sines_and_cosines_alternate() -> None:
     torch.testing.assert_close(encoded[0], torch.tensor([math.sin(0.3), math.cos(0.3), math.sin(0.03), math.cos(0.03)]))
 
 
-def test_box_sines_start_with_y() -> None:
+def test_box_sines_keep_the_order_of_the_coordinates() -> None:
     box = torch.tensor([0.1, 0.2, 0.3, 0.4])
-    encoded = box_sines(box, channels_per_coordinate=2).view(4, 2)
-    angles = 2 * math.pi * torch.tensor([0.2, 0.1, 0.3, 0.4])
-    torch.testing.assert_close(encoded, torch.stack((angles.sin(), angles.cos()), dim=1))
+    angles = 2 * math.pi * torch.stack((box, box / 100), dim=-1)  # temperature 10000
+    expected = torch.stack((angles.sin(), angles.cos()), dim=-1)
+    torch.testing.assert_close(box_sines(box, channels_per_coordinate=4).view(4, 2, 2), expected)
 
 
-def test_positions_count_valid_pixels_only() -> None:
-    encoding = SinePositionEncoding(num_channels=8, temperature=20.0)
+@pytest.mark.parametrize("offset", [0.0, 0.5])
+def test_positions_count_valid_pixels_only(offset: float) -> None:
+    encoding = SinePositionEncoding(num_channels=8, temperature=20.0, offset=offset)
     padding = torch.zeros(2, 4, 6, dtype=torch.bool)
     padding[1, 3:], padding[1, :, 4:] = True, True
     alone = encoding(torch.zeros(1, 3, 4, dtype=torch.bool))
@@ -31,6 +32,16 @@ def test_positions_count_valid_pixels_only() -> None:
     # y comes first: it is constant along a row.
     assert bool((alone[0, :4] == alone[0, :4, :, :1]).all())
     assert bool((alone[0, 4:] == alone[0, 4:, :1]).all())
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.5])
+def test_positions_are_pixels_edges_or_centres(offset: float) -> None:
+    """The first pair of channels is sine and cosine of the position, in full turns."""
+    position = SinePositionEncoding(8, temperature=20.0, offset=offset)(torch.zeros(1, 3, 4, dtype=torch.bool))[0]
+    y = 2 * math.pi * (torch.arange(1, 4) - offset) / 3
+    x = 2 * math.pi * (torch.arange(1, 5) - offset) / 4
+    torch.testing.assert_close(position[:2, :, 0], torch.stack((y.sin(), y.cos())), atol=1e-5, rtol=0)
+    torch.testing.assert_close(position[4:6, 0], torch.stack((x.sin(), x.cos())), atol=1e-5, rtol=0)
 
 
 def test_neck_adds_coarser_levels() -> None:
@@ -51,7 +62,7 @@ def test_neck_reports_what_does_not_fit() -> None:
 
 
 def test_flattening_keeps_tokens_positions_and_masks_together() -> None:
-    flatten = FeatureFlattener(num_levels=2, num_channels=8, temperature=20.0)
+    flatten = FeatureFlattener(num_levels=2, position=SinePositionEncoding(8, temperature=20.0, offset=0.5))
     maps = [torch.randn(2, 8, 4, 6), torch.randn(2, 8, 2, 3)]
     padding = torch.zeros(2, 32, 48, dtype=torch.bool)
     padding[1, 24:], padding[1, :, 32:] = True, True

@@ -1,6 +1,7 @@
 """Matcher, criterion and post-processing."""
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from lite_detr_d2.modeling.criterion import Criterion
 from lite_detr_d2.modeling.geometry import box_xyxy
 from lite_detr_d2.modeling.matcher import HungarianMatcher
 from lite_detr_d2.modeling.postprocess import top_detections
-from lite_detr_d2.structures import LayerPredictions, Predictions, QueryGroup, Targets
+from lite_detr_d2.structures import LayerPredictions, Predictions, Proposals, Queries, QueryGroup, Targets
 
 MATCHER = HungarianMatcher(class_cost=2.0, l1_cost=5.0, giou_cost=2.0, focal_alpha=0.25, focal_gamma=2.0, giou_eps=1e-6)
 
@@ -85,14 +86,22 @@ def test_non_finite_costs_name_the_image_and_the_term(term: str) -> None:
         MATCHER(predicted.logits, predicted.boxes, truth)
 
 
-def criterion() -> Criterion:
+def criterion(**options: Any) -> Criterion:
     weights = {"class_weight": 1.0, "l1_weight": 5.0, "giou_weight": 2.0}
-    return Criterion(**weights, focal_alpha=0.25, focal_gamma=2.0, giou_eps=1e-6, proposal_assigner=MATCHER)
+    conventions = {"giou_eps": 1e-6, "proposal_suffix": "_interm"}
+    return Criterion(**weights, focal_alpha=0.25, focal_gamma=2.0, matcher=MATCHER, **conventions | options)
 
 
-def group(queries: int, **options: object) -> QueryGroup:
+def group(queries: int, **options: Any) -> QueryGroup:
     zeros = torch.zeros(2, queries, 4)
-    return QueryGroup(name="matching", content=zeros, reference=zeros, **{"assign": MATCHER, **options})
+    return QueryGroup(name="matching", queries=Queries(zeros, zeros), **{"assign": MATCHER, **options})
+
+
+def both(first: LayerPredictions, second: LayerPredictions) -> LayerPredictions:
+    """The predictions of two groups side by side."""
+    return LayerPredictions(
+        torch.cat((first.logits, second.logits), dim=1), torch.cat((first.boxes, second.boxes), dim=1)
+    )
 
 
 def test_losses_are_their_definition() -> None:
@@ -115,27 +124,79 @@ def test_losses_are_their_definition() -> None:
     assert float(losses["loss_giou"]) == pytest.approx(2 * giou / 5, rel=1e-4)
 
 
-def test_names_and_normalisers_of_groups_and_layers() -> None:
-    truth = targets(2, 1)
-    noised = predictions(queries=4)
-    both = LayerPredictions(noised.logits.repeat(1, 2, 1), noised.boxes.repeat(1, 2, 1))
-    groups = [group(4), group(4, loss_suffix="_dn", target_repeats=2)]
-    losses = criterion()(Predictions((both, both), proposals=noised), groups, truth)
-    suffixes = ("", "_0", "_dn", "_dn_0", "_interm")
-    assert set(losses) == {f"loss_{kind}{suffix}" for kind in ("ce", "bbox", "giou") for suffix in suffixes}
-    assert float(losses["loss_ce"]) == float(losses["loss_ce_0"]) == float(losses["loss_ce_interm"])
-    # The same predictions, each target matched twice over, divided by twice the boxes: less than the single match.
-    assert float(losses["loss_ce_dn"]) < float(losses["loss_ce"])
+def test_names_of_groups_and_layers() -> None:
+    layer = predictions(queries=6)
+    groups = [group(2), group(2, loss_suffix="_dn{layer}"), group(2, loss_suffix="{layer}_one2many")]
+    found = criterion(proposal_suffix="_enc")(
+        Predictions((layer,) * 3, Proposals(layer, class_agnostic=False)), groups, targets(2, 1)
+    )
+    suffixes = ("_0", "_1", "", "_dn_0", "_dn_1", "_dn", "_0_one2many", "_1_one2many", "_one2many", "_enc")
+    assert set(found) == {f"loss_{kind}{suffix}" for kind in ("ce", "bbox", "giou") for suffix in suffixes}
 
 
-def test_a_batch_without_boxes_trains_the_classes() -> None:
+def test_a_suffix_names_the_layer() -> None:
+    """Each layer's losses are those of its own predictions."""
+    layers = tuple(predictions() for _ in range(3))
+    truth, suffixed = targets(3, 2), [group(6, loss_suffix="{layer}_one2many")]
+    found = criterion()(Predictions(layers), suffixed, truth)
+    for suffix, layer in zip(("_0_one2many", "_1_one2many", "_one2many"), layers, strict=True):
+        alone = criterion()(Predictions((layer,)), [group(6)], truth)
+        for kind in ("loss_ce", "loss_bbox", "loss_giou"):
+            torch.testing.assert_close(found[kind + suffix], alone[kind])
+
+
+def test_a_group_is_weighted_and_its_targets_are_repeated() -> None:
+    """Each target is matched to two queries, of which there are twice as many: with twice the boxes, the same loss."""
+    layer, truth = predictions(queries=4), targets(2, 1)
+    once = criterion()(Predictions((layer,)), [group(4)], truth)
+    groups = [group(4), group(8, loss_suffix="_dn{layer}", target_repeats=2, loss_weight=0.5)]
+    found = criterion()(Predictions((both(layer, both(layer, layer)),)), groups, truth)
+    for name, value in once.items():
+        torch.testing.assert_close(found[name], value)
+        torch.testing.assert_close(found[f"{name}_dn"], 0.5 * value)
+
+
+def test_class_agnostic_proposals_learn_class_0() -> None:
+    layer, truth = predictions(), targets(3, 2)
+    truth = [Targets(torch.randint(1, 4, (len(target),)), target.boxes, target.name) for target in truth]
+    found = criterion()(Predictions((layer,), Proposals(layer, class_agnostic=True)), [group(6)], truth)
+    as_class_0 = [Targets(torch.zeros(len(target), dtype=torch.long), target.boxes, target.name) for target in truth]
+    for kind in ("loss_ce", "loss_bbox", "loss_giou"):
+        expected = criterion()(Predictions((layer,)), [group(6)], as_class_0)[kind]
+        torch.testing.assert_close(found[f"{kind}_interm"], expected)
+        torch.testing.assert_close(found[kind], criterion()(Predictions((layer,)), [group(6)], truth)[kind])
+    assert float(found["loss_ce_interm"]) != float(found["loss_ce"])
+
+
+@pytest.mark.parametrize("counts", [(0, 0), (0, 3)])
+def test_images_without_boxes_train_the_classes(counts: tuple[int, int]) -> None:
     layer = predictions()
     layer.logits.requires_grad_()
     layer.boxes.requires_grad_()
-    losses = criterion()(Predictions((layer,)), [group(6)], targets(0, 0))
-    sum(losses.values()).backward()
-    assert float(losses["loss_bbox"]) == float(losses["loss_giou"]) == 0
-    assert bool(layer.logits.grad.any()) and not layer.boxes.grad.any()
+    groups = [group(2), group(4, loss_suffix="{layer}_one2many", target_repeats=2)]
+    found = criterion()(Predictions((layer,), Proposals(layer, class_agnostic=True)), groups, targets(*counts))
+    sum(found.values()).backward()
+    assert all(bool(value.isfinite()) for value in found.values())
+    assert bool(layer.logits.grad[0].all()) and not layer.boxes.grad[0].any()
+    boxes = [bool(value > 0) for name, value in found.items() if "loss_ce" not in name]
+    assert all(boxes) == any(boxes) == any(counts) and bool(layer.boxes.grad[1].any()) == any(counts)
+
+
+def test_a_group_without_queries_costs_nothing() -> None:
+    """Even where there are targets: no query is there to find them."""
+    layer, truth = predictions(), targets(3, 2)
+    found = criterion()(Predictions((layer,)), [group(6), group(0, loss_suffix="{layer}_one2many")], truth)
+    assert float(found["loss_ce"]) > 0
+    assert [float(found[f"loss_{kind}_one2many"]) for kind in ("ce", "bbox", "giou")] == [0.0, 0.0, 0.0]
+
+
+def test_few_boxes_are_counted_as_one() -> None:
+    """As published, no loss is divided by less than one."""
+    layer = predictions()
+    none = criterion()(Predictions((layer,)), [group(6)], targets(0, 0))
+    p = layer.logits.sigmoid()
+    background = 0.75 * p**2 * F.softplus(layer.logits)
+    torch.testing.assert_close(none["loss_ce"], background.sum())
 
 
 def test_best_pairs_of_query_and_class_are_kept() -> None:
