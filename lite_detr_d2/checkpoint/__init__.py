@@ -1,5 +1,37 @@
-"""Checkpoints of other implementations, made into ours."""
+"""Checkpoints: those of other implementations made into ours, class heads by name, and files."""
 
-from .convert import CLASS_CHOICES, ConversionReport, convert_lite_detr, read_checkpoint, unreadable_reason
+from .classes import (
+    CLASS_CHOICES,
+    ClassNames,
+    count_classes,
+    keep_coco_classes,
+    published_class_names,
+    rows_by_name,
+    select_rows,
+)
+from .convert import convert, convert_published
+from .files import SAFETENSORS, read_checkpoint, unreadable_reason, write_checkpoint
+from .formats import detect
+from .names import COUNTER, StateDict
+from .report import ConversionReport, modules_of
 
-__all__ = ["CLASS_CHOICES", "ConversionReport", "convert_lite_detr", "read_checkpoint", "unreadable_reason"]
+__all__ = [
+    "CLASS_CHOICES",
+    "COUNTER",
+    "SAFETENSORS",
+    "ClassNames",
+    "ConversionReport",
+    "StateDict",
+    "convert",
+    "convert_published",
+    "count_classes",
+    "detect",
+    "keep_coco_classes",
+    "modules_of",
+    "published_class_names",
+    "read_checkpoint",
+    "rows_by_name",
+    "select_rows",
+    "unreadable_reason",
+    "write_checkpoint",
+]

@@ -8,48 +8,59 @@ from detectron2.modeling import build_model
 from torch import Tensor
 
 from ..config import add_lite_detr_config
+from .classes import count_classes
+
+_RESNET_OUTPUTS = ["res2", "res3", "res4", "res5"]
+# (blocks of res4, whether blocks are bottlenecks) -> depth
+_RESNET_DEPTHS = {(2, False): 18, (6, False): 34, (6, True): 50, (23, True): 101, (36, True): 152}
 
 
 def expected_shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Every tensor, with its shape, of the ``DINO`` that ``state`` describes, whether or not ``state`` has it.
+    """Every tensor, with its shape, of the detector that ``state`` describes, whether or not ``state`` has it.
 
-    Which levels the encoder calls high cannot be told from weights, and changes no name or shape.
+    Which levels the encoder calls high, and how many of H-DETR's queries are of its one-to-many branch, cannot be told
+    from weights, and changes no name or shape.
     """
     cfg = get_cfg()
     add_lite_detr_config(cfg)
-    cfg.MODEL.META_ARCHITECTURE = "DINO"
     cfg.MODEL.DEVICE = "cpu"
     _infer_backbone(cfg, state)
     _infer_sizes(cfg, state)
+    _infer_detector(cfg, state)
     _infer_encoder(cfg, state)
     return {name: tuple(tensor.shape) for name, tensor in build_model(cfg).state_dict().items()}
 
 
 def _infer_backbone(cfg: CfgNode, state: Mapping[str, Tensor]) -> None:
-    if "backbone.patch_embed.proj.weight" in state:
-        cfg.MODEL.BACKBONE.NAME = "build_swin_backbone"
-        swin, model = cfg.MODEL.SWIN, cfg.MODEL.LITE_DETR
-        tables = [name for name in state if name.endswith("relative_position_bias_table")]
-        blocks = [re.findall(r"\d+", name)[:2] for name in tables]
-        stages = sorted({int(stage) for stage, _ in blocks})
-        swin.EMBED_DIM = state["backbone.patch_embed.proj.weight"].shape[0]
-        swin.DEPTHS = [sum(int(stage) == wanted for stage, _ in blocks) for wanted in stages]
-        swin.NUM_HEADS = [
-            state[f"backbone.layers.{i}.blocks.0.attn.relative_position_bias_table"].shape[1] for i in stages
-        ]
-        swin.WINDOW_SIZE = (int(state[tables[0]].shape[0] ** 0.5) + 1) // 2
-        model.IN_FEATURES = [f"p{index}" for index in swin.OUT_INDICES]
+    model, swin, resnet = cfg.MODEL.LITE_DETR, cfg.MODEL.SWIN, cfg.MODEL.RESNETS
+    num_inputs = max(_count(state, r"neck\.inputs\.(\d+)\."), 1)
+    if "backbone.patch_embed.proj.weight" not in state:
+        is_bottleneck = "backbone.res4.0.conv3.weight" in state
+        resnet.DEPTH = _RESNET_DEPTHS.get((_count(state, r"backbone\.res4\.(\d+)\."), is_bottleneck), 50)
+        if not is_bottleneck:
+            resnet.RES2_OUT_CHANNELS = 64
+        resnet.OUT_FEATURES = model.IN_FEATURES = _RESNET_OUTPUTS[-num_inputs:]
         return
-    num_blocks = _count(state, r"backbone\.res4\.(\d+)\.")
-    cfg.MODEL.RESNETS.DEPTH = {6: 50, 23: 101}.get(num_blocks, 50)
-    cfg.MODEL.RESNETS.OUT_FEATURES = ["res3", "res4", "res5"]
+    cfg.MODEL.BACKBONE.NAME = "build_swin_backbone"
+    tables = [name for name in state if name.endswith("relative_position_bias_table")]
+    blocks = [re.findall(r"\d+", name)[:2] for name in tables]
+    stages = sorted({int(stage) for stage, _ in blocks})
+    swin.EMBED_DIM = state["backbone.patch_embed.proj.weight"].shape[0]
+    swin.DEPTHS = [sum(int(stage) == wanted for stage, _ in blocks) for wanted in stages]
+    swin.NUM_HEADS = [state[f"backbone.layers.{i}.blocks.0.attn.relative_position_bias_table"].shape[1] for i in stages]
+    swin.WINDOW_SIZE = (int(state[tables[0]].shape[0] ** 0.5) + 1) // 2
+    inputs = stages[-num_inputs:]
+    swin.OUT_INDICES = [stage for stage in stages if stage in inputs or f"backbone.norm{stage}.weight" in state]
+    model.IN_FEATURES = [f"p{index}" for index in inputs]
 
 
 def _infer_sizes(cfg: CfgNode, state: Mapping[str, Tensor]) -> None:
     model = cfg.MODEL.LITE_DETR
     model.NUM_LEVELS, model.HIDDEN_DIM = state["flatten.level_embed"].shape
-    model.NUM_QUERIES = state["query_selection.content.weight"].shape[0]
-    model.NUM_CLASSES = state["query_selection.head.class_embed.weight"].shape[0]
+    model.NUM_CLASSES = count_classes(state) or model.NUM_CLASSES
+    content = state.get("query_selection.content.weight")
+    if content is not None:
+        model.NUM_QUERIES = content.shape[0]
     # Heads and points cannot be told apart: shapes depend on their product.
     model.NUM_HEADS = 1
     for node, prefix, attention in (
@@ -63,6 +74,23 @@ def _infer_sizes(cfg: CfgNode, state: Mapping[str, Tensor]) -> None:
         hidden = state.get(f"{prefix}.layers.0.feed_forward.linear1.weight")
         if hidden is not None:
             node.DIM_FEEDFORWARD = hidden.shape[0]
+
+
+def _infer_detector(cfg: CfgNode, state: Mapping[str, Tensor]) -> None:
+    model = cfg.MODEL.LITE_DETR
+    if "decoder.norm.weight" in state:
+        cfg.MODEL.META_ARCHITECTURE = "DINO"
+        return
+    model.TWO_STAGE = "query_selection.proj.weight" in state
+    model.MIXED_SELECTION = model.TWO_STAGE and "query_selection.content.weight" in state
+    model.BOX_REFINEMENT = model.TWO_STAGE or "decoder.heads.1.class_embed.weight" in state
+    model.LOOK_FORWARD_TWICE = model.BOX_REFINEMENT
+    if model.MIXED_SELECTION:
+        cfg.MODEL.META_ARCHITECTURE = "HDETR"
+        model.NUM_QUERIES -= 1
+        model.ONE_TO_MANY.NUM_QUERIES = 1
+    else:
+        cfg.MODEL.META_ARCHITECTURE = "DeformableDETR"
 
 
 def _infer_encoder(cfg: CfgNode, state: Mapping[str, Tensor]) -> None:

@@ -1,13 +1,50 @@
-"""What the Lite-DETR repository calls a tensor, and what we call it."""
+"""Rules from published names to ours, shared by the formats of :mod:`.formats`.
+
+A rule is a pattern and what the tensors become whose name matches it: their new name, several of a :class:`Split`, or
+nothing, for the reason that :class:`Unused` gives. The first match wins. The last part of a name (weight, bias, ...)
+need not be in the pattern, and then follows unchanged.
+"""
 
 import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from torch import Tensor
+
+StateDict: TypeAlias = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Unused:
+    """The tensor has no counterpart."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """The tensor is several of ours, one after the other along ``dim``.
+
+    Attributes:
+        dim: which dimension to split.
+        shares: new name -> how many parts of the tensor it takes.
+    """
+
+    dim: int
+    shares: Mapping[str, int]
+
+
+Rule: TypeAlias = tuple[str, str | Split | Unused]
+
+COUNTER = ".num_batches_tracked"  # of batch normalisation, which does without
 
 _ATTENTION = r"(sampling_offsets|attention_weights|value_proj|key_proj|query_proj|output_proj)"
 _ENCODER = r"transformer\.encoder\.layers\.(\d+)"
 _DECODER = r"transformer\.decoder\.layers\.(\d+)"
 
-# (published name, ours); the first match wins, and the tensor's last part (weight, bias, ...) follows unchanged.
-_RULES = (
+# What all detectors of the family have.
+TRANSFORMER: tuple[Rule, ...] = (
     (r"transformer\.level_embed", r"flatten.level_embed"),
     (rf"{_ENCODER}\.self_attn\.{_ATTENTION}", r"encoder.layers.\1.attention.\2"),
     (rf"{_ENCODER}\.norm1", r"encoder.layers.\1.norm"),
@@ -17,54 +54,102 @@ _RULES = (
     (rf"{_ENCODER}\.norm22", r"encoder.layers.\1.low_feed_forward.norm"),
     (rf"{_DECODER}\.cross_attn\.{_ATTENTION}", r"decoder.layers.\1.cross_attention.\2"),
     (rf"{_DECODER}\.norm1", r"decoder.layers.\1.cross_attention_norm"),
-    (rf"{_DECODER}\.self_attn\.(query_key_proj|value_proj)", r"decoder.layers.\1.self_attention.\2"),
+    (
+        rf"{_DECODER}\.self_attn\.in_proj_(weight|bias)",
+        Split(
+            dim=0,
+            shares={
+                r"decoder.layers.\1.self_attention.query_key_proj.\2": 2,
+                r"decoder.layers.\1.self_attention.value_proj.\2": 1,
+            },
+        ),
+    ),
     (rf"{_DECODER}\.self_attn\.out_proj", r"decoder.layers.\1.self_attention.output_proj"),
     (rf"{_DECODER}\.norm2", r"decoder.layers.\1.self_attention_norm"),
     (rf"{_DECODER}\.linear([12])", r"decoder.layers.\1.feed_forward.linear\2"),
     (rf"{_DECODER}\.norm3", r"decoder.layers.\1.feed_forward.norm"),
-    (r"transformer\.decoder\.norm", r"decoder.norm"),
-    (r"transformer\.decoder\.ref_point_head\.layers\.(\d+)", r"decoder.position.mlp.layers.\1"),
-    # One pair of heads, under two aliases for every decoder layer.
-    (r"(?:transformer\.decoder\.)?bbox_embed\.\d+\.layers\.(\d+)", r"decoder.heads.0.box_embed.layers.\1"),
-    (r"(?:transformer\.decoder\.)?class_embed\.\d+", r"decoder.heads.0.class_embed"),
-    (r"transformer\.tgt_embed", r"query_selection.content"),
     (r"transformer\.enc_output", r"query_selection.proj"),
     (r"transformer\.enc_output_norm", r"query_selection.norm"),
-    (r"transformer\.enc_out_bbox_embed\.layers\.(\d+)", r"query_selection.head.box_embed.layers.\1"),
-    (r"transformer\.enc_out_class_embed", r"query_selection.head.class_embed"),
-    (r"label_enc", r"denoising.label_embed"),
-    (r"backbone\.0\.body\.conv1", r"backbone.stem.conv1"),
-    (r"backbone\.0\.body\.bn1", r"backbone.stem.conv1.norm"),
 )
-_RESNET = re.compile(r"backbone\.0\.body\.layer(\d)\.(\d+)\.(conv|bn|downsample\.)(\d)\.(\w+)")
-_SWIN = re.compile(r"backbone\.0\.((?:patch_embed|layers|norm\d)\..+)")
-_PROJECTION = re.compile(r"input_proj\.(\d+)\.([01])\.(\w+)")
-_NUM_INPUTS = 3  # of the backbone; the published configs all use three
 
 
-def renamed(name: str) -> str | None:
-    """Our name for a published tensor, or None for one that we do not know."""
-    resnet = _RESNET.fullmatch(name)
-    if resnet is not None:
-        return _resnet_name(*resnet.groups())
-    projection = _PROJECTION.fullmatch(name)
-    if projection is not None:
-        level, part, parameter = int(projection[1]), projection[2], projection[3]
-        place = f"inputs.{level}" if level < _NUM_INPUTS else f"added.{level - _NUM_INPUTS}"
-        return f"neck.{place}.{part}.{parameter}"
-    swin = _SWIN.fullmatch(name)
-    if swin is not None:
-        return f"backbone.{swin[1]}"
-    for pattern, replacement in _RULES:
-        match = re.fullmatch(rf"{pattern}(?P<parameter>\.\w+)?", name)
-        if match is not None:
-            return match.expand(replacement) + (match["parameter"] or "")
-    return None
+def resnet(prefix: str) -> tuple[Rule, ...]:
+    """torchvision's ResNet after ``prefix`` (a pattern): ``layer1.0.bn2`` is detectron2's ``res2.0.conv2.norm``."""
+    rules: list[Rule] = [
+        (rf".*{re.escape(COUNTER)}", Unused("a counter that normalisation does not need")),
+        (rf"{prefix}conv1", r"backbone.stem.conv1"),
+        (rf"{prefix}bn1", r"backbone.stem.conv1.norm"),
+    ]
+    for layer in range(1, 5):
+        block = rf"{prefix}layer{layer}\.(\d+)"
+        rules += [
+            (rf"{block}\.conv(\d)", rf"backbone.res{layer + 1}.\1.conv\2"),
+            (rf"{block}\.bn(\d)", rf"backbone.res{layer + 1}.\1.conv\2.norm"),
+            (rf"{block}\.downsample\.0", rf"backbone.res{layer + 1}.\1.shortcut"),
+            (rf"{block}\.downsample\.1", rf"backbone.res{layer + 1}.\1.shortcut.norm"),
+        ]
+    return tuple(rules)
 
 
-def _resnet_name(layer: str, block: str, kind: str, index: str, parameter: str) -> str:
-    """torchvision's ``layer1.0.bn2.weight`` is detectron2's ``res2.0.conv2.norm.weight``."""
-    place = f"backbone.res{int(layer) + 1}.{block}"
-    if kind == "downsample.":
-        return f"{place}.shortcut.{parameter}" if index == "0" else f"{place}.shortcut.norm.{parameter}"
-    return f"{place}.conv{index}.{parameter}" if kind == "conv" else f"{place}.conv{index}.norm.{parameter}"
+def swin(prefix: str) -> tuple[Rule, ...]:
+    """The official Swin Transformer after ``prefix`` (a pattern); detectron2 has the same names."""
+    return (
+        (rf"{prefix}layers\.\d+\.blocks\.\d+\.attn_mask", Unused("it follows from the image's size")),
+        (rf"{prefix}((?:patch_embed|layers|norm\d)\..+)", r"backbone.\1"),
+    )
+
+
+def neck(state: Mapping[str, Tensor]) -> tuple[Rule, ...]:
+    """Projections of the backbone's maps have 1x1 kernels, the convolutions that add levels larger ones."""
+    kernels = {
+        int(match[1]): tensor.shape[-1]
+        for name, tensor in state.items()
+        if (match := re.fullmatch(r"input_proj\.(\d+)\.0\.weight", name))
+    }
+    inputs = [level for level in sorted(kernels) if kernels[level] == 1]
+    added = [level for level in sorted(kernels) if kernels[level] > 1]
+    return tuple(
+        (rf"input_proj\.{level}\.([01])", rf"neck.{place}.{index}.\1")
+        for place, levels in (("inputs", inputs), ("added", added))
+        for index, level in enumerate(levels)
+    )
+
+
+def shared_heads() -> tuple[Rule, ...]:
+    """One pair of heads, under an alias for every decoder layer."""
+    return _heads(r"\d+", "decoder.heads.0")
+
+
+def heads_of_layers() -> tuple[Rule, ...]:
+    """A pair of heads for each decoder layer."""
+    return _heads(r"(?P<layer>\d+)", r"decoder.heads.\g<layer>")
+
+
+def head_of_encoder(num_decoder_layers: int) -> tuple[Rule, ...]:
+    """The encoder's pair of heads, which comes after those of the decoder layers."""
+    return _heads(str(num_decoder_layers), "query_selection.head")
+
+
+def _heads(index: str, ours: str) -> tuple[Rule, ...]:
+    prefix = r"(?:transformer\.decoder\.)?"
+    return (
+        (rf"{prefix}bbox_embed\.{index}\.layers\.(?P<linear>\d+)", rf"{ours}.box_embed.layers.\g<linear>"),
+        (rf"{prefix}class_embed\.{index}", rf"{ours}.class_embed"),
+    )
+
+
+def apply(rules: Iterable[Rule], name: str, tensor: Tensor) -> StateDict | Unused:
+    """Our tensors that the published ``tensor`` becomes, or why there are none."""
+    for pattern, target in rules:
+        match = re.fullmatch(rf"(?:{pattern})(?P<parameter>\.\w+)?", name)
+        if match is None:
+            continue
+        if isinstance(target, Unused):
+            return target
+        if isinstance(target, str):
+            return {match.expand(target) + (match["parameter"] or ""): tensor}
+        part = tensor.shape[target.dim] // sum(target.shares.values())
+        pieces = tensor.split([part * share for share in target.shares.values()], target.dim)
+        # Copies, so that saving one piece does not save the storage of the whole.
+        return {match.expand(new): piece.clone() for new, piece in zip(target.shares, pieces, strict=True)}
+    return Unused("no counterpart")

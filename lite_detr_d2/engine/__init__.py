@@ -3,13 +3,14 @@
 from .checkpointer import SafeCheckpointer
 from .optimizer import build_optimizer
 from .setup import argument_parser, launch_checked, one_line_errors, read_config, setup
-from .trainer import Trainer, on_available_device
+from .trainer import Trainer, class_names, on_available_device
 
 __all__ = [
     "SafeCheckpointer",
     "Trainer",
     "argument_parser",
     "build_optimizer",
+    "class_names",
     "launch_checked",
     "on_available_device",
     "one_line_errors",

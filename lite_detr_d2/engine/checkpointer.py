@@ -4,25 +4,37 @@ import logging
 import os
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import Any
 from urllib.parse import urlparse
 
 import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..checkpoint import unreadable_reason
+from ..checkpoint import COUNTER, StateDict, convert, detect, published_class_names, read_checkpoint, unreadable_reason
 from ..errors import InputError
 from ..files import write_atomically
+from .transfer import InitReport, match_classes, names_in_short
 
 logger = logging.getLogger(__name__)
 
 _KEYS_SHOWN = 5
 _MATCHING = "matching_heuristics=True"
+_WEIGHTS = "MODEL.WEIGHTS"
+_INIT = "MODEL.LITE_DETR.INIT"
 # What another number of classes or queries changes, or denoising that is turned on or off: training learns it anew.
-_RELEARNT = re.compile(r"(.*\.)?class_embed\..*|denoising\.label_embed\..*|query_selection\.content\.weight")
+_RELEARNT = re.compile(r"(.*\.)?class_embed\..*|denoising\.label_embed\..*|query_selection\.(content|position)\.weight")
+
+
+class _Purpose(Enum):
+    """What a checkpoint is loaded for."""
+
+    TRAIN = "start training from the weights alone"
+    RESUME = "go on with a training"
+    EVALUATE = "evaluate"
 
 
 class SafeCheckpointer(DetectionCheckpointer):
@@ -30,21 +42,42 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     - A checkpoint is written to a temporary file, synced and renamed: a crash leaves the previous one.
     - Resuming passes over a damaged last checkpoint to the newest intact one, and says so.
-    - ``.pth`` files are read with ``weights_only``: they cannot run code. (Model-zoo files, ``.pkl``, still can.)
+    - ``.pth`` and ``.safetensors`` files are read without running code in them. (Model-zoo files, ``.pkl``, still can.)
+    - Published checkpoints are converted, see :mod:`lite_detr_d2.checkpoint`.
     - Weights that do not fit are an error. To evaluate or resume, the tensors of the file must be those of the model;
       evaluation leaves denoising out. To start training from, the file must have more than half of the backbone, and
       all of the rest and nothing else, except for what depends on the number of classes or queries. Of files with
-      ``matching_heuristics``, as backbones pre-trained on ImageNet have, only the backbone counts.
+      ``matching_heuristics``, as backbones pre-trained on ImageNet have, and of published backbones, only the backbone
+      counts.
+    - Except to resume, rows of class heads go by the names of the classes, where both the checkpoint's and the model's
+      are known. Training learns a class that the checkpoint does not have anew; to evaluate, that is an error.
     """
 
     # Of the load that is going on.
+    _key = _WEIGHTS
     _address = ""
-    _must_be_complete = True
+    _purpose = _Purpose.EVALUATE
+
+    def __init__(
+        self, model: nn.Module, save_dir: str = "", *, class_names: Sequence[str] | None = None, **others: Any
+    ) -> None:
+        """Make a checkpointer.
+
+        Args:
+            model: what to load and save.
+            save_dir: the folder for checkpoints.
+            class_names: the model's classes, which its checkpoints keep as ``class_names``; None if unknown.
+            others: as for detectron2's checkpointer.
+        """
+        super().__init__(model, save_dir, **others)
+        self.class_names = None if class_names is None else list(class_names)
 
     def save(self, name: str, **extra: Any) -> None:
         if not self.save_dir or not self.save_to_disk:
             return
         state = {"model": self.model.state_dict(), **extra}
+        if self.class_names is not None:
+            state["class_names"] = self.class_names
         state.update((key, checkpointable.state_dict()) for key, checkpointable in self.checkpointables.items())
         path = os.path.join(self.save_dir, f"{name}.pth")
         logger.info("Saving checkpoint to %s", path)
@@ -86,52 +119,116 @@ class SafeCheckpointer(DetectionCheckpointer):
         """
         query = urlparse(path).query
         if query not in ("", _MATCHING):
-            raise InputError(f"MODEL.WEIGHTS is {path}: only '?{_MATCHING}' may follow the file, not '?{query}'.")
-        self._address = urlparse(path)._replace(query="").geturl()
-        if path and "://" not in path and not os.path.isfile(self._address):
-            raise InputError(f"MODEL.WEIGHTS: there is no file {self._address}.")
-        self._must_be_complete = checkpointables is None
+            raise InputError(f"{_WEIGHTS} is {path}: only '?{_MATCHING}' may follow the file, not '?{query}'.")
+        self._key, self._address = _WEIGHTS, urlparse(path)._replace(query="").geturl()
+        if path:
+            self._check_file()
+        if checkpointables is not None:
+            self._purpose = _Purpose.TRAIN
+        else:
+            self._purpose = _Purpose.RESUME if self.checkpointables else _Purpose.EVALUATE
         try:
             extra: dict[str, Any] = super().load(path, checkpointables)
         except OSError as error:
-            raise InputError(
-                f"MODEL.WEIGHTS: cannot get {path} ({error}). Fetch the file, and give its path."
-            ) from error
+            raise self._unavailable(error) from error
         finally:
             self._parsed_url_during_load = None  # detectron2 leaves it set when a load fails
         return extra
 
+    def initialize(self, path: str) -> InitReport:
+        """Start training from what fits of a checkpoint, whatever detector or encoder it is of, and log what does.
+
+        Tensors of the same name and shape are taken, and rows of class heads by the names of the classes.
+
+        Args:
+            path: a file, or an address that detectron2's path manager knows.
+
+        Returns:
+            What became of every tensor.
+
+        Raises:
+            InputError: there is no such file, it cannot be read, or nothing of it but a backbone fits.
+        """
+        self._key, self._address, self._purpose = _INIT, path, _Purpose.TRAIN
+        self._check_file()
+        logger.info("Starting from what fits of %s", path)
+        try:
+            checkpoint = self._load_file(self.path_manager.get_local_path(path))
+        except OSError as error:
+            raise self._unavailable(error) from error
+        state = self._with_model_classes(checkpoint)
+        report = InitReport.compare(state, self.model.state_dict())
+        if not any(not name.startswith("backbone.") for name in report.taken):
+            raise InputError(
+                f"{_INIT}: nothing of {path} but a backbone, or nothing at all, fits the model. Name a backbone in "
+                f"{_WEIGHTS}; else compare MODEL.LITE_DETR.HIDDEN_DIM and the number of levels.\n{report.summary()}"
+            )
+        self.model.load_state_dict({name: state[name] for name in report.taken}, strict=False)
+        logger.info("%s", report.summary())
+        return report
+
+    def _check_file(self) -> None:
+        if "://" not in self._address and not os.path.isfile(self._address):
+            raise InputError(f"{self._key}: there is no file {self._address}.")
+
+    def _unavailable(self, error: OSError) -> InputError:
+        return InputError(f"{self._key}: cannot get {self._address} ({error}). Fetch the file, and give its path.")
+
     def _load_file(self, filename: str) -> dict[str, Any]:
+        if not filename.endswith((".pkl", ".pyth")):
+            try:
+                return self._converted(read_checkpoint(filename))
+            except InputError as error:
+                raise InputError(f"{self._key}: {error}") from error
         try:
             checkpoint: dict[str, Any] = super()._load_file(filename)
         except Exception as error:  # a damaged or foreign file fails in any way
-            raise InputError(
-                f"MODEL.WEIGHTS: {filename} cannot be read: it {unreadable_reason(error)}. "
-                "projects/LiteDETR/convert_checkpoint.py reads published checkpoints."
-            ) from error
+            raise InputError(f"{self._key}: {filename} cannot be read: it {unreadable_reason(error)}.") from error
         state = checkpoint["model"]
         named = isinstance(state, Mapping) and all(isinstance(name, str) for name in state)
         if not named or not all(isinstance(value, Tensor | np.ndarray) for value in state.values()):
-            raise InputError(f"MODEL.WEIGHTS: {filename} is no checkpoint: it holds no tensors by name.")
+            raise InputError(f"{self._key}: {filename} is no checkpoint: it holds no tensors by name.")
+        self._convert_ndarray_to_tensor(state)
         return checkpoint
 
-    def _torch_load(self, f: str) -> Any:
-        return torch.load(f, map_location="cpu", weights_only=True)
+    def _converted(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
+        """The checkpoint with our names: as it is if it is of no published kind, and else without its training."""
+        url = self._parsed_url_during_load
+        if url is not None and url.query == _MATCHING:
+            checkpoint["matching_heuristics"] = True
+        published = detect(checkpoint["model"])
+        if published is None:
+            return checkpoint
+        state, report = convert(published, checkpoint["model"])
+        prefix = "backbone." if report.only_backbone else ""
+        model = [name for name in self.model.state_dict() if name.startswith(prefix)]
+        report.missing = [name for name in model if name not in state and not name.endswith(COUNTER)]
+        logger.info("Converted %s: %s", self._address, report.summary(model))
+        heuristics = report.only_backbone or checkpoint.get("matching_heuristics", False)
+        return {"model": state, "matching_heuristics": heuristics, "class_names": published_class_names(state)}
+
+    def _with_model_classes(self, checkpoint: Mapping[str, Any]) -> StateDict:
+        """The tensors, with rows of class heads by the names of the classes where they are known."""
+        given, state = checkpoint.get("class_names"), checkpoint["model"]
+        matched = match_classes(state, given, self.model.state_dict(), self.class_names)
+        if matched.new and self._purpose is _Purpose.EVALUATE:
+            raise InputError(
+                f"{self._address} does not know the classes {names_in_short(matched.new)}, and cannot be evaluated on "
+                f"them. It knows {names_in_short(filter(None, given or ()))}. Evaluate on a dataset of these, or train."
+            )
+        if matched.message:
+            logger.info("%s: %s", self._address, matched.message)
+        return matched.state
 
     def _load_model(self, checkpoint: Any) -> Any:
+        if self._purpose is not _Purpose.RESUME:
+            checkpoint["model"] = self._with_model_classes(checkpoint)
         only_backbone = checkpoint.get("matching_heuristics", False)
         incompatible = super()._load_model(checkpoint)
         misfits = {key: "is not in the model" for key in incompatible.unexpected_keys}
         misfits |= {key: "is missing" for key in incompatible.missing_keys}
         misfits |= {key: f"is {theirs}, not {ours}" for key, theirs, ours in incompatible.incorrect_shapes}
-        if self._must_be_complete:
-            unused = () if self.checkpointables else incompatible.unexpected_keys
-            wrong = {key for key in misfits if not (key in unused and key.startswith("denoising."))}
-            cure = (
-                "Give the config that it was trained with, with its MODEL.LITE_DETR.NUM_CLASSES; with --resume, the "
-                "OUTPUT_DIR of that training."
-            )
-        else:
+        if self._purpose is _Purpose.TRAIN:
             backbone = {key for key in self.model.state_dict() if key.startswith("backbone.")}
             wrong = {
                 key for key in misfits if not (only_backbone or key.startswith("backbone.") or _RELEARNT.match(key))
@@ -139,8 +236,15 @@ class SafeCheckpointer(DetectionCheckpointer):
             if 2 * len(backbone & misfits.keys()) > len(backbone):
                 wrong |= backbone & misfits.keys()
             cure = (
-                f"Give MODEL.WEIGHTS that fit the config; '?{_MATCHING}' after the name of a file with "
-                "only a backbone; or '' to start from scratch."
+                f"Give {_WEIGHTS} that fit the config; '?{_MATCHING}' after the name of a file with only a backbone; "
+                f"{_INIT} to take what fits; or '' to start from scratch."
+            )
+        else:
+            unused = incompatible.unexpected_keys if self._purpose is _Purpose.EVALUATE else ()
+            wrong = {key for key in misfits if not (key in unused and key.startswith("denoising."))}
+            cure = (
+                "Give the config that it was trained with, with its MODEL.LITE_DETR.NUM_CLASSES; with --resume, the "
+                "OUTPUT_DIR of that training."
             )
         if not wrong:
             return incompatible

@@ -57,9 +57,25 @@ class Trainer(DefaultTrainer):
 
     def build_hooks(self) -> list[HookBase | None]:
         # Hooks take hold of the checkpointer: this is the last moment to exchange it.
-        self.checkpointer = SafeCheckpointer(self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.checkpointer = SafeCheckpointer(
+            self.model,
+            self.cfg.OUTPUT_DIR,
+            class_names=class_names(self.cfg.DATASETS.TRAIN[0]),
+            trainer=weakref.proxy(self),
+        )
         hooks: list[HookBase | None] = super().build_hooks()
         return hooks
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Go on with the training in ``OUTPUT_DIR`` if ``resume`` and there is one; else start a new one.
+
+        It starts from ``MODEL.LITE_DETR.INIT`` if that is set, else from ``MODEL.WEIGHTS``.
+        """
+        init = self.cfg.MODEL.LITE_DETR.INIT
+        if init and not (resume and self.checkpointer.has_checkpoint()):
+            self.checkpointer.initialize(init)
+        else:
+            super().resume_or_load(resume)
 
     def run_step(self) -> None:
         try:
@@ -188,10 +204,16 @@ def _annotation_problems(name: str) -> list[str]:
     return problems
 
 
-def _check_class_count(expected: int, name: str) -> None:
+def class_names(name: str) -> list[str] | None:
+    """Return the names of a dataset's classes; None if it does not tell."""
     if MetadataCatalog.get(name).get("thing_classes") is None:
         DatasetCatalog.get(name)  # some datasets get to know their classes when they are loaded
-    classes = MetadataCatalog.get(name).get("thing_classes")
+    classes: list[str] | None = MetadataCatalog.get(name).get("thing_classes")
+    return classes
+
+
+def _check_class_count(expected: int, name: str) -> None:
+    classes = class_names(name)
     if classes is not None and len(classes) != expected:
         shown = ", ".join([*classes[:_CLASSES_SHOWN], *(["..."] if len(classes) > _CLASSES_SHOWN else [])])
         raise InputError(

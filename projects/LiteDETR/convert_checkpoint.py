@@ -1,4 +1,4 @@
-"""Convert a checkpoint of the Lite-DETR repository, so that MODEL.WEIGHTS can name it.
+"""Convert a published checkpoint, or one of lite_detr_d2 to another file format, so that MODEL.WEIGHTS can name it.
 
 usage: convert_checkpoint.py INPUT OUTPUT [--classes keep|coco80]
 """
@@ -6,19 +6,32 @@ usage: convert_checkpoint.py INPUT OUTPUT [--classes keep|coco80]
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
-import torch
-
-from lite_detr_d2.checkpoint import CLASS_CHOICES, convert_lite_detr, read_checkpoint
+from lite_detr_d2.checkpoint import (
+    CLASS_CHOICES,
+    SAFETENSORS,
+    StateDict,
+    convert_published,
+    keep_coco_classes,
+    published_class_names,
+    read_checkpoint,
+    write_checkpoint,
+)
 from lite_detr_d2.errors import InputError
-from lite_detr_d2.files import write_atomically
 
 
 def main() -> int:
-    """Convert, print what became of every tensor, and save in detectron2's format; or say why not."""
-    parser = argparse.ArgumentParser(description="Convert a Lite-DETR checkpoint to detectron2's format.")
-    parser.add_argument("input", help='published .pth: a bare state dict or {"model": state dict}')
-    parser.add_argument("output", help="where to write the converted .pth")
+    """Convert, print what became of every tensor, and save; or say why not."""
+    parser = argparse.ArgumentParser(
+        description="Convert a checkpoint of Lite-DETR, DINO, Deformable-DETR or H-Deformable-DETR, or an ImageNet "
+        "backbone (torchvision's ResNet, the official Swin Transformer), whichever it is. A checkpoint of lite_detr_d2 "
+        "keeps its names, and loses the state of its training."
+    )
+    parser.add_argument(
+        "input", help=f'.pth with a bare state dict or {{"model": state dict}}, or {SAFETENSORS} (safetensors package)'
+    )
+    parser.add_argument("output", help=f"where to write; a name that ends in {SAFETENSORS} chooses that format")
     parser.add_argument(
         "--classes",
         choices=CLASS_CHOICES,
@@ -37,13 +50,26 @@ def main() -> int:
 def convert(source: str, target: Path, classes: str) -> None:
     if target.is_dir() or not target.parent.is_dir():
         raise InputError(f"{target} cannot be written: OUTPUT must be a file in a folder that exists.")
-    converted, report = convert_lite_detr(read_checkpoint(source), classes)
+    state, extra = our_checkpoint(source)
+    if classes == "coco80":
+        state, extra["class_names"] = keep_coco_classes(state)
+    write_checkpoint(target, state, **extra)
+    print(f"Wrote {target}")
+
+
+def our_checkpoint(source: str) -> tuple[StateDict, dict[str, Any]]:
+    """Our tensors of a file, and what is to be saved beside them."""
+    checkpoint = read_checkpoint(source)
+    state = checkpoint["model"]
+    if "flatten.level_embed" in state:
+        print(f"{source} is of lite_detr_d2: {len(state)} tensors stay as they are.")
+        return state, {key: checkpoint[key] for key in ("class_names", "matching_heuristics") if key in checkpoint}
+    converted, report = convert_published(state)
     if report.errors():
         raise InputError("\n".join([f"{source} is not a whole model; nothing is written.", *report.errors()]))
     print("\n".join(report.lines()))
-    checkpoint = {"model": converted, "__author__": "lite_detr_d2", "matching_heuristics": False}
-    write_atomically(str(target), lambda file: torch.save(checkpoint, file))
-    print(f"Wrote {target}")
+    names = published_class_names(converted)
+    return converted, {"matching_heuristics": report.only_backbone} | ({"class_names": names} if names else {})
 
 
 if __name__ == "__main__":

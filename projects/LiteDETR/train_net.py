@@ -11,7 +11,15 @@ import argparse
 
 from detectron2.config import CfgNode
 
-from lite_detr_d2.engine import SafeCheckpointer, Trainer, argument_parser, launch_checked, one_line_errors, setup
+from lite_detr_d2.engine import (
+    SafeCheckpointer,
+    Trainer,
+    argument_parser,
+    class_names,
+    launch_checked,
+    one_line_errors,
+    setup,
+)
 from lite_detr_d2.errors import InputError
 
 
@@ -28,7 +36,7 @@ def main(args: argparse.Namespace) -> None:
 
 def evaluate(cfg: CfgNode, resume: bool) -> None:
     model = Trainer.build_model(cfg)
-    checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR)
+    checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, class_names=class_names(cfg.DATASETS.TEST[0]))
     weights = checkpointer.get_checkpoint_file() if resume else cfg.MODEL.WEIGHTS
     if not weights:
         raise InputError("--eval-only needs a checkpoint: set MODEL.WEIGHTS, or --resume takes the last in OUTPUT_DIR.")

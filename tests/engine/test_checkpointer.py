@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from lite_detr_d2.checkpoint import write_checkpoint
 from lite_detr_d2.engine import SafeCheckpointer
 from lite_detr_d2.errors import InputError
 
@@ -36,6 +37,20 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     for key, value in saved.state_dict().items():
         assert torch.equal(value, loaded.state_dict()[key])
     assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model_0000001.pth"]
+
+
+def test_class_names_are_saved(tmp_path: Path) -> None:
+    SafeCheckpointer(detector(), str(tmp_path), class_names=("cat", "dog")).save("named")
+    SafeCheckpointer(detector(), str(tmp_path)).save("unnamed")
+    assert torch.load(tmp_path / "named.pth", weights_only=True)["class_names"] == ["cat", "dog"]
+    assert "class_names" not in torch.load(tmp_path / "unnamed.pth", weights_only=True)
+
+
+def test_safetensors_are_loaded(tmp_path: Path) -> None:
+    saved, loaded = detector(), detector()
+    write_checkpoint(tmp_path / "model.safetensors", saved.state_dict())
+    SafeCheckpointer(loaded).load(str(tmp_path / "model.safetensors"))
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in saved.state_dict().items())
 
 
 def test_a_crash_while_saving_leaves_the_previous_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,20 +129,26 @@ def test_a_backbone_is_loaded_by_matching_names(tmp_path: Path) -> None:
 class Detector(nn.Module):
     """Named as the package's detectors are."""
 
-    def __init__(self, classes: int = 3, queries: int = 5, key_aware: bool = True, denoising: bool = True) -> None:
+    def __init__(
+        self, classes: int = 3, queries: int = 5, position: int = 5, key_aware: bool = True, denoising: bool = True
+    ) -> None:
         super().__init__()
         self.backbone = nn.Linear(2, 2)
         self.encoder = nn.ModuleDict({"value_proj": nn.Linear(2, 2)})
         if not key_aware:
             self.encoder["attention_weights"] = nn.Linear(2, 4)
         self.query_selection = nn.ModuleDict(
-            {"content": nn.Embedding(queries, 2), "class_embed": nn.Linear(2, classes)}
+            {
+                "content": nn.Embedding(queries, 2),
+                "position": nn.Embedding(position, 2),
+                "class_embed": nn.Linear(2, classes),
+            }
         )
         if denoising:
             self.denoising = nn.ModuleDict({"label_embed": nn.Embedding(classes + 1, 2)})
 
 
-@pytest.mark.parametrize("change", [{"classes": 4}, {"queries": 6}, {"denoising": False}])
+@pytest.mark.parametrize("change", [{"classes": 4}, {"queries": 6}, {"position": 6}, {"denoising": False}])
 def test_training_may_start_from_other_classes_queries_and_denoising(tmp_path: Path, change: dict[str, Any]) -> None:
     for saved, model in ((Detector(), Detector(**change)), (Detector(**change), Detector())):
         path = save(tmp_path / "other.pth", {"model": saved.state_dict()})
@@ -206,7 +227,7 @@ class Harmful:
 def test_a_file_cannot_run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LITE_DETR_TEST_CANARY", str(tmp_path / "canary"))
     path = save(tmp_path / "model.pth", {"model": detector().state_dict(), "args": Harmful()})
-    with pytest.raises(InputError, match=r"it holds \w+\.mkdir, not tensors .*convert_checkpoint\.py") as error:
+    with pytest.raises(InputError, match=r"it holds \w+\.mkdir, not tensors .*save just its tensors") as error:
         SafeCheckpointer(detector()).load(path)
     assert not (tmp_path / "canary").exists()
     assert "weights_only" not in str(error.value)

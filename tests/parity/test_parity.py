@@ -3,6 +3,7 @@
 Every fixture in ``LITE_DETR_PARITY_DIR`` is taken (by default those in ``tests/data/parity``).
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ def test_outputs(reference: Reference, evaluated: tuple) -> None:
 def test_detections(reference: Reference, evaluated: tuple) -> None:
     _, last, results = evaluated
     for index, (size, result) in enumerate(zip(reference.facts["image_sizes"], results, strict=True)):
-        theirs = {key: reference.arrays[f"det{index}_{key}"] for key in ("scores", "labels", "boxes")}
+        theirs = reference.detections(index)
         of_image = LayerPredictions(last.logits[index : index + 1], last.boxes[index : index + 1])
         (ours,) = top_detections(of_image, [size], max_detections=len(theirs["scores"]))
         np.testing.assert_allclose(ours.scores.numpy(), theirs["scores"], atol=1e-4)
@@ -97,12 +98,12 @@ def _assert_same_detections(ours: object, theirs: dict[str, np.ndarray]) -> None
 def test_losses_and_gradients(reference: Reference) -> None:
     model = reference.model().train()
     losses = model(reference.inputs())
-    weights, theirs = reference.facts["loss_weights"], reference.facts["losses"]
+    weights, theirs = reference.loss_weights, reference.facts["losses"]
     assert set(losses) == set(weights)
     for name, weight in weights.items():
-        assert float(losses[name]) == pytest.approx(weight * theirs[name], rel=LOSS_TOLERANCE), name
+        assert losses[name].item() == pytest.approx(weight * theirs[name], rel=LOSS_TOLERANCE), name
     total = sum(losses.values())
-    assert float(total) == pytest.approx(reference.facts["total_loss"], rel=LOSS_TOLERANCE)
+    assert total.item() == pytest.approx(reference.facts["total_loss"], rel=LOSS_TOLERANCE)
 
     total.backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
@@ -123,6 +124,6 @@ def test_losses_and_gradients(reference: Reference) -> None:
 
 def test_an_unsupported_source_fails(tmp_path: Path, reference: Reference) -> None:
     copy = tmp_path / "other.json"
-    copy.write_text(reference.path.read_text().replace("IDEA-Research/Lite-DETR", "somebody/else"))
+    copy.write_text(json.dumps(reference.facts | {"source": "somebody/else at 1234567"}))
     with pytest.raises(NotImplementedError, match="somebody/else"):
         Reference(copy).config()

@@ -1,0 +1,134 @@
+"""projects/LiteDETR/convert_checkpoint.py, as a user runs it."""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+from detectron2.modeling import build_model
+
+from lite_detr_d2.checkpoint import read_checkpoint
+from tests.parity.reference import DEFAULT_FOLDER, Reference
+from tests.projects.scripts import PROJECT, load_script
+
+from .published import published
+
+convert_checkpoint = load_script("convert_checkpoint")
+LITE_DINO = "lite_dino_h3l1_a2b3_r50"
+NAMES = [category["name"] for category in COCO_CATEGORIES if category["isthing"]]
+
+
+@dataclass(frozen=True)
+class Result:
+    status: int
+    output: str
+    errors: str
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["convert_checkpoint.py", *map(str, arguments)])
+        status = convert_checkpoint.main()
+        return Result(status, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As published files are: weights beside an argparse.Namespace and a training state."""
+    path = tmp_path_factory.mktemp("published") / "published.pth"
+    torch.save({"model": published(LITE_DINO), "args": argparse.Namespace(enc_scale=3), "epoch": 3}, path)
+    return path
+
+
+def test_a_published_checkpoint(tmp_path: Path, source: Path) -> None:
+    target = tmp_path / "converted.pth"
+    command = [sys.executable, PROJECT / "convert_checkpoint.py", source, target, "--classes", "coco80"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert f"{len(published(LITE_DINO))} mapped, 0 skipped, 0 missing" in result.stdout
+    saved = torch.load(target, weights_only=True)
+    assert saved["class_names"] == NAMES
+    cfg = Reference(DEFAULT_FOLDER / f"{LITE_DINO}.json").config()
+    cfg.MODEL.LITE_DETR.NUM_CLASSES = 80
+    build_model(cfg).load_state_dict(saved["model"], strict=True)
+
+
+def test_to_safetensors_and_back(tmp_path: Path, source: Path, run: Callable[..., Result]) -> None:
+    """The second conversion is of a checkpoint of ours: it changes the format only, or the classes."""
+    middle, target = tmp_path / "converted.safetensors", tmp_path / "again.pth"
+    assert run(source, middle).status == 0
+    assert read_checkpoint(middle)["class_names"][:2] == [None, "person"]
+    result = run(middle, target)
+    assert result.status == 0, result.errors
+    assert "is of lite_detr_d2" in result.output
+    first, second = read_checkpoint(middle), read_checkpoint(target)
+    assert first["class_names"] == second["class_names"]
+    torch.testing.assert_close(dict(second["model"]), first["model"], rtol=0, atol=0)
+    assert run(middle, target, "--classes", "coco80").status == 0
+    narrowed = read_checkpoint(target)
+    assert narrowed["class_names"] == NAMES
+    assert narrowed["model"]["decoder.heads.0.class_embed.bias"].shape == (80,)
+
+
+def test_our_own_checkpoint_loses_its_training_state(tmp_path: Path, run: Callable[..., Result]) -> None:
+    state = {"flatten.level_embed": torch.zeros(4, 8)}
+    torch.save({"model": state, "trainer": {"iteration": 5}, "class_names": ["cat"]}, tmp_path / "ours.pth")
+    assert run(tmp_path / "ours.pth", tmp_path / "out.pth").status == 0
+    saved = torch.load(tmp_path / "out.pth", weights_only=True)
+    assert saved["class_names"] == ["cat"]
+    assert "trainer" not in saved
+
+
+def test_a_backbone(tmp_path: Path, run: Callable[..., Result]) -> None:
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet18.pth")
+    result = run(tmp_path / "resnet18.pth", tmp_path / "out.safetensors")
+    assert result.status == 0, result.errors
+    assert "ImageNet ResNet (torchvision): 100 mapped, 22 skipped" in result.output
+    saved = read_checkpoint(tmp_path / "out.safetensors")
+    assert saved["matching_heuristics"] is True
+    assert "class_names" not in saved
+
+
+def test_an_output_that_cannot_be_written_is_refused_first(tmp_path: Path, run: Callable[..., Result]) -> None:
+    for target in (tmp_path, tmp_path / "gone" / "out.pth"):
+        result = run(tmp_path / "none.pth", target)
+        assert result.status == 1
+        expected = f"{target} cannot be written: OUTPUT must be a file in a folder that exists."
+        assert result.errors.splitlines()[-1] == f"convert_checkpoint.py: {expected}"
+
+
+def test_bad_inputs_are_one_message(tmp_path: Path, run: Callable[..., Result]) -> None:
+    torch.save([1, 2], tmp_path / "list.pth")
+    torch.save({"roi_heads.weight": torch.zeros(1)}, tmp_path / "unknown.pth")
+    for name, message in (
+        ("none", "no such checkpoint"),
+        ("list", "holds neither a state dict"),
+        ("unknown", "This is a checkpoint of no implementation that can be converted: expected one of DINO"),
+    ):
+        result = run(tmp_path / f"{name}.pth", tmp_path / "out.pth")
+        assert result.status == 1
+        assert result.errors.splitlines()[-1].startswith("convert_checkpoint.py: ")
+        assert message in result.errors.splitlines()[-1]
+
+
+def test_half_a_model_is_not_written(tmp_path: Path, run: Callable[..., Result]) -> None:
+    changed = published(LITE_DINO) | {"transformer.encoder.layers.2.norm1.weight": torch.zeros(7)}
+    del changed["transformer.encoder.layers.3.linear1.bias"]
+    torch.save(changed, tmp_path / "half.pth")
+    result = run(tmp_path / "half.pth", tmp_path / "out.pth")
+    assert result.status == 1
+    assert result.errors.splitlines()[-3:] == [
+        f"convert_checkpoint.py: {tmp_path / 'half.pth'} is not a whole model; nothing is written.",
+        "missing  encoder.layers.3.feed_forward.linear1.bias",
+        "shape    encoder.layers.2.norm.weight: (7,), expected (256,)",
+    ]
+    assert not (tmp_path / "out.pth").exists()

@@ -1,0 +1,228 @@
+"""Checkpoints with other classes, of other publishers and of other architectures."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import nn
+
+from lite_detr_d2.checkpoint import published_class_names, rows_by_name
+from lite_detr_d2.engine import SafeCheckpointer
+from lite_detr_d2.errors import InputError
+from tests.checkpoint.published import KINDS, as_published, of_kind
+
+PLAIN, LITE = "dino_4scale_r50", "lite_dino_h3l1_a2b3_r50"
+RESNET_KINDS = [name for name in KINDS if name.endswith("r50")]
+HEAD = "decoder.heads.0.class_embed.weight"
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    logger = logging.getLogger("lite_detr_d2")
+    level = logger.level
+    logger.addHandler(caplog.handler)
+    logger.setLevel(logging.INFO)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+    logger.setLevel(level)
+
+
+def model(cfg: CfgNode, classes: int = 3) -> nn.Module:
+    cfg = cfg.clone()
+    cfg.MODEL.LITE_DETR.NUM_CLASSES = classes
+    return build_model(cfg)
+
+
+def save_ours(path: Path, saved: nn.Module, class_names: list[str] | None = None) -> str:
+    content = {"model": saved.state_dict()} | ({} if class_names is None else {"class_names": class_names})
+    torch.save(content, path)
+    return str(path)
+
+
+def save_published(path: Path, saved: nn.Module, fixture: str) -> str:
+    torch.save({"model": as_published(saved.state_dict(), fixture), "epoch": 3}, path)
+    return str(path)
+
+
+def assert_same_weights(loaded: nn.Module, saved: nn.Module) -> None:
+    for name, tensor in saved.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("fixture", RESNET_KINDS)
+def test_published_checkpoints_are_loaded_as_they_are(
+    tmp_path: Path, small_cfg: CfgNode, log: pytest.LogCaptureFixture, fixture: str
+) -> None:
+    cfg = of_kind(small_cfg, fixture)
+    saved, evaluated, trained = (model(cfg) for _ in range(3))
+    path = save_published(tmp_path / "published.pth", saved, fixture)
+    SafeCheckpointer(evaluated).load(path)
+    assert_same_weights(evaluated, saved)
+    assert f"Converted {path}: {KINDS[fixture]}: " in log.text
+    SafeCheckpointer(trained).resume_or_load(path, resume=False)
+    assert_same_weights(trained, saved)
+
+
+def test_a_published_checkpoint_of_another_detector_is_refused(tmp_path: Path, small_cfg: CfgNode) -> None:
+    path = save_published(tmp_path / "plain.pth", model(of_kind(small_cfg, PLAIN)), PLAIN)
+    lite = model(of_kind(small_cfg, LITE))
+    with pytest.raises(InputError, match=r"another architecture: .*attention_weights.*MODEL\.LITE_DETR\.INIT to take"):
+        SafeCheckpointer(lite).resume_or_load(path, resume=False)
+
+
+def test_what_a_published_checkpoint_lacks_is_logged(
+    tmp_path: Path, small_cfg: CfgNode, log: pytest.LogCaptureFixture
+) -> None:
+    lite = model(of_kind(small_cfg, LITE))
+    state = as_published(lite.state_dict(), LITE)
+    del state["transformer.encoder.layers.1.linear22.bias"]
+    torch.save(state | {"transformer.novelty.weight": torch.zeros(1)}, tmp_path / "half.pth")
+    with pytest.raises(InputError, match=r"low_feed_forward\.linear2\.bias is missing"):
+        SafeCheckpointer(lite).load(str(tmp_path / "half.pth"))
+    assert "skipped, no counterpart: transformer.novelty (1)" in log.text
+    assert "  missing: encoder.layers.*.low_feed_forward.linear2.bias (1)" in log.text
+
+
+@pytest.mark.parametrize("suffix", ["", "?matching_heuristics=True"])
+def test_a_torchvision_backbone_starts_a_training(tmp_path: Path, small_cfg: CfgNode, suffix: str) -> None:
+    small_cfg.merge_from_list(["MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.RESNETS.DEPTH", 18])
+    small_cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = small_cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = 64
+    imagenet, detector = torchvision.models.resnet18(), build_model(small_cfg)
+    torch.save(imagenet.state_dict(), tmp_path / "resnet18.pth")
+    path = f"{tmp_path / 'resnet18.pth'}{suffix}"
+    SafeCheckpointer(detector).resume_or_load(path, resume=False)
+    assert torch.equal(detector.backbone.res4[1].conv2.weight, imagenet.layer3[1].conv2.weight)
+    assert torch.equal(detector.backbone.stem.conv1.norm.bias, imagenet.bn1.bias)
+    with pytest.raises(InputError, match=r"resnet18\.pth is a checkpoint of another architecture"):
+        SafeCheckpointer(detector).load(path)
+
+
+def test_classes_are_matched_by_name_to_train(
+    tmp_path: Path, small_cfg: CfgNode, log: pytest.LogCaptureFixture
+) -> None:
+    saved, started = model(small_cfg, 3), model(small_cfg, 2)
+    path = save_ours(tmp_path / "saved.pth", saved, ["cat", "dog", "owl"])
+    fresh = {name: tensor.clone() for name, tensor in started.state_dict().items()}
+    SafeCheckpointer(started, class_names=["owl", "bee"]).resume_or_load(path, resume=False)
+    for name in (HEAD, "query_selection.head.class_embed.bias", "denoising.label_embed.weight"):
+        learnt = started.state_dict()[name]
+        assert torch.equal(learnt[0], saved.state_dict()[name][2])
+        assert torch.equal(learnt[1], fresh[name][1])
+    no_class = started.denoising.label_embed.weight[2]
+    assert torch.equal(no_class, saved.denoising.label_embed.weight[3])
+    assert "1 classes keep what they learnt ('owl'), 1 start anew ('bee')" in log.text
+
+
+def test_classes_are_matched_by_name_to_evaluate(tmp_path: Path, small_cfg: CfgNode) -> None:
+    saved, evaluated = model(small_cfg, 3), model(small_cfg, 2)
+    path = save_ours(tmp_path / "saved.pth", saved, ["cat", "dog", "owl"])
+    SafeCheckpointer(evaluated, class_names=["owl", "cat"]).load(path)
+    assert torch.equal(evaluated.state_dict()[HEAD], saved.state_dict()[HEAD][[2, 0]])
+    with pytest.raises(InputError, match=r"saved\.pth does not know the classes 'bee',.* It knows 'cat', 'dog', 'owl'"):
+        SafeCheckpointer(evaluated, class_names=["owl", "bee"]).load(path)
+
+
+def test_nothing_is_matched_to_resume(tmp_path: Path, small_cfg: CfgNode) -> None:
+    saved, resumed = model(small_cfg), model(small_cfg)
+    optimizer = torch.optim.SGD(saved.parameters(), lr=0.5)
+    SafeCheckpointer(saved, str(tmp_path), class_names=["cat", "dog", "owl"], optimizer=optimizer).save("model")
+    checkpointer = SafeCheckpointer(
+        resumed,
+        str(tmp_path),
+        class_names=["dog", "cat", "owl"],
+        optimizer=torch.optim.SGD(resumed.parameters(), lr=0.1),
+    )
+    checkpointer.resume_or_load("", resume=True)
+    assert_same_weights(resumed, saved)
+
+
+@pytest.mark.parametrize("names", [None, ["cat", "dog"]])
+def test_unknown_classes(
+    tmp_path: Path, small_cfg: CfgNode, log: pytest.LogCaptureFixture, names: list[str] | None
+) -> None:
+    """As many as the model's are taken for these; of others nothing is known."""
+    saved, same, fewer = model(small_cfg), model(small_cfg), model(small_cfg, 2)
+    path = save_ours(tmp_path / "saved.pth", saved)
+    SafeCheckpointer(same, class_names=names and [*names, "owl"]).load(path)
+    assert_same_weights(same, saved)
+    fresh = fewer.state_dict()[HEAD].clone()
+    SafeCheckpointer(fewer, class_names=names).resume_or_load(path, resume=False)
+    assert torch.equal(fewer.state_dict()[HEAD], fresh)
+    assert "it has 3 classes, the model has 2, and the checkpoint's names are not known: none is matched" in log.text
+    with pytest.raises(InputError, match=r"class_embed\.bias is \(3,\), not \(2,\).*NUM_CLASSES"):
+        SafeCheckpointer(fewer, class_names=names).load(path)
+
+
+@pytest.mark.parametrize("fixture", [LITE, "h_detr_r50"])
+def test_a_published_checkpoint_knows_coco(tmp_path: Path, small_cfg: CfgNode, fixture: str) -> None:
+    cfg = of_kind(small_cfg, fixture)
+    saved, evaluated = model(cfg, 91), model(cfg, 2)
+    path = save_published(tmp_path / "published.pth", saved, fixture)
+    SafeCheckpointer(evaluated, class_names=["toothbrush", "person"]).load(path)
+    rows = rows_by_name(published_class_names(saved.state_dict()), ["toothbrush", "person"])
+    assert rows == [90, 1]
+    assert torch.equal(evaluated.state_dict()[HEAD], saved.state_dict()[HEAD][rows])
+    proposals = "query_selection.head.class_embed.weight"
+    first = 0 if fixture == "h_detr_r50" else 90
+    assert torch.equal(evaluated.state_dict()[proposals][0], saved.state_dict()[proposals][first])
+
+
+@pytest.mark.parametrize("publish", [False, True])
+def test_init_takes_what_fits(tmp_path: Path, small_cfg: CfgNode, log: pytest.LogCaptureFixture, publish: bool) -> None:
+    """From plain DINO to Lite-DINO, whose attention compares keys, and whose fine tokens have networks of their own."""
+    plain, lite = model(of_kind(small_cfg, PLAIN)), model(of_kind(small_cfg, LITE))
+    save = (lambda path: save_published(path, plain, PLAIN)) if publish else (lambda path: save_ours(path, plain))
+    fresh = {name: tensor.clone() for name, tensor in lite.state_dict().items()}
+    report = SafeCheckpointer(lite).initialize(save(tmp_path / "plain.pth"))
+    learnt = lite.state_dict()
+    for name, tensor in plain.state_dict().items():
+        if "attention_weights" not in name and not name.endswith("num_batches_tracked"):
+            assert name in report.taken
+            assert torch.equal(learnt[name], tensor), name
+    assert all(torch.equal(learnt[name], fresh[name]) for name in report.new)
+    assert {name.split(".")[-2] for name in report.new} == {"query_proj", "linear1", "linear2", "norm"}
+    assert all("query_proj" in name or "low_feed_forward" in name for name in report.new)
+    assert report.unused and all("attention_weights" in name for name in report.unused)
+    assert not report.reshaped
+    assert "encoder.layers.*.low_feed_forward (6)" in log.text
+    assert "unused: encoder.layers.*.attention.attention_weights (4), " in log.text
+    assert f"{len(report.taken)} tensors are taken" in log.text
+
+
+def test_init_matches_classes_and_reports_other_shapes(
+    tmp_path: Path, small_cfg: CfgNode, log: pytest.LogCaptureFixture
+) -> None:
+    saved = model(small_cfg)
+    small_cfg.MODEL.LITE_DETR.NUM_QUERIES += 1
+    started = model(small_cfg, 2)
+    path = save_ours(tmp_path / "saved.pth", saved, ["cat", "dog", "owl"])
+    report = SafeCheckpointer(started, class_names=["owl", "bee"]).initialize(path)
+    assert torch.equal(started.state_dict()[HEAD][0], saved.state_dict()[HEAD][2])
+    assert report.reshaped == {"query_selection.content.weight": "(20, 64), not (21, 64)"}
+    assert "of another shape: query_selection.content (1)" in log.text
+
+
+def test_init_needs_more_than_a_backbone(tmp_path: Path, small_cfg: CfgNode) -> None:
+    started = model(small_cfg)
+    before = {name: tensor.clone() for name, tensor in started.state_dict().items()}
+    backbone = {name: tensor + 1 for name, tensor in before.items() if name.startswith("backbone.")}
+    torch.save(backbone, tmp_path / "backbone.pth")
+    with pytest.raises(
+        InputError, match=r"MODEL\.LITE_DETR\.INIT: nothing of \S+ but a backbone.*\n.*tensors are taken"
+    ):
+        SafeCheckpointer(started).initialize(str(tmp_path / "backbone.pth"))
+    assert all(torch.equal(started.state_dict()[name], tensor) for name, tensor in before.items())
+
+
+def test_init_errors_name_the_key(tmp_path: Path, small_cfg: CfgNode) -> None:
+    checkpointer = SafeCheckpointer(model(small_cfg))
+    with pytest.raises(InputError, match=r"^MODEL\.LITE_DETR\.INIT: there is no file gone\.pth"):
+        checkpointer.initialize("gone.pth")
+    (tmp_path / "bad.pth").write_bytes(b"bad")
+    with pytest.raises(InputError, match=r"^MODEL\.LITE_DETR\.INIT: \S+bad\.pth cannot be read: it is damaged"):
+        checkpointer.initialize(str(tmp_path / "bad.pth"))
