@@ -1,77 +1,135 @@
 """Validation of configs, and every config that comes with the project."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
-from lite_detr_d2 import add_lite_detr_config
 from lite_detr_d2.config import validate_config
 from lite_detr_d2.encoder_spec import EncoderSpec
 from lite_detr_d2.errors import InputError
 
 from .conftest import CONFIGS
 from .helpers import batched_input
+from .shipped_configs import DETECTORS, LEAVES, NAMED, distinct_models, name_of, read, shrink
 
-LEAVES = sorted(path for path in CONFIGS.rglob("*.yaml") if "_base_" not in path.parts)
-NAMED = [path for path in LEAVES if path.parent.name == "dino"]
-BACKBONES = {
-    "r50": ("build_resnet_backbone", 50),
-    "r18": ("build_resnet_backbone", 18),
-    "swint": ("build_swin_backbone", None),
+LEVELS = {"resnet": ["res3", "res4", "res5"], "swin": ["p1", "p2", "p3"]}
+DROPS = {12: 11, 36: 30, 50: 40}
+# Of each detector: batch, learning rate, and its factor for the layers that say where to look; queries, dropout, width
+# of the feed-forward networks, weight of the class loss, temperature of the position encoding, detections per image.
+RECIPES = {
+    "dino": (16, 1e-4, 1.0, 900, 0.0, 2048, 1.0, 20, 300),
+    "deformable_detr": (32, 2e-4, 0.1, 300, 0.1, 1024, 2.0, 10000, 100),
+    "h_detr": (16, 2e-4, 0.1, 300, 0.0, 2048, 2.0, 10000, 100),
 }
-SCHEDULES = {"12ep": (90000, (82500,)), "36ep": (270000, (225000,))}
-
-
-def read(path: Path) -> CfgNode:
-    cfg = get_cfg()
-    add_lite_detr_config(cfg)
-    cfg.merge_from_file(str(path))
-    cfg.MODEL.DEVICE = "cpu"
-    return cfg
+# By what a name starts with: box refinement, looking forward twice, two stages, mixed selection.
+OPTIONS = {
+    "dino": (True, True, True, True),
+    "deformable_detr_single_stage": (False, False, False, False),
+    "deformable_detr_refined": (True, False, False, False),
+    "deformable_detr": (True, False, True, False),
+    "h_detr": (True, True, True, True),
+}
 
 
 def test_the_leaves_are_found() -> None:
-    assert len(NAMED) >= 25
+    assert {path.parent.name for path in NAMED} == set(DETECTORS.values())
+    assert len(NAMED) >= 50
 
 
 @pytest.mark.parametrize("path", NAMED, ids=lambda path: path.stem)
 def test_name_says_the_content(path: Path) -> None:
     cfg = read(path)
     validate_config(cfg)
-    match = re.fullmatch(r"(lite_)?dino(?:_h(\d)l(\d)_a(\d)b(\d)(_nokda)?)?_(r50|r18|swint)_(12ep|36ep)", path.stem)
-    assert match is not None
-    lite, high, low, refinements, blocks, nokda, backbone, schedule = match.groups()
-    encoder = cfg.MODEL.LITE_DETR.ENCODER
-    assert cfg.MODEL.META_ARCHITECTURE == "DINO"
-    assert ("InterleavedEncoder" if lite else "DeformableEncoder") == encoder.NAME
-    assert bool(lite) == bool(high)
-    if lite:
-        assert EncoderSpec.parse(encoder.SPEC) == EncoderSpec(int(high), int(low), int(refinements), int(blocks))
-    assert (bool(lite) and not nokda) == encoder.KEY_AWARE
-    name, depth = BACKBONES[backbone]
-    assert name == cfg.MODEL.BACKBONE.NAME
-    assert depth is None or depth == cfg.MODEL.RESNETS.DEPTH
-    assert SCHEDULES[schedule] == (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS)
+    assert path.stem == name_of(cfg)
+    assert path.parent.name == DETECTORS[cfg.MODEL.META_ARCHITECTURE]
+    features, levels = cfg.MODEL.LITE_DETR.IN_FEATURES, cfg.MODEL.LITE_DETR.NUM_LEVELS
+    coarsest = LEVELS["swin" if "swin" in cfg.MODEL.BACKBONE.NAME else "resnet"][1 - levels :]
+    assert features == coarsest, "one level is added to the backbone's"
 
 
-@pytest.mark.parametrize("path", [path for path in LEAVES if "36ep" not in path.stem], ids=lambda path: path.stem)
-def test_leaf_trains_a_step(path: Path) -> None:
-    """The 36-epoch configs build the same models as the 12-epoch ones; the schedule is all that differs."""
-    twin = path.with_name(path.name.replace("12ep", "36ep"))
+@pytest.mark.parametrize("path", NAMED, ids=lambda path: path.stem)
+def test_leaf_follows_the_published_recipe(path: Path) -> None:
     cfg = read(path)
-    if twin != path and twin.exists():
-        assert read(twin).MODEL == cfg.MODEL
+    solver, model, detector = cfg.SOLVER, cfg.MODEL.LITE_DETR, path.parent.name
+    widths = {model.ENCODER.DIM_FEEDFORWARD, model.DECODER.DIM_FEEDFORWARD}
+    assert len(widths) == 1
+    assert RECIPES[detector] == (
+        solver.IMS_PER_BATCH,
+        solver.BASE_LR,
+        solver.OFFSET_MULTIPLIER,
+        model.NUM_QUERIES,
+        model.DROPOUT,
+        *widths,
+        model.LOSS.CLASS_WEIGHT,
+        model.POSITION_TEMPERATURE,
+        cfg.TEST.DETECTIONS_PER_IMAGE,
+    )
+    assert solver.OPTIMIZER == "ADAMW" and solver.WEIGHT_DECAY == solver.WEIGHT_DECAY_NORM == 1e-4
+    clip = solver.CLIP_GRADIENTS
+    assert clip.ENABLED and clip.FULL_MODEL and clip.NORM_TYPE == 2.0 and clip.CLIP_VALUE == 0.1
+    pretrained = "r18" not in path.stem
+    assert bool(cfg.MODEL.WEIGHTS) == pretrained
+    assert (0.1 if pretrained else 1.0) == solver.BACKBONE_MULTIPLIER
+    if detector == "dino":
+        assert (0.4 if "swint" in path.stem else 1.0) == model.DENOISING.BOX_NOISE
+    plain_name = path.stem.removeprefix("lite_")
+    options = model.BOX_REFINEMENT, model.LOOK_FORWARD_TWICE, model.TWO_STAGE, model.MIXED_SELECTION
+    assert options == next(values for start, values in OPTIONS.items() if plain_name.startswith(start))
+
+
+@pytest.mark.parametrize("path", NAMED, ids=lambda path: path.stem)
+def test_learning_rate_falls_when_it_should(path: Path) -> None:
+    solver = read(path).SOLVER
+    epochs = int(path.stem.rpartition("_")[2].removesuffix("ep"))
+    assert (solver.MAX_ITER * DROPS[epochs] // epochs,) == solver.STEPS
+    assert solver.WARMUP_ITERS == 0
+    assert solver.REFERENCE_NUM_IMAGES == 118287
+
+
+@pytest.mark.parametrize("path", NAMED, ids=lambda path: path.stem)
+def test_leaf_is_nothing_but_fragments(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 8
+    assert lines[0] == "_BASE_:" and all(line.startswith("  - ../_base_/") for line in lines[1:])
+
+
+@pytest.mark.parametrize("path", [path for path in NAMED if path.stem.startswith("lite_")], ids=lambda path: path.stem)
+def test_a_lite_config_differs_from_the_plain_one_in_the_encoder_alone(path: Path) -> None:
+    plain = path.with_name(f"{path.parent.name}_{'_'.join(path.stem.split('_')[-2:])}.yaml")
+    if not plain.exists():
+        assert "r18" in path.stem, f"{path.stem} has nothing to be compared with"
+        return
+    ours, theirs = read(path), read(plain)
+    ours.MODEL.LITE_DETR.ENCODER = theirs.MODEL.LITE_DETR.ENCODER
+    assert ours == theirs
+
+
+def test_every_fragment_is_used() -> None:
+    leaves = "".join(path.read_text() for path in LEAVES)
+    fragments = [path.relative_to(CONFIGS) for path in (CONFIGS / "_base_").rglob("*.yaml")]
+    assert not [fragment for fragment in fragments if f"../{fragment.as_posix()}\n" not in leaves]
+
+
+@pytest.mark.parametrize("path", distinct_models(LEAVES), ids=lambda path: path.stem)
+def test_leaf_trains_a_step_and_evaluates(path: Path) -> None:
+    """Narrow versions; full width is built, and counted, in test_gflops.py."""
+    cfg = read(path)
+    shrink(cfg)
     model = build_model(cfg).train()
-    losses = model([batched_input(96, 64, num_boxes=2)])
+    item = batched_input(128, 96, num_boxes=2)
+    losses = model([item])
     sum(losses.values()).backward()
     assert all(bool(loss.isfinite()) for loss in losses.values())
     encoder = [parameter.grad for name, parameter in model.named_parameters() if name.startswith("encoder.")]
-    assert all(gradient is not None and bool(gradient.isfinite().all()) for gradient in encoder)
+    assert encoder and all(gradient is not None and bool(gradient.isfinite().all()) for gradient in encoder)
+    with torch.no_grad():
+        instances = model.eval()([item])[0]["instances"]
+    assert 0 < len(instances) <= cfg.TEST.DETECTIONS_PER_IMAGE
+    assert bool(instances.pred_boxes.tensor.isfinite().all()) and bool(instances.scores.isfinite().all())
 
 
 @pytest.mark.parametrize(
@@ -80,7 +138,7 @@ def test_leaf_trains_a_step(path: Path) -> None:
         ("ENCODER.NAME", "Encoder", "ENCODER.NAME is 'Encoder': expected one of DeformableEncoder, InterleavedEncoder"),
         ("ENCODER.SPEC", "H3L1", "MODEL.LITE_DETR.ENCODER.SPEC: 'H3L1' is not an encoder spec"),
         ("ENCODER.SPEC", "H3L1-(2+1)x3", r"ENCODER.SPEC is 'H3L1-\(2\+1\)x3': expected HxLy with x \+ y"),
-        ("ENCODER.FUSION", "both", "ENCODER.FUSION is 'both': expected one of joint, sequential"),
+        ("ENCODER.FUSION", "both", "ENCODER.FUSION is 'both': expected one of joint, sequential, high_only"),
         ("ENCODER.LOW_LEVEL_FFN_RATIO", 7, "LOW_LEVEL_FFN_RATIO is 7"),
         ("ENCODER.NUM_POINTS", 0, "ENCODER.NUM_POINTS is 0: expected at least 1"),
         ("ENCODER.KEY_AWARE", False, "KEY_PROJ is True, and KEY_AWARE is False"),
@@ -95,6 +153,16 @@ def test_leaf_trains_a_step(path: Path) -> None:
         ("MATCHER.GIOU_COST", -2.0, "MATCHER.GIOU_COST is -2.0: expected at least 0"),
         ("LOSS.FOCAL_GAMMA", -1.0, "LOSS.FOCAL_GAMMA is -1.0: expected at least 0"),
         ("IN_FEATURES", ["res5", "res4", "res3"], "expected fine to coarse, each once"),
+        (
+            "BOX_REFINEMENT",
+            False,
+            "TWO_STAGE is True, and BOX_REFINEMENT is False: set BOX_REFINEMENT to True or TWO_ST",
+        ),
+        ("TWO_STAGE", False, "MIXED_SELECTION is True, and TWO_STAGE is False"),
+        ("MIXED_SELECTION", False, "'DINO', of which MODEL.LITE_DETR.MIXED_SELECTION and LOOK_FORWARD_TWICE are parts"),
+        ("LOOK_FORWARD_TWICE", False, "'DINO', of which MODEL.LITE_DETR.MIXED_SELECTION and LOOK_FORWARD_TWICE are"),
+        ("ONE_TO_MANY.REPEATS", 0, "ONE_TO_MANY.REPEATS is 0: expected at least 1"),
+        ("ONE_TO_MANY.NUM_QUERIES", -1, "ONE_TO_MANY.NUM_QUERIES is -1: expected at least 0"),
         ("DENOISING.NUM_QUERIES", -1, "DENOISING.NUM_QUERIES is -1"),
         ("DENOISING.LABEL_NOISE", -0.1, "DENOISING.LABEL_NOISE is -0.1"),
         ("DENOISING.BOX_NOISE", -0.1, "DENOISING.BOX_NOISE is -0.1"),
@@ -130,6 +198,14 @@ def test_bad_values_of_detectron2s_keys_are_reported(small_cfg: CfgNode, key: st
         validate_config(small_cfg)
 
 
+def test_looking_forward_twice_needs_refinement(small_cfg: CfgNode) -> None:
+    small_cfg.MODEL.META_ARCHITECTURE = "DeformableDETR"
+    node = small_cfg.MODEL.LITE_DETR
+    node.TWO_STAGE = node.MIXED_SELECTION = node.BOX_REFINEMENT = False
+    with pytest.raises(InputError, match="LOOK_FORWARD_TWICE is True, and BOX_REFINEMENT is False"):
+        validate_config(small_cfg)
+
+
 def test_few_denoising_queries_are_a_warning(small_cfg: CfgNode, caplog: pytest.LogCaptureFixture) -> None:
     small_cfg.MODEL.LITE_DETR.DENOISING.NUM_QUERIES = 50
     validate_config(small_cfg)
@@ -139,7 +215,7 @@ def test_few_denoising_queries_are_a_warning(small_cfg: CfgNode, caplog: pytest.
     assert "DENOISING.NUM_QUERIES is 49: below 50" in caplog.text
 
 
-@pytest.mark.parametrize("fusion", ["joint", "sequential"])
+@pytest.mark.parametrize("fusion", ["joint", "sequential", "high_only"])
 @pytest.mark.parametrize("key_aware", [True, False])
 @pytest.mark.parametrize("spec", ["H1L3-(2+1)x1", "H2L2-(1+1)x2", "H4L1-(2+1)x1"])
 def test_any_encoder_that_the_levels_allow(small_cfg: CfgNode, spec: str, fusion: str, key_aware: bool) -> None:

@@ -16,11 +16,11 @@ from .helpers import DETECTORS, choose_detector
 NUM_LAYERS = 3
 
 
-def narrow_config(name: str, encoder: str) -> CfgNode:
-    """One of ``DETECTORS`` with an encoder of ``configs/_base_/encoder`` and four levels, of reduced width."""
+def narrow_config(name: str, *encoder: str) -> CfgNode:
+    """One of ``DETECTORS`` with the fragments of ``configs/_base_`` for its encoder, four levels, of reduced width."""
     cfg = get_cfg()
     add_lite_detr_config(cfg)
-    for part in ("runtime", "detector/dino", "backbone/narrow_resnet", f"encoder/{encoder}"):
+    for part in ("runtime", "detector/dino", "backbone/narrow_resnet", *encoder):
         cfg.merge_from_file(str(CONFIGS / "_base_" / f"{part}.yaml"))
     cfg.MODEL.DEVICE = "cpu"
     choose_detector(cfg, name)
@@ -66,12 +66,12 @@ def differences(first: dict[str, Any], second: dict[str, Any]) -> set[str]:
 
 @pytest.fixture(params=DETECTORS)
 def plain(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    return request.param, tree(narrow_config(request.param, "deformable"))
+    return request.param, tree(narrow_config(request.param, "encoder/deformable"))
 
 
 def test_without_key_aware_attention_only_the_encoder_differs(plain: tuple[str, dict[str, Any]]) -> None:
     name, modules = plain
-    lite = tree(narrow_config(name, "h3l1_a2b3_nokda"))
+    lite = tree(narrow_config(name, "encoder/h3l1_a2b3", "overlay/nokda"))
     differing = differences(modules, lite)
     assert "encoder" in differing
     assert {module.split(".")[0] for module in differing} == {"encoder"}
@@ -79,7 +79,7 @@ def test_without_key_aware_attention_only_the_encoder_differs(plain: tuple[str, 
 
 def test_with_key_aware_attention_cross_attention_differs_too(plain: tuple[str, dict[str, Any]]) -> None:
     name, modules = plain
-    lite = tree(narrow_config(name, "h3l1_a2b3"))
+    lite = tree(narrow_config(name, "encoder/h3l1_a2b3"))
     outside = {module for module in differences(modules, lite) if not module.startswith("encoder")}
     attentions = {f"decoder.layers.{layer}.cross_attention" for layer in range(NUM_LAYERS)}
     # Key-aware attention compares projected queries with values, instead of predicting weights.
@@ -89,7 +89,7 @@ def test_with_key_aware_attention_cross_attention_differs_too(plain: tuple[str, 
 
 @pytest.mark.parametrize(("key", "value"), [("MATCHER.GIOU_COST", 3.0), ("LOSS.L1_WEIGHT", 4.0)])
 def test_the_comparison_sees_parts_that_are_no_modules(key: str, value: float) -> None:
-    cfg = narrow_config("h_detr", "deformable")
+    cfg = narrow_config("h_detr", "encoder/deformable")
     before = tree(cfg)
     cfg.merge_from_list([f"MODEL.LITE_DETR.{key}", value])
     assert "" in differences(before, tree(cfg))
@@ -97,6 +97,6 @@ def test_the_comparison_sees_parts_that_are_no_modules(key: str, value: float) -
 
 def test_h_detr_adds_nothing_but_queries() -> None:
     """To Deformable DETR: no module, and no parameter but the further queries' content."""
-    h_detr = tree(narrow_config("h_detr", "deformable"))
-    deformable_detr = tree(narrow_config("deformable_detr_all_stages", "deformable"))
+    h_detr = tree(narrow_config("h_detr", "encoder/deformable"))
+    deformable_detr = tree(narrow_config("deformable_detr_all_stages", "encoder/deformable"))
     assert differences(h_detr, deformable_detr) == {"", "query_selection.content"}
