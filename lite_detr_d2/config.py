@@ -51,7 +51,8 @@ def add_lite_detr_config(cfg: CfgNode) -> None:
 
 def _detector_keys() -> CfgNode:
     node = CfgNode()
-    # Training starts from what fits of this checkpoint, of another detector or encoder, instead of MODEL.WEIGHTS.
+    # Training starts from what fits of this checkpoint, of another detector or encoder, instead of MODEL.WEIGHTS (which
+    # give the backbone if this one has another).
     node.INIT = ""
     node.NUM_CLASSES = 80
     node.NUM_QUERIES = 900

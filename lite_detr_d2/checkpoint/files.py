@@ -19,6 +19,7 @@ SAFETENSORS = ".safetensors"
 _MODULE = "module."  # DistributedDataParallel's prefix
 # What a checkpoint holds besides its tensors that a safetensors file keeps, as JSON in its metadata.
 _METADATA = ("class_names", "matching_heuristics")
+_KEYS_SHOWN = 5
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     checkpoint = {"model": content} if is_bare or not isinstance(content, Mapping) else dict(content)
     state = checkpoint["model"]
     if not isinstance(state, Mapping) or not state or not all(map(_is_named_tensor, state.items())):
-        raise InputError(f'{path} holds neither a state dict nor {{"model": state dict}}.')
+        raise InputError(f'{path} holds neither a state dict nor {{"model": state dict}}{_keys_of(content)}.')
     if all(name.startswith(_MODULE) for name in state):
         checkpoint["model"] = {name.removeprefix(_MODULE): tensor for name, tensor in state.items()}
     return checkpoint
@@ -84,6 +85,14 @@ def unreadable_reason(error: Exception) -> str:
 
 def _is_named_tensor(item: tuple[object, object]) -> bool:
     return isinstance(item[0], str) and isinstance(item[1], Tensor)
+
+
+def _keys_of(content: object) -> str:
+    keys = [key for key in content if isinstance(key, str)] if isinstance(content, Mapping) else []
+    if not keys:
+        return ""
+    shown = ", ".join([*keys[:_KEYS_SHOWN], *(["..."] if len(keys) > _KEYS_SHOWN else [])])
+    return f", but {shown}. If one of them is the state dict to use, save it as a file of its own"
 
 
 def _read_torch(path: str | Path) -> Any:

@@ -49,8 +49,11 @@ def find_halves(root: Path) -> Halves:
         ``train.json`` that is missing beside ``val.json`` or ``test.json``.
 
     Raises:
-        InputError: the folder has neither layout; several files would do for a half; or none of the images is found.
+        InputError: there is no such folder; it has neither layout; several files would do for a half; or none of the
+            images is found.
     """
+    if not root.is_dir():
+        raise InputError(f"There is no folder {root}.")
     plain = [name for name in _PLAIN_NAMES if (root / name).is_file()]
     files = sorted((root / "annotations").glob(f"{_PREFIX}*.json"))
     # Beside COCO's files, a test.json alone may be anything.

@@ -112,9 +112,11 @@ def read_annotations(path: Path) -> tuple[Record, str]:
     if path.stat().st_size == 0:
         return {}, "the annotation file is empty"
     try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        return {}, f"the annotation file is not JSON ({error})"
+        # As pycocotools reads it later: json takes bytes in other encodings, too.
+        content = json.loads(path.read_bytes().decode())
+    except (OSError, ValueError) as error:
+        what = "cannot be read" if isinstance(error, OSError) else "is not JSON in UTF-8 without a byte order mark"
+        return {}, f"the annotation file {what} ({error})"
     if not isinstance(content, dict):
         return {}, f"the annotation file holds a {type(content).__name__}, not COCO's object of lists"
     for kind in _RECORDS:
@@ -157,7 +159,8 @@ def _image_findings(image: Record, root: str | Path | None) -> Iterator[Finding]
     elif root is None:
         return
     elif not (path := Path(root, image["file_name"])).is_file():
-        yield True, f"an image file is missing in {root}", place
+        cure = "; folders in a file_name are parted by /, not \\" if "\\" in image["file_name"] else ""
+        yield True, f"an image file is missing in {root}{cure}", place
     else:
         try:
             size = _displayed_size(path)

@@ -4,7 +4,7 @@ import logging
 import os
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from typing import Any
 from urllib.parse import urlparse
@@ -22,6 +22,8 @@ from .transfer import InitReport, match_classes, names_in_short
 logger = logging.getLogger(__name__)
 
 _KEYS_SHOWN = 5
+# The share of a backbone's tensors: ImageNet's Swin-T lacks the norms of the outputs, 6 of 185; R-50 half of R-101.
+_MISFITS_OF_ANOTHER_BACKBONE = 0.1
 _MATCHING = "matching_heuristics=True"
 _WEIGHTS = "MODEL.WEIGHTS"
 _INIT = "MODEL.LITE_DETR.INIT"
@@ -45,7 +47,7 @@ class SafeCheckpointer(DetectionCheckpointer):
     - ``.pth`` and ``.safetensors`` files are read without running code in them. (Model-zoo files, ``.pkl``, still can.)
     - Published checkpoints are converted, see :mod:`lite_detr_d2.checkpoint`.
     - Weights that do not fit are an error. To evaluate or resume, the tensors of the file must be those of the model;
-      evaluation leaves denoising out. To start training from, the file must have more than half of the backbone, and
+      evaluation leaves denoising out. To start training from, the file must have nine tenths of the backbone, and
       all of the rest and nothing else, except for what depends on the number of classes or queries. Of files with
       ``matching_heuristics``, as backbones pre-trained on ImageNet have, and of published backbones, only the backbone
       counts.
@@ -135,13 +137,14 @@ class SafeCheckpointer(DetectionCheckpointer):
             self._parsed_url_during_load = None  # detectron2 leaves it set when a load fails
         return extra
 
-    def initialize(self, path: str) -> InitReport:
+    def initialize(self, path: str, backbone: str = "") -> InitReport:
         """Start training from what fits of a checkpoint, whatever detector or encoder it is of, and log what does.
 
         Tensors of the same name and shape are taken, and rows of class heads by the names of the classes.
 
         Args:
             path: a file, or an address that detectron2's path manager knows.
+            backbone: another, to ``load`` first if the backbone of ``path`` does not fit; "" for none.
 
         Returns:
             What became of every tensor.
@@ -158,14 +161,32 @@ class SafeCheckpointer(DetectionCheckpointer):
             raise self._unavailable(error) from error
         state = self._with_model_classes(checkpoint)
         report = InitReport.compare(state, self.model.state_dict())
-        if not any(not name.startswith("backbone.") for name in report.taken):
+        # Some biases have the same shape in every detector.
+        if not any(state[name].dim() > 1 and not name.startswith("backbone.") for name in report.taken):
             raise InputError(
                 f"{_INIT}: nothing of {path} but a backbone, or nothing at all, fits the model. Name a backbone in "
                 f"{_WEIGHTS}; else compare MODEL.LITE_DETR.HIDDEN_DIM and the number of levels.\n{report.summary()}"
             )
-        self.model.load_state_dict({name: state[name] for name in report.taken}, strict=False)
+        taken = report.taken
+        if self._is_another_backbone({*report.new, *report.unused, *report.reshaped}):
+            if backbone:
+                logger.info("%s has another backbone: the model's comes from %s", path, backbone)
+                self.load(backbone, checkpointables=[])
+                taken = [name for name in taken if not name.startswith("backbone.")]
+            else:
+                logger.warning(
+                    "%s: %s has another backbone, and most of the model's starts from random weights. Name one in %s.",
+                    *(_INIT, path, _WEIGHTS),
+                )
+        self.model.load_state_dict({name: state[name] for name in taken}, strict=False)
         logger.info("%s", report.summary())
         return report
+
+    def _is_another_backbone(self, misfits: Collection[str]) -> bool:
+        """Whether too many of a backbone's tensors are among ``misfits``."""
+        expected = [name for name in self.model.state_dict() if name.startswith("backbone.")]
+        wrong = [name for name in misfits if name.startswith("backbone.") and not name.endswith(COUNTER)]
+        return len(wrong) > _MISFITS_OF_ANOTHER_BACKBONE * len(expected)
 
     def _check_file(self) -> None:
         if "://" not in self._address and not os.path.isfile(self._address):
@@ -198,6 +219,8 @@ class SafeCheckpointer(DetectionCheckpointer):
             checkpoint["matching_heuristics"] = True
         published = detect(checkpoint["model"])
         if published is None:
+            if not _are_class_names(checkpoint.get("class_names")):
+                raise InputError(f"{self._address}: its class_names must be a list of names; save it so, or without.")
             return checkpoint
         state, report = convert(published, checkpoint["model"])
         prefix = "backbone." if report.only_backbone else ""
@@ -221,27 +244,32 @@ class SafeCheckpointer(DetectionCheckpointer):
         return matched.state
 
     def _load_model(self, checkpoint: Any) -> Any:
+        given = checkpoint.get("class_names")
         if self._purpose is not _Purpose.RESUME:
             checkpoint["model"] = self._with_model_classes(checkpoint)
+        elif given is not None and self.class_names is not None and list(given) != self.class_names:
+            logger.warning(
+                "%s was trained on the classes %s, and the dataset now has %s in their places. If these are not new "
+                "names of the same classes, stop, and train anew from it: without --resume, as %s.",
+                *(self._address, names_in_short(given), names_in_short(self.class_names), _WEIGHTS),
+            )
         only_backbone = checkpoint.get("matching_heuristics", False)
         incompatible = super()._load_model(checkpoint)
         misfits = {key: "is not in the model" for key in incompatible.unexpected_keys}
         misfits |= {key: "is missing" for key in incompatible.missing_keys}
         misfits |= {key: f"is {theirs}, not {ours}" for key, theirs, ours in incompatible.incorrect_shapes}
         if self._purpose is _Purpose.TRAIN:
-            backbone = {key for key in self.model.state_dict() if key.startswith("backbone.")}
-            wrong = {
-                key for key in misfits if not (only_backbone or key.startswith("backbone.") or _RELEARNT.match(key))
-            }
-            if 2 * len(backbone & misfits.keys()) > len(backbone):
-                wrong |= backbone & misfits.keys()
+            backbone = {key for key in misfits if key.startswith("backbone.")}
+            wrong = {key for key in misfits.keys() - backbone if not (only_backbone or _RELEARNT.match(key))}
+            if self._is_another_backbone(backbone):
+                wrong |= backbone
             cure = (
                 f"Give {_WEIGHTS} that fit the config; '?{_MATCHING}' after the name of a file with only a backbone; "
                 f"{_INIT} to take what fits; or '' to start from scratch."
             )
         else:
-            unused = incompatible.unexpected_keys if self._purpose is _Purpose.EVALUATE else ()
-            wrong = {key for key in misfits if not (key in unused and key.startswith("denoising."))}
+            is_evaluation = self._purpose is _Purpose.EVALUATE
+            wrong = {key for key in misfits if not (is_evaluation and key.startswith("denoising."))}
             cure = (
                 "Give the config that it was trained with, with its MODEL.LITE_DETR.NUM_CLASSES; with --resume, the "
                 "OUTPUT_DIR of that training."
@@ -254,3 +282,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             f"{self._address} is a checkpoint of another architecture: {len(wrong)} tensors do not fit "
             f"({', '.join(listed)}). {cure}"
         )
+
+
+def _are_class_names(names: object) -> bool:
+    return names is None or (isinstance(names, list | tuple) and all(isinstance(name, str | None) for name in names))

@@ -12,10 +12,14 @@ from dataclasses import dataclass
 
 from detectron2.config import CfgNode
 
+from ..errors import InputError
+
 logger = logging.getLogger(__name__)
 
 # Fewer steps of AdamW at the recipes' learning rate hardly leave the initial weights.
 FEWEST_ITERATIONS = 1000
+# A short run is not to be spent on evaluations, nor a disk on its checkpoints.
+SHORTEST_PERIOD = 100
 
 
 @dataclass(frozen=True)
@@ -67,15 +71,17 @@ class Schedule:
     def fitted(self, num_images: int, reference: int, batch: int) -> "Schedule":
         """Return the schedule for ``num_images`` training images, at ``batch`` images per iteration.
 
-        This one is for ``reference`` images. Of any size and batch, at least ``FEWEST_ITERATIONS`` remain.
+        This one is for ``reference`` images. Of any size and batch, at least ``FEWEST_ITERATIONS`` remain, if there are
+        as many.
         """
         images_seen = self.max_iter * self.batch * math.sqrt(num_images / reference)
-        return self.stretched(max(round(images_seen / batch), FEWEST_ITERATIONS), batch)
+        return self.stretched(max(round(images_seen / batch), min(self.max_iter, FEWEST_ITERATIONS)), batch)
 
     def stretched(self, max_iter: int, batch: int) -> "Schedule":
         """Return the schedule over ``max_iter`` iterations, to which all times keep their ratio.
 
-        Only 0 becomes 0; but steps are left out that would come before the first iteration or after the last.
+        Only 0 becomes 0; but steps are left out that would come before the first iteration or after the last, and
+        periods do not become shorter than ``SHORTEST_PERIOD``.
         """
         steps = (step * max_iter // self.max_iter for step in self.steps)
 
@@ -83,31 +89,42 @@ class Schedule:
         def scaled(time: int) -> int:
             return math.ceil(time * max_iter / self.max_iter)
 
+        def period(time: int) -> int:
+            return max(scaled(time), min(time, SHORTEST_PERIOD))
+
         return Schedule(
             batch=batch,
             max_iter=max_iter,
             steps=tuple(step for step in steps if 0 < step < max_iter),
             warmup_iters=scaled(self.warmup_iters),
-            checkpoint_period=scaled(self.checkpoint_period),
-            eval_period=scaled(self.eval_period),
+            checkpoint_period=period(self.checkpoint_period),
+            eval_period=period(self.eval_period),
         )
 
 
 def fit_schedule(cfg: CfgNode, recipe: CfgNode, overrides: Sequence[str], num_images: int) -> None:
     """Fit the schedule of ``cfg`` to ``num_images`` training images, in place, and log what was chosen and why.
 
-    With ``SOLVER.REFERENCE_NUM_IMAGES`` 0, nothing changes.
+    With ``SOLVER.REFERENCE_NUM_IMAGES`` 0, nothing changes; else the key becomes ``num_images``.
 
     Args:
         cfg: the config, with the overrides.
         recipe: the config without them, whose schedule is for ``SOLVER.REFERENCE_NUM_IMAGES`` images.
         overrides: ``KEY VALUE`` pairs. They win; if ``SOLVER.MAX_ITER`` is one of them, the rest keeps its ratio to it.
         num_images: at least 1.
+
+    Raises:
+        InputError: the recipe has no iterations, to which the rest could keep its ratio.
     """
     reference, batch = cfg.SOLVER.REFERENCE_NUM_IMAGES, cfg.SOLVER.IMS_PER_BATCH
     if reference == 0:
         return
     whole = Schedule.from_config(recipe)
+    if whole.max_iter < 1:
+        raise InputError(
+            f"SOLVER.MAX_ITER of the config file is {whole.max_iter}, and the schedule is to be fitted to the dataset: "
+            "expected at least 1 there, or SOLVER.REFERENCE_NUM_IMAGES 0."
+        )
     if "SOLVER.MAX_ITER" in overrides[::2]:
         fitted = whole.stretched(cfg.SOLVER.MAX_ITER, batch)
         reason = "SOLVER.MAX_ITER is as given, and the rest keeps the ratio to it that it has in the config file"
@@ -120,6 +137,8 @@ def fit_schedule(cfg: CfgNode, recipe: CfgNode, overrides: Sequence[str], num_im
         )
     cfg.merge_from_list(fitted.to_overrides())
     cfg.merge_from_list(list(overrides))
+    # So that a config that is written and read again is not fitted again.
+    cfg.SOLVER.REFERENCE_NUM_IMAGES = num_images
     chosen = Schedule.from_config(cfg)
     words = [str(word) for word in chosen.to_overrides()]
     logger.info(

@@ -69,11 +69,12 @@ class Trainer(DefaultTrainer):
     def resume_or_load(self, resume: bool = True) -> None:
         """Go on with the training in ``OUTPUT_DIR`` if ``resume`` and there is one; else start a new one.
 
-        It starts from ``MODEL.LITE_DETR.INIT`` if that is set, else from ``MODEL.WEIGHTS``.
+        It starts from ``MODEL.LITE_DETR.INIT`` if that is set, and from ``MODEL.WEIGHTS`` if not, or for the backbone
+        if INIT has another one.
         """
         init = self.cfg.MODEL.LITE_DETR.INIT
         if init and not (resume and self.checkpointer.has_checkpoint()):
-            self.checkpointer.initialize(init)
+            self.checkpointer.initialize(init, backbone=self.cfg.MODEL.WEIGHTS)
         else:
             super().resume_or_load(resume)
 

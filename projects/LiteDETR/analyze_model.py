@@ -55,7 +55,14 @@ def main(arguments: Sequence[str]) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--config-file", metavar="FILE", help="count one config")
     what.add_argument("--zoo", action="store_true", help="count all configs, and write the table")
-    parser.add_argument("--image-size", metavar=("HEIGHT", "WIDTH"), nargs=2, type=int, default=IMAGE_SIZE)
+    parser.add_argument(
+        "--image-size",
+        metavar=("HEIGHT", "WIDTH"),
+        nargs=2,
+        type=int,
+        default=IMAGE_SIZE,
+        help=f"in pixels; {IMAGE_SIZE[0]} {IMAGE_SIZE[1]} if not given, as in the table",
+    )
     parser.add_argument("opts", metavar="KEY VALUE", nargs=argparse.REMAINDER, help="overrides of the config")
     args = parser.parse_args(arguments)
     if not args.zoo:

@@ -13,6 +13,7 @@ from lite_detr_d2.checkpoint import (
     SAFETENSORS,
     StateDict,
     convert_published,
+    detect,
     keep_coco_classes,
     published_class_names,
     read_checkpoint,
@@ -20,13 +21,17 @@ from lite_detr_d2.checkpoint import (
 )
 from lite_detr_d2.errors import InputError
 
+_OTHER_FORMATS = (".pkl", ".pyth")
+
 
 def main() -> int:
     """Convert, print what became of every tensor, and save; or say why not."""
     parser = argparse.ArgumentParser(
         description="Convert a checkpoint of Lite-DETR, DINO, Deformable-DETR or H-Deformable-DETR, or an ImageNet "
         "backbone (torchvision's ResNet, the official Swin Transformer), whichever it is. A checkpoint of lite_detr_d2 "
-        "keeps its names, and loses the state of its training."
+        "keeps its names, and loses the state of its training.",
+        epilog="train_net.py takes published checkpoints as they are. Convert those that detectron2 itself is to load, "
+        "as DefaultPredictor does, with --classes coco80 if they are of COCO.",
     )
     parser.add_argument(
         "input", help=f'.pth with a bare state dict or {{"model": state dict}}, or {SAFETENSORS} (safetensors package)'
@@ -36,7 +41,8 @@ def main() -> int:
         "--classes",
         choices=CLASS_CHOICES,
         default="keep",
-        help="keep: heads stay as wide as they are; coco80: from 91 COCO category ids to the 80 contiguous classes",
+        help="keep (the default): heads stay as wide as they are; coco80: from COCO's 91 category ids to its 80 "
+        "classes, in detectron2's order",
     )
     args = parser.parse_args()
     try:
@@ -50,6 +56,12 @@ def main() -> int:
 def convert(source: str, target: Path, classes: str) -> None:
     if target.is_dir() or not target.parent.is_dir():
         raise InputError(f"{target} cannot be written: OUTPUT must be a file in a folder that exists.")
+    if target.resolve() == Path(source).resolve():
+        raise InputError(f"{target} is INPUT: name another OUTPUT, so that nothing of it is lost.")
+    if target.suffix in _OTHER_FORMATS:
+        raise InputError(
+            f"{target}: detectron2 reads {target.suffix} files in another way; name it .pth or {SAFETENSORS}."
+        )
     state, extra = our_checkpoint(source)
     if classes == "coco80":
         state, extra["class_names"] = keep_coco_classes(state)
@@ -61,7 +73,8 @@ def our_checkpoint(source: str) -> tuple[StateDict, dict[str, Any]]:
     """Our tensors of a file, and what is to be saved beside them."""
     checkpoint = read_checkpoint(source)
     state = checkpoint["model"]
-    if "flatten.level_embed" in state:
+    is_our_backbone = detect(state) is None and checkpoint.get("matching_heuristics", False)
+    if "flatten.level_embed" in state or is_our_backbone:
         print(f"{source} is of lite_detr_d2: {len(state)} tensors stay as they are.")
         return state, {key: checkpoint[key] for key in ("class_names", "matching_heuristics") if key in checkpoint}
     converted, report = convert_published(state)

@@ -1,10 +1,12 @@
 """Train or evaluate a detector of lite_detr_d2.
 
-Examples:
+Options come before KEY VALUE pairs. Examples:
     train:              train_net.py --config-file configs/dino/lite_dino_h3l1_a2b3_r50_12ep.yaml --num-gpus 8
-    on your own data:   train_net.py --config-file FILE --dataset DIR SOLVER.IMS_PER_BATCH 4
+    on your own data:   train_net.py --config-file FILE --dataset DIR SOLVER.IMS_PER_BATCH 4 OUTPUT_DIR output/mine
+    from a detector:    the same with MODEL.WEIGHTS path/to/checkpoint.pth
     go on:              the same command with --resume
-    evaluate:           train_net.py --config-file FILE --eval-only MODEL.WEIGHTS output/model_final.pth
+    evaluate:           the same command with --eval-only, and MODEL.WEIGHTS output/mine/model_final.pth at its end
+    a quick try:        the same command with SOLVER.MAX_ITER 20 TEST.EVAL_PERIOD 0 SOLVER.CHECKPOINT_PERIOD 100000
 """
 
 import argparse

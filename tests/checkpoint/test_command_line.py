@@ -96,6 +96,11 @@ def test_a_backbone(tmp_path: Path, run: Callable[..., Result]) -> None:
     saved = read_checkpoint(tmp_path / "out.safetensors")
     assert saved["matching_heuristics"] is True
     assert "class_names" not in saved
+    result = run(tmp_path / "out.safetensors", tmp_path / "again.pth")
+    assert result.status == 0, result.errors
+    again = read_checkpoint(tmp_path / "again.pth")
+    assert again["matching_heuristics"] is True
+    torch.testing.assert_close(again["model"], saved["model"], rtol=0, atol=0)
 
 
 def test_an_output_that_cannot_be_written_is_refused_first(tmp_path: Path, run: Callable[..., Result]) -> None:
@@ -104,6 +109,21 @@ def test_an_output_that_cannot_be_written_is_refused_first(tmp_path: Path, run: 
         assert result.status == 1
         expected = f"{target} cannot be written: OUTPUT must be a file in a folder that exists."
         assert result.errors.splitlines()[-1] == f"convert_checkpoint.py: {expected}"
+
+
+def test_the_input_is_not_overwritten(tmp_path: Path, run: Callable[..., Result]) -> None:
+    result = run(tmp_path / "model.pth", tmp_path / "folder" / ".." / "model.pth")
+    assert result.status == 1 and "cannot be written" in result.errors  # the folder is not there
+    (tmp_path / "folder").mkdir()
+    result = run(tmp_path / "model.pth", tmp_path / "folder" / ".." / "model.pth")
+    assert result.status == 1 and "is INPUT: name another OUTPUT" in result.errors
+
+
+@pytest.mark.parametrize("suffix", [".pkl", ".pyth"])
+def test_an_output_that_could_not_be_read_is_refused(tmp_path: Path, run: Callable[..., Result], suffix: str) -> None:
+    result = run(tmp_path / "none.pth", tmp_path / f"out{suffix}")
+    assert result.status == 1
+    assert f"detectron2 reads {suffix} files in another way; name it .pth" in result.errors
 
 
 def test_bad_inputs_are_one_message(tmp_path: Path, run: Callable[..., Result]) -> None:

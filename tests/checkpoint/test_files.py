@@ -81,6 +81,12 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
             read_checkpoint(bad)
 
 
+def test_weights_under_another_key_are_named(tmp_path: Path) -> None:
+    torch.save({"model_ema": STATE, "epoch": 3}, tmp_path / "ema.pth")
+    with pytest.raises(InputError, match=r"but model_ema, epoch\. If one of them is the state dict to use, save it as"):
+        read_checkpoint(tmp_path / "ema.pth")
+
+
 def test_damaged_safetensors(tmp_path: Path) -> None:
     path = tmp_path / "bad.safetensors"
     save_file(STATE, path)

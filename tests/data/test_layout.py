@@ -133,6 +133,11 @@ def test_names_that_say_nothing_are_refused(tmp_path: Path, names: tuple[str, ..
         find_halves(tmp_path)
 
 
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"There is no folder \S+gone\."):
+        find_halves(tmp_path / "gone")
+
+
 def test_another_folder_is_told_what_both_layouts_look_like(tmp_path: Path) -> None:
     write_images(tmp_path / "images", coco_content())
     with pytest.raises(InputError, match=r"is no dataset: it needs train\.json.*annotations/instances_train\*\.json"):

@@ -113,6 +113,7 @@ def empty(kind: str) -> Callable[[Content], None]:
         (set_key("annotations", "category_id", 4), "category is not in 'categories'", "annotation 15 (category 4)"),
         (set_key("annotations", "ignore", 1), "'ignore' is not supported", "annotation 15"),
         (set_key("images", "file_name", "gone.png"), "image file is missing", "image 3 (gone.png)"),
+        (set_key("images", "file_name", "a\\2.png"), "parted by /, not \\", "image 3 (a\\2.png)"),
         (set_key("images", "height", 47), "not of its stated size", "image 3 (2.png) is 64 x 48, not 64 x 47"),
         (set_key("images", "height", "48"), "positive integers", "image 3 (2.png)"),
     ],
@@ -171,6 +172,26 @@ def test_an_unreadable_annotation_file_is_one_problem(tmp_path: Path, text: str 
     assert [problem.fatal for problem in report.problems] == [True]
     assert what in str(report.problems[0])
     assert report.categories == {}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_an_encoding_that_pycocotools_does_not_read_is_found(tmp_path: Path, content: Content, encoding: str) -> None:
+    (tmp_path / "train.json").write_text(json.dumps(content), encoding=encoding)
+    (problem,) = validate_dataset(tmp_path / "train.json", tmp_path / "images").problems
+    assert problem.fatal
+    assert "is not JSON in UTF-8 without a byte order mark" in str(problem)
+
+
+def test_an_annotation_file_without_permission_is_one_problem(
+    tmp_path: Path, content: Content, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    (problem,) = validate(tmp_path, content)
+    assert problem.fatal
+    assert "the annotation file cannot be read ([Errno 13] Permission denied" in str(problem)
 
 
 @pytest.mark.parametrize(("orientation", "problems"), [(1, 1), (3, 1), (6, 0), (8, 0)])

@@ -46,6 +46,13 @@ def test_class_names_are_saved(tmp_path: Path) -> None:
     assert "class_names" not in torch.load(tmp_path / "unnamed.pth", weights_only=True)
 
 
+@pytest.mark.parametrize("names", [5, "cat", {"cat": 0}, [["cat"], ["dog"]]])
+def test_class_names_that_are_no_list_are_refused(tmp_path: Path, names: Any) -> None:
+    path = save(tmp_path / "model.pth", {"model": detector().state_dict(), "class_names": names})
+    with pytest.raises(InputError, match=r"MODEL\.WEIGHTS: \S+model\.pth: its class_names must be a list of names"):
+        SafeCheckpointer(detector(), class_names=["cat", "dog"]).load(path)
+
+
 def test_safetensors_are_loaded(tmp_path: Path) -> None:
     saved, loaded = detector(), detector()
     write_checkpoint(tmp_path / "model.safetensors", saved.state_dict())
@@ -175,6 +182,12 @@ def test_training_does_not_start_from_another_architecture(
 def test_evaluation_needs_just_the_model_without_denoising(tmp_path: Path) -> None:
     path = save(tmp_path / "model.pth", {"model": Detector().state_dict()})
     SafeCheckpointer(Detector(denoising=False)).load(path)
+    others = {name: value for name, value in Detector().state_dict().items() if not name.startswith("denoising.")}
+    # DINO's label book can have another number of rows than its heads.
+    for labels in ({}, {"denoising.label_embed.weight": torch.zeros(9, 2)}):
+        evaluated = Detector()
+        SafeCheckpointer(evaluated).load(save(tmp_path / "others.pth", {"model": others | labels}))
+        assert torch.equal(evaluated.backbone.weight, others["backbone.weight"])
     with pytest.raises(InputError, match=r"class_embed\.bias is \(3,\), not \(4,\).*NUM_CLASSES"):
         SafeCheckpointer(Detector(classes=4)).load(path)
     path = save(tmp_path / "more.pth", {"model": Detector(key_aware=False).state_dict()})

@@ -23,8 +23,8 @@ RECIPE = Schedule(
 @pytest.mark.parametrize(
     ("num_images", "max_iter", "step", "period"),
     [
-        (1, 1000, 916, 84),  # 262 by the formula
-        (20, 1170, 1072, 98),
+        (1, 1000, 916, 100),  # 262 and 22 by the formula
+        (20, 1170, 1072, 100),
         (292, 4472, 4099, 373),
         (10_000, 26_168, 23_987, 2181),
         (COCO, 90_000, 82_500, 7500),
@@ -52,9 +52,18 @@ def test_a_batch_changes_the_iterations_not_the_images(batch: int, max_iter: int
         assert fitted.epochs(292) == pytest.approx(RECIPE.fitted(292, COCO, 16).epochs(292), rel=1e-3)
 
 
-def test_periods_stay_positive_and_zero_stays_zero() -> None:
-    long = Schedule(batch=2, max_iter=9000, steps=(8000,), warmup_iters=0, checkpoint_period=9, eval_period=0)
-    assert long.stretched(9, batch=4) == Schedule(4, 9, (8,), 0, 1, 0)
+def test_periods_stay_long_and_zero_stays_zero() -> None:
+    long = Schedule(batch=2, max_iter=9000, steps=(8000,), warmup_iters=0, checkpoint_period=900, eval_period=0)
+    assert long.stretched(2000, batch=4) == Schedule(4, 2000, (1777,), 0, 200, 0)
+    assert long.stretched(9, batch=4) == Schedule(4, 9, (8,), 0, 100, 0)
+    frequent = Schedule(batch=2, max_iter=9000, steps=(), warmup_iters=0, checkpoint_period=9, eval_period=40)
+    assert frequent.stretched(900, batch=2) == Schedule(2, 900, (), 0, 9, 40)
+
+
+@pytest.mark.parametrize("max_iter", [300, 4472])
+def test_a_fitted_schedule_is_not_fitted_again(max_iter: int) -> None:
+    fitted = RECIPE.stretched(max_iter, batch=4)
+    assert fitted.fitted(292, 292, batch=4) == fitted
 
 
 @pytest.mark.parametrize(("max_iter", "steps"), [(1, ()), (2, (1,)), (3, (1, 2)), (30, (10, 29))])
@@ -100,9 +109,9 @@ def test_the_batch_in_force_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (("SOLVER.MAX_ITER", 40), Schedule(2, 40, (32,), 0, 4, 8)),
-        (("SOLVER.MAX_ITER", 40, "SOLVER.IMS_PER_BATCH", 4), Schedule(4, 40, (32,), 0, 4, 8)),
-        (("SOLVER.MAX_ITER", 40, "SOLVER.STEPS", "()", "TEST.EVAL_PERIOD", 0), Schedule(2, 40, (), 0, 4, 0)),
+        (("SOLVER.MAX_ITER", 40), Schedule(2, 40, (32,), 0, 100, 100)),
+        (("SOLVER.MAX_ITER", 40, "SOLVER.IMS_PER_BATCH", 4), Schedule(4, 40, (32,), 0, 100, 100)),
+        (("SOLVER.MAX_ITER", 40, "SOLVER.STEPS", "()", "TEST.EVAL_PERIOD", 0), Schedule(2, 40, (), 0, 100, 0)),
         (("SOLVER.STEPS", "(7,9)", "SOLVER.WARMUP_ITERS", 5), Schedule(2, 10_000, (7, 9), 5, 1000, 2000)),
         (("SOLVER.REFERENCE_NUM_IMAGES", 4), Schedule(2, 50_000, (40_000,), 0, 5000, 10_000)),
     ],
@@ -110,6 +119,13 @@ def test_the_batch_in_force_counts(tmp_path: Path) -> None:
 def test_overrides_win(tmp_path: Path, overrides: tuple[object, ...], expected: Schedule) -> None:
     assert Schedule.from_config(set_up(tmp_path, *overrides)) == expected
     assert ("SOLVER.MAX_ITER is as given" in log_of(tmp_path)) == (overrides[0] == "SOLVER.MAX_ITER")
+
+
+def test_the_config_that_a_run_writes_is_not_fitted_again(tmp_path: Path) -> None:
+    cfg = set_up(tmp_path)
+    written = ("--config-file", tmp_path / "output" / "config.yaml", "OUTPUT_DIR", tmp_path / "again")
+    again = setup(parse("--dataset", tmp_path, *written))
+    assert Schedule.from_config(again) == Schedule.from_config(cfg)
 
 
 UNFITTED = Schedule(2, 50_000, (40_000,), 0, 5000, 10_000)
@@ -135,6 +151,14 @@ def test_only_the_training_half_of_a_split_counts(tmp_path: Path) -> None:
     overrides = ("SOLVER.REFERENCE_NUM_IMAGES", 200, "SOLVER.MAX_ITER", 50)
     setup(parse("--config-file", TINY, "--dataset", dataset, "OUTPUT_DIR", tmp_path / "output", *overrides))
     assert "Schedule for 8 training images" in log_of(tmp_path)
+
+
+def test_a_recipe_without_iterations_is_refused(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"_BASE_: {TINY}\nSOLVER: {{MAX_ITER: 0, REFERENCE_NUM_IMAGES: 100}}")
+    common = ("--config-file", recipe, "OUTPUT_DIR", tmp_path / "output", "SOLVER.MAX_ITER", 5)
+    with pytest.raises(InputError, match=r"SOLVER\.MAX_ITER of the config file is 0.*SOLVER\.REFERENCE_NUM_IMAGES 0"):
+        setup(parse("--dataset", write_coco_folder(tmp_path), *common))
 
 
 def test_a_negative_reference_is_refused(tmp_path: Path) -> None:

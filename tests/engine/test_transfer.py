@@ -127,7 +127,7 @@ def test_classes_are_matched_by_name_to_evaluate(tmp_path: Path, small_cfg: CfgN
         SafeCheckpointer(evaluated, class_names=["owl", "bee"]).load(path)
 
 
-def test_nothing_is_matched_to_resume(tmp_path: Path, small_cfg: CfgNode) -> None:
+def test_nothing_is_matched_to_resume(tmp_path: Path, small_cfg: CfgNode, log: pytest.LogCaptureFixture) -> None:
     saved, resumed = model(small_cfg), model(small_cfg)
     optimizer = torch.optim.SGD(saved.parameters(), lr=0.5)
     SafeCheckpointer(saved, str(tmp_path), class_names=["cat", "dog", "owl"], optimizer=optimizer).save("model")
@@ -139,6 +139,11 @@ def test_nothing_is_matched_to_resume(tmp_path: Path, small_cfg: CfgNode) -> Non
     )
     checkpointer.resume_or_load("", resume=True)
     assert_same_weights(resumed, saved)
+    assert "was trained on the classes 'cat', 'dog', 'owl', and the dataset now has 'dog', 'cat', 'owl'" in log.text
+    log.clear()
+    checkpointer.class_names = ["cat", "dog", "owl"]
+    checkpointer.resume_or_load("", resume=True)
+    assert "was trained on" not in log.text
 
 
 @pytest.mark.parametrize("names", [None, ["cat", "dog"]])
@@ -217,6 +222,47 @@ def test_init_needs_more_than_a_backbone(tmp_path: Path, small_cfg: CfgNode) -> 
     ):
         SafeCheckpointer(started).initialize(str(tmp_path / "backbone.pth"))
     assert all(torch.equal(started.state_dict()[name], tensor) for name, tensor in before.items())
+
+
+def test_init_from_another_backbone_takes_the_rest(
+    tmp_path: Path, small_cfg: CfgNode, log: pytest.LogCaptureFixture
+) -> None:
+    saved = model(small_cfg)
+    path = save_ours(tmp_path / "saved.pth", saved)
+    SafeCheckpointer(model(small_cfg)).initialize(path)
+    assert "has another backbone" not in log.text
+    small_cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = small_cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 16
+    SafeCheckpointer(model(small_cfg)).initialize(path)
+    assert f"INIT: {path} has another backbone, and most of the model's starts from random weights" in log.text
+    started, other = model(small_cfg), model(small_cfg)
+    weights = {name.removeprefix("backbone."): tensor for name, tensor in other.backbone.state_dict().items()}
+    torch.save({"model": weights, "matching_heuristics": True}, tmp_path / "backbone.pth")
+    SafeCheckpointer(started).initialize(path, backbone=str(tmp_path / "backbone.pth"))
+    for name, tensor in started.state_dict().items():
+        if name.startswith("backbone."):
+            assert torch.equal(tensor, other.state_dict()[name])
+        elif name.startswith("decoder."):
+            assert torch.equal(tensor, saved.state_dict()[name])
+
+
+def test_a_part_of_a_deeper_backbone_is_another_one(tmp_path: Path, small_cfg: CfgNode) -> None:
+    """As ResNet-50 is of ResNet-101, with as many names in common."""
+    started = model(small_cfg)
+    state = started.state_dict()
+    names = [name for name in state if name.startswith("backbone.")]
+    part = {name: state[name] for name in names if not name.startswith("backbone.res5.")}
+    assert 0.1 < 1 - len(part) / len(names) < 0.5
+    torch.save({"model": part, "matching_heuristics": True}, tmp_path / "part.pth")
+    with pytest.raises(InputError, match="is a checkpoint of another architecture"):
+        SafeCheckpointer(started).resume_or_load(str(tmp_path / "part.pth"), resume=False)
+
+
+def test_init_needs_more_than_biases(tmp_path: Path, small_cfg: CfgNode) -> None:
+    """Those of boxes, classes and sampling offsets have the same shape whatever the width."""
+    path = save_ours(tmp_path / "saved.pth", model(small_cfg))
+    small_cfg.MODEL.LITE_DETR.HIDDEN_DIM = 96
+    with pytest.raises(InputError, match=r"nothing of \S+ but a backbone.*compare MODEL\.LITE_DETR\.HIDDEN_DIM"):
+        SafeCheckpointer(model(small_cfg)).initialize(path)
 
 
 def test_init_errors_name_the_key(tmp_path: Path, small_cfg: CfgNode) -> None:
