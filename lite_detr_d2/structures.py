@@ -129,6 +129,7 @@ class QueryGroup:
         block_size: queries attend within consecutive blocks of this many queries of their own group; 0: to all of it.
         assign: matches predictions to targets in training.
         target_repeats: how many times each target is there to be matched.
+        min_boxes: the losses are divided by the number of targets to be matched, and at least by this.
         loss_weight: the group's losses are multiplied by it.
         loss_suffix: what the names of the group's losses end with; ``{layer}`` stands for the decoder layer's number
             after an underscore, or for nothing in the last layer.
@@ -140,6 +141,7 @@ class QueryGroup:
     sees: tuple[str, ...] = ()
     block_size: int = 0
     target_repeats: int = 1
+    min_boxes: float = 1.0
     loss_weight: float = 1.0
     loss_suffix: str = "{layer}"
 

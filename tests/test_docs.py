@@ -198,3 +198,25 @@ def test_the_command_trains_and_evaluates(example: Example) -> None:
     state = torch.load(output / "model_final.pth")["model"]
     layers = {name.split(".")[2] for name in state if name.startswith("encoder.layers.")}
     assert layers == set("012345")
+
+
+def test_the_readmes_choice_of_detectors_is_the_zoos() -> None:
+    """Each AP / GFLOPs of README's table is in the zoo's row of that config."""
+    zoo = (ROOT / "projects" / "LiteDETR" / "README.md").read_text()
+    stated_there = re.findall(r"^\| `(\w+)`[^|]*\| ?([\d.]*) \| [\d.]+ \| ([\d.]+) \|", zoo, flags=re.M)
+    rows = {name: (ap, gflops) for name, ap, gflops in stated_there}
+    columns = ("deformable_detr", "r50_50ep"), ("h_detr", "r50_36ep"), ("dino", "r50_36ep")
+    table = re.findall(r"^\| (?:`(\w+)`|none named) \|[^|]*\|(.*)\|$", (ROOT / "README.md").read_text(), flags=re.M)
+    found = 0
+    for encoder, cells in table:
+        for (detector, rest), cell in zip(columns, cells.split("|"), strict=True):
+            stated = re.fullmatch(r"([\d.]+|not stated|doubtful[^/]*) / ([\d.]+)", cell.strip())
+            if stated is None:
+                assert not cell.strip()
+                continue
+            name = f"lite_{detector}_{encoder}_{rest}" if encoder else f"{detector}_{rest}"
+            ap, gflops = rows[name]
+            assert gflops == stated[2]
+            assert ap == stated[1] or not stated[1][0].isdigit()
+            found += 1
+    assert found >= 13

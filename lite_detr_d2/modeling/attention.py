@@ -53,8 +53,11 @@ class SamplingAttention(nn.Module):
 
     def _sampled_map(self, linear: nn.Linear, features: FlattenedFeatures) -> Tensor:
         """(N, S, M, D): the tokens' projection, zero where they are padding."""
-        projected = linear(features.tokens).masked_fill_(features.padding[..., None], 0.0)
-        return projected.unflatten(-1, (self.num_heads, -1))  # type: ignore[no-any-return]
+        projected: Tensor = linear(features.tokens)
+        # In place only where nothing is recorded, as in FeedForward.
+        fill = projected.masked_fill if torch.is_grad_enabled() else projected.masked_fill_
+        filled: Tensor = fill(features.padding[..., None], 0.0)
+        return filled.unflatten(-1, (self.num_heads, -1))  # type: ignore[no-any-return]
 
 
 class DeformableAttention(SamplingAttention):

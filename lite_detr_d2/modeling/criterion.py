@@ -67,8 +67,7 @@ class Criterion:
         losses: dict[str, Tensor] = {}
         for group, queries in zip(groups, query_slices(groups), strict=True):
             repeated = [target.repeated(group.target_repeats) for target in targets]
-            # As published, a loss is divided by at least one box.
-            scale = group.loss_weight / (num_boxes * group.target_repeats).clamp(min=1.0)
+            scale = group.loss_weight / (num_boxes * group.target_repeats).clamp(min=group.min_boxes)
             for index, layer in enumerate(predictions.layers):
                 suffix = group.loss_suffix.format(layer="" if index == last else f"_{index}")
                 losses |= self._layer_losses(layer.of_queries(queries), group.assign, repeated, scale, suffix)

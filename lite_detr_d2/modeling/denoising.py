@@ -72,6 +72,7 @@ class ContrastiveDenoising(nn.Module):
             sees=("matching",),
             block_size=2 * most,
             target_repeats=num_groups,
+            min_boxes=num_groups,  # as published: of one box, in every group
             loss_suffix="_dn{layer}",
         )
 

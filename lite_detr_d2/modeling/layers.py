@@ -1,5 +1,6 @@
 """Small layers that the encoder, the decoder and the heads share."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,7 +19,8 @@ class FeedForward(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Refine (..., C) tokens."""
-        hidden = self.dropout(F.relu(self.linear1(tokens), inplace=True))
+        # In place saves memory where nothing is recorded; autograd takes more, for copies of the gradient.
+        hidden = self.dropout(F.relu(self.linear1(tokens), inplace=not torch.is_grad_enabled()))
         refined: Tensor = self.norm(tokens + self.dropout(self.linear2(hidden)))
         return refined
 

@@ -32,8 +32,12 @@ class LearnedQueries(nn.Module):
         """``num_queries`` and ``num_extra`` queries, the same for each image.
 
         Gradients flow through their references, (N, Q, 2).
+
+        Raises:
+            ValueError: when more are asked for than are learned.
         """
         images, number = features.tokens.shape[0], self.num_queries + num_extra
+        _check_learned(self.content, number)
         position, content = (
             embedding.weight[:number].expand(images, -1, -1) for embedding in (self.position, self.content)
         )
@@ -111,7 +115,12 @@ class QuerySelection(nn.Module):
 
         Returns:
             The queries, whose references (N, Q, 4) are detached; and in training the proposals to train.
+
+        Raises:
+            ValueError: when content is learned, and more queries are asked for than have one.
         """
+        if self.content is not None:
+            _check_learned(self.content, self.num_queries + num_extra)
         anchors, usable = anchor_logits(features)
         tokens = self.norm(self.proj(features.tokens.masked_fill(~usable[..., None], 0.0)))
         with torch.no_grad():  # S x K logits that only rank
@@ -138,6 +147,14 @@ class QuerySelection(nn.Module):
             content = self.content.weight[: reference.shape[1]].expand(reference.shape[0], -1, -1)
         assert content is not None
         return Queries(content, reference, position)
+
+
+def _check_learned(content: nn.Embedding, wanted: int) -> None:
+    if wanted > content.num_embeddings:
+        raise ValueError(
+            f"{wanted} queries are asked for, and the content of {content.num_embeddings} is learned: make it as many "
+            "as num_queries and those of the one-to-many branch together."
+        )
 
 
 def anchor_logits(features: FlattenedFeatures) -> tuple[Tensor, Tensor]:

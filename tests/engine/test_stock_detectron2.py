@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+import pytest
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer
 from detectron2.evaluation import COCOEvaluator, inference_on_dataset
@@ -10,12 +11,15 @@ from detectron2.evaluation import COCOEvaluator, inference_on_dataset
 from lite_detr_d2.data import register_coco_folder
 from lite_detr_d2.engine import read_config
 from tests.data.folders import write_coco_folder
+from tests.helpers import choose_detector
 
 TINY = Path(__file__).parent / "tiny.yaml"
 
 
-def test_default_trainer_trains_and_inference_on_dataset_evaluates(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["dino", "deformable_detr", "deformable_detr_two_stage", "h_detr"])
+def test_default_trainer_trains_and_inference_on_dataset_evaluates(tmp_path: Path, name: str) -> None:
     cfg = read_config(argparse.Namespace(config_file=str(TINY), opts=["OUTPUT_DIR", str(tmp_path / "output")]))
+    choose_detector(cfg, name)
     folder = register_coco_folder(write_coco_folder(tmp_path))
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.LITE_DETR.NUM_CLASSES = 3

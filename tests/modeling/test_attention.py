@@ -59,6 +59,18 @@ def test_padded_tokens_are_not_seen(options: dict[str, bool]) -> None:
     torch.testing.assert_close(layer(query, points, features), layer(query, points, features.with_tokens(poisoned)))
 
 
+@pytest.mark.parametrize("recorded", [False, True])
+def test_padding_is_masked_in_place_only_without_gradients(recorded: bool) -> None:
+    layer, features = spec(key_aware=True).build(), random_features(SHAPES)
+    points = reference_points_of_tokens(features.shapes, features.valid_ratios)
+    values: list[torch.Tensor] = []
+    layer.value_proj.register_forward_hook(lambda module, args, output: values.append(output))
+    with torch.set_grad_enabled(recorded):
+        layer(features.tokens, points, features)
+    assert bool(values[0][features.padding].any()) == recorded
+    assert bool(values[0][~features.padding].all())
+
+
 def test_self_attention_is_torchs() -> None:
     ours = SelfAttention(num_channels=32, num_heads=4, dropout=0.0)
     theirs = nn.MultiheadAttention(32, 4, batch_first=True)

@@ -26,7 +26,7 @@ def denoising(num_queries: int = 60, label_noise: float = 0.0, box_noise: float 
 )
 def test_number_of_denoising_groups(num_queries: int, most: int, groups: int) -> None:
     group = denoising(num_queries)(targets(most, min(most, 2)))
-    assert group.target_repeats == groups
+    assert group.target_repeats == group.min_boxes == groups
     assert len(group) == groups * 2 * most
 
 

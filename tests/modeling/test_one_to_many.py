@@ -24,6 +24,7 @@ def test_the_group_is_made_of_the_queries_that_it_is_given() -> None:
     group = BRANCH(given)
     assert group.queries is given and len(group) == 4
     assert (group.target_repeats, group.loss_weight, group.loss_suffix) == (3, 0.5, "{layer}_one2many")
+    assert group.min_boxes == 1
 
 
 def test_each_target_is_matched_to_as_many_queries_as_it_is_repeated() -> None:

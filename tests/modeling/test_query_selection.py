@@ -116,6 +116,14 @@ def test_queries_need_a_content() -> None:
         selection()
 
 
+def test_more_queries_than_are_learned() -> None:
+    features = random_features(SHAPES)
+    for model in (selection(content=9, proposals=True), LearnedQueries(CHANNELS, num_queries=5, num_extra=4)):
+        assert len(model(features, 4)[0]) == 9
+        with pytest.raises(ValueError, match="10 queries are asked for, and the content of 9 is learned"):
+            model(features, 5)
+
+
 @pytest.mark.parametrize("class_agnostic", [False, True])
 def test_more_queries_than_tokens(class_agnostic: bool) -> None:
     model = selection(50, class_agnostic=class_agnostic, content=100, proposals=True)
