@@ -12,6 +12,7 @@ from .classes import (
 from .convert import convert, convert_published
 from .files import SAFETENSORS, read_checkpoint, unreadable_reason, write_checkpoint
 from .formats import detect
+from .infer import describe
 from .names import COUNTER, StateDict
 from .report import ConversionReport, modules_of
 
@@ -25,6 +26,7 @@ __all__ = [
     "convert",
     "convert_published",
     "count_classes",
+    "describe",
     "detect",
     "keep_coco_classes",
     "modules_of",

@@ -21,6 +21,33 @@ def expected_shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     Which levels the encoder calls high, and how many of H-DETR's queries are of its one-to-many branch, cannot be told
     from weights, and changes no name or shape.
     """
+    return {name: tuple(tensor.shape) for name, tensor in build_model(_inferred_config(state)).state_dict().items()}
+
+
+def describe(state: Mapping[str, Tensor]) -> str:
+    """The config keys that a detector's ``state`` tells, with their values; "" if it tells nothing."""
+    if "flatten.level_embed" not in state:
+        return ""
+    try:
+        cfg = _inferred_config(state)
+    except (KeyError, IndexError, ValueError, ZeroDivisionError):  # of a part, or of something that contradicts itself
+        return ""
+    model, encoder = cfg.MODEL.LITE_DETR, cfg.MODEL.LITE_DETR.ENCODER
+    told = {
+        "MODEL.META_ARCHITECTURE": cfg.MODEL.META_ARCHITECTURE,
+        "MODEL.BACKBONE.NAME": cfg.MODEL.BACKBONE.NAME,
+        "MODEL.LITE_DETR.NUM_CLASSES": model.NUM_CLASSES,
+        "NUM_LEVELS": model.NUM_LEVELS,
+        "HIDDEN_DIM": model.HIDDEN_DIM,
+        "TWO_STAGE": model.TWO_STAGE,
+        "BOX_REFINEMENT": model.BOX_REFINEMENT,
+        "ENCODER.NAME": encoder.NAME,
+        "ENCODER.KEY_AWARE": encoder.KEY_AWARE,
+    }
+    return ", ".join(f"{key} {value}" for key, value in told.items())
+
+
+def _inferred_config(state: Mapping[str, Tensor]) -> CfgNode:
     cfg = get_cfg()
     add_lite_detr_config(cfg)
     cfg.MODEL.DEVICE = "cpu"
@@ -28,7 +55,7 @@ def expected_shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     _infer_sizes(cfg, state)
     _infer_detector(cfg, state)
     _infer_encoder(cfg, state)
-    return {name: tuple(tensor.shape) for name, tensor in build_model(cfg).state_dict().items()}
+    return cfg
 
 
 def _infer_backbone(cfg: CfgNode, state: Mapping[str, Tensor]) -> None:

@@ -14,7 +14,16 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 
-from ..checkpoint import COUNTER, StateDict, convert, detect, published_class_names, read_checkpoint, unreadable_reason
+from ..checkpoint import (
+    COUNTER,
+    StateDict,
+    convert,
+    describe,
+    detect,
+    published_class_names,
+    read_checkpoint,
+    unreadable_reason,
+)
 from ..errors import InputError
 from ..files import write_atomically
 from .transfer import InitReport, match_classes, names_in_short
@@ -254,6 +263,7 @@ class SafeCheckpointer(DetectionCheckpointer):
                 *(self._address, names_in_short(given), names_in_short(self.class_names), _WEIGHTS),
             )
         only_backbone = checkpoint.get("matching_heuristics", False)
+        state = checkpoint["model"]
         incompatible = super()._load_model(checkpoint)
         misfits = {key: "is not in the model" for key in incompatible.unexpected_keys}
         misfits |= {key: "is missing" for key in incompatible.missing_keys}
@@ -278,9 +288,11 @@ class SafeCheckpointer(DetectionCheckpointer):
             return incompatible
         listed = [f"{key} {misfits[key]}" for key in sorted(wrong)[:_KEYS_SHOWN]]
         listed += ["..."] if len(wrong) > _KEYS_SHOWN else []
+        description = describe(state)
+        told = f"It looks like one of {description}. " if description else ""
         raise InputError(
             f"{self._address} is a checkpoint of another architecture: {len(wrong)} tensors do not fit "
-            f"({', '.join(listed)}). {cure}"
+            f"({', '.join(listed)}). {told}{cure}"
         )
 
 

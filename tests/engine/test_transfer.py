@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import nn
 
-from lite_detr_d2.checkpoint import published_class_names, rows_by_name
+from lite_detr_d2.checkpoint import describe, published_class_names, rows_by_name
 from lite_detr_d2.engine import SafeCheckpointer
 from lite_detr_d2.errors import InputError
 from tests.checkpoint.published import KINDS, as_published, of_kind
@@ -71,8 +71,26 @@ def test_published_checkpoints_are_loaded_as_they_are(
 def test_a_published_checkpoint_of_another_detector_is_refused(tmp_path: Path, small_cfg: CfgNode) -> None:
     path = save_published(tmp_path / "plain.pth", model(of_kind(small_cfg, PLAIN)), PLAIN)
     lite = model(of_kind(small_cfg, LITE))
-    with pytest.raises(InputError, match=r"another architecture: .*attention_weights.*MODEL\.LITE_DETR\.INIT to take"):
+    with pytest.raises(
+        InputError, match=r"another architecture: .*attention_weights.*MODEL\.LITE_DETR\.INIT to take"
+    ) as error:
         SafeCheckpointer(lite).resume_or_load(path, resume=False)
+    assert "It looks like one of MODEL.META_ARCHITECTURE DINO, " in str(error.value)
+    assert "ENCODER.NAME DeformableEncoder, ENCODER.KEY_AWARE False. Give MODEL.WEIGHTS" in str(error.value)
+
+
+@pytest.mark.parametrize("fixture", KINDS)
+def test_a_checkpoint_says_what_it_is_of(tmp_path: Path, small_cfg: CfgNode, fixture: str) -> None:
+    cfg = of_kind(small_cfg, fixture)
+    told = describe(model(cfg, 7).state_dict())
+    node = cfg.MODEL.LITE_DETR
+    assert f"NUM_CLASSES 7, NUM_LEVELS {node.NUM_LEVELS}, HIDDEN_DIM {node.HIDDEN_DIM}" in told
+    assert f"TWO_STAGE {node.TWO_STAGE}, BOX_REFINEMENT {node.BOX_REFINEMENT}" in told
+    assert f"ENCODER.NAME {node.ENCODER.NAME}, ENCODER.KEY_AWARE {node.ENCODER.KEY_AWARE}" in told
+
+
+def test_a_part_of_a_checkpoint_says_nothing() -> None:
+    assert describe({"flatten.level_embed": torch.zeros(4)}) == describe({"weight": torch.zeros(4)}) == ""
 
 
 def test_what_a_published_checkpoint_lacks_is_logged(
