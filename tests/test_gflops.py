@@ -94,7 +94,7 @@ def boxes_of_unselected_tokens(model: Any, image_size: tuple[int, int]) -> float
         return 0.0
     tokens = sum(math.prod(math.ceil(side / stride) for side in image_size) for stride in (8, 16, 32, 64))
     layers = model.query_selection.head.box_embed.layers
-    return float((tokens - model.num_queries) * sum(layer.weight.numel() for layer in layers))
+    return float((tokens - model.query_selection.num_queries) * sum(layer.weight.numel() for layer in layers))
 
 
 def with_options(name: str, *options: object) -> CfgNode:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from detectron2.utils import comm
 from torch import distributed
 from torch.multiprocessing import start_processes
 
@@ -167,6 +168,8 @@ def split_in_process(rank: int, folder: str, source: str) -> None:
         except InputError as error:
             outcomes.append([str(error)])
     Path(folder, f"{rank}.json").write_text(json.dumps(outcomes))
+    # detectron2 keeps the group in a cache, where it would outlive its threads at exit, and abort the process.
+    comm._get_global_gloo_group.cache_clear()
     distributed.destroy_process_group()
 
 
