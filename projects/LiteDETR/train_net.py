@@ -6,7 +6,7 @@ Options come before KEY VALUE pairs. Examples:
     from a detector:    the same with MODEL.WEIGHTS path/to/checkpoint.pth
     go on:              the same command with --resume
     evaluate:           the same command with --eval-only, and MODEL.WEIGHTS output/mine/model_final.pth at its end
-    a quick try:        the same command with SOLVER.MAX_ITER 20 TEST.EVAL_PERIOD 0 SOLVER.CHECKPOINT_PERIOD 100000
+    a quick try:        the same command with SOLVER.MAX_ITER 20
 """
 
 import argparse
