@@ -1,13 +1,20 @@
-# make setup | test | demo | lint | coverage | cuda | lock. Set-up runs by itself when it is missing or out of date.
+# make setup | test | demo | lint | coverage | fuzz | cuda | lock. Set-up runs by itself when it is missing or out of date.
 
 PYTHON ?= python3.11
 VENV := .venv
+LOCK := requirements
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BUILT := $(VENV)/.built
 SOURCES := setup.py pyproject.toml $(shell find lite_detr_d2/csrc -type f)
+# What is in the tree needs no index, and none of the user's settings for pip.
+INSTALL_TREE := PIP_CONFIG_FILE=/dev/null $(BIN)/python -m pip --isolated install --no-build-isolation --no-deps -e .
+UV := 0.13.9
 
-.PHONY: setup test demo lint coverage cuda lock
+# They would bring other packages into $(VENV).
+unexport PYTHONPATH PYTHONHOME
+
+.PHONY: setup test demo lint coverage fuzz cuda lock always
 
 setup: $(BUILT)
 
@@ -21,33 +28,38 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict lite_detr_d2
+	$(BIN)/lint-imports --no-logo
 
 coverage: setup
 	$(BIN)/python -m pytest --cov
 
+# What anybody's data may look like: every case is used in full, repaired and said, or refused. 3 minutes.
+fuzz: setup
+	$(BIN)/python tools/fuzz_annotations.py
+	$(BIN)/python tools/fuzz_images.py
+
 # The ops with CUDA kernels, also where there is no GPU; TORCH_CUDA_ARCH_LIST chooses the architectures.
 cuda: $(INSTALLED)
-	FORCE_CUDA=1 $(BIN)/python -m pip install --no-build-isolation --no-deps -e .
+	FORCE_CUDA=1 $(INSTALL_TREE)
 	@! cat lite_detr_d2/_C.build_error.txt 2>/dev/null
 	touch $(BUILT)
 
-$(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
-
-# detectron2's wheel is tagged for CPython 3.10, and its Python code runs on later versions: pip puts it there when it is
-# told that it installs for 3.10. Its declared requirements are older than its code; dev.txt holds those that it has.
-$(INSTALLED): requirements/dev.txt requirements/detectron2.txt | $(BIN)/python
-	$(BIN)/python -m pip install --require-hashes -r requirements/dev.txt
-	$(BIN)/python -m pip install --upgrade --no-deps --require-hashes -r requirements/detectron2.txt \
-		--python-version 3.10 --implementation cp --abi none --only-binary=:all: \
-		--target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
-	touch $@
+# Asks at every make, and changes nothing where the virtual environment is whole.
+$(INSTALLED): always
+	@$(PYTHON) -I tools/setup_venv.py $(VENV) $(LOCK) || { status=$$?; [ $$status -ne 127 ] || \
+		echo "There is no $(PYTHON) here: name CPython 3.11, 3.12 or 3.13, as in 'make PYTHON=python3.12 setup'." >&2; \
+		exit $$status; }
 
 $(BUILT): $(INSTALLED) $(SOURCES)
-	$(BIN)/python -m pip install --no-build-isolation --no-deps -e .
+	$(INSTALL_TREE)
 	touch $@
 
-lock: $(BIN)/python
-	$(BIN)/python -m pip install pip-tools==7.6.2
-	$(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url \
-		--no-emit-find-links --no-emit-trusted-host --output-file requirements/dev.txt requirements/dev.in
+# Keeps the versions that the lock has where the *.in files allow them; `make lock UPGRADE=--upgrade` takes the newest.
+lock:
+	scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && $(PYTHON) -m venv "$$scratch" && \
+		"$$scratch/bin/pip" install --quiet uv==$(UV) && \
+		compile="$$scratch/bin/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
+			--generate-hashes" && \
+		export UV_CUSTOM_COMPILE_COMMAND="make lock" && \
+		$$compile $(UPGRADE) requirements/dev.in --output-file requirements/dev.txt && \
+		$$compile $(UPGRADE) --constraints requirements/dev.txt requirements/build.in --output-file requirements/build.txt
