@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from detectron2.data import Metadata
-from detectron2.data.detection_utils import read_image
 from detectron2.structures import Instances
 from detectron2.utils.visualizer import Visualizer
 from matplotlib.figure import Figure
+
+from .data.images import read_image
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -25,6 +26,7 @@ def draw_predictions(
     metadata: Metadata,
     path: str | Path,
     score_threshold: float = 0.3,
+    max_value: float = 0.0,
 ) -> None:
     """Draw each image twice, side by side: with its annotations, and with its detections.
 
@@ -34,12 +36,13 @@ def draw_predictions(
         metadata: of the dataset; ``thing_classes`` names the boxes.
         path: the picture to write.
         score_threshold: detections below it are left out.
+        max_value: of images with more than 8 bits, the value that is shown as 255 (``INPUT.MAX_VALUE``).
     """
     rows = -(-len(images) // _COLUMNS)
     figure = Figure(figsize=(2 * _COLUMNS * _CELL_INCHES, rows * _CELL_INCHES), layout="tight")
     cells = figure.subplots(rows, 2 * _COLUMNS, squeeze=False).reshape(-1, 2)
     for (left, right), image, instances in zip(cells, images, predictions, strict=False):
-        pixels = read_image(image["file_name"], format="RGB")
+        pixels = read_image(image["file_name"], max_value=max_value)
         left.imshow(Visualizer(pixels, metadata).draw_dataset_dict(image).get_image())
         left.set_title("ground truth", fontsize="small")
         shown = instances.to("cpu")
@@ -58,7 +61,7 @@ def draw_loss_curve(metrics_file: str | Path, path: str | Path) -> None:
         metrics_file: the ``metrics.json`` that detectron2's trainer writes, one JSON object a line.
         path: the picture to write.
     """
-    records = [json.loads(line) for line in Path(metrics_file).read_text().splitlines()]
+    records = [json.loads(line) for line in Path(metrics_file).read_text(encoding="utf-8").splitlines()]
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     axes.plot(*_series(records, "total_loss"), label="total loss")
