@@ -2,14 +2,38 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import IO
+
+from .errors import InputError
 
 
 def write_atomically(path: str, write: Callable[[IO[bytes]], object]) -> None:
-    """Let ``write`` fill a temporary file, sync it and rename it: a crash leaves what was at ``path`` before."""
+    """Let ``write`` fill a temporary file, sync it and rename it.
+
+    Whatever fails leaves what was at ``path`` before, and nothing else; a crash may leave the temporary file, too.
+
+    Raises:
+        InputError: the system does not let it be written: there is no space left, no permission, or the like.
+    """
     unfinished = f"{path}.unfinished"
-    with open(unfinished, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+    try:
+        with open(unfinished, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except BaseException as error:
+        with suppress(OSError):
+            os.unlink(unfinished)
+        cause = _system_error(error)
+        if cause is None:
+            raise
+        raise InputError(f"{path} cannot be written: {cause.strerror or cause}.") from error
+
+
+def _system_error(error: BaseException | None) -> OSError | None:
+    """The system's error behind ``error``: torch reports a failed write as one of its own."""
+    while isinstance(error, Exception) and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error if isinstance(error, OSError) else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,27 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """What the package warns of during the test."""
+    from tests.helpers import warnings_of_the_package  # noqa: PLC0415
+
+    with warnings_of_the_package() as messages:
+        yield messages
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What the package says from INFO on, whether or not its logger passes it on: once set up, it does not."""
+    logger = logging.getLogger("lite_detr_d2")
+    propagate, logger.propagate = logger.propagate, False  # else everything comes twice
+    logger.addHandler(caplog.handler)
+    with caplog.at_level(logging.INFO, logger="lite_detr_d2"):
+        yield caplog
+    logger.removeHandler(caplog.handler)
+    logger.propagate = propagate
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """Inputs that several tests need."""
 
-from collections.abc import Collection
+import logging
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -85,3 +87,21 @@ def random_features(
         shapes=shapes,
         valid_ratios=ratios,
     )
+
+
+@contextmanager
+def warnings_of_the_package() -> Iterator[list[str]]:
+    """Collect the WARNING records of the logger ``lite_detr_d2``, and those alone."""
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno == logging.WARNING:
+                messages.append(record.getMessage())
+
+    messages: list[str] = []
+    logger, handler = logging.getLogger("lite_detr_d2"), Collector()
+    logger.addHandler(handler)
+    try:
+        yield messages
+    finally:
+        logger.removeHandler(handler)

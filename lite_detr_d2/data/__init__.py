@@ -1,23 +1,36 @@
-"""Data: DETR's augmentation, folders in COCO format, and the demo dataset.
+"""Data: from whatever a dataset lies in to detectron2's datasets, and from those to the model's inputs.
+
+A dataset goes one way: ``sources`` find it and hand over its content, ``normalise`` puts it in order and reports what
+it changed, ``split`` halves it if need be, ``prepare`` writes it down, ``coco_folder`` registers it with detectron2.
 
 The demo dataset needs scikit-learn and scikit-image, and is imported from :mod:`lite_detr_d2.data.digits`.
 """
 
-from .coco_folder import CocoFolder, register_coco_folder
-from .layout import Half, Halves, find_halves
+from .coco_folder import CocoFolder, register_coco_folder, register_source
+from .findings import Check, Finding, Report, Severity
+from .images import read_image
+from .inspection import TrainingSizes
 from .mapper import DetrDatasetMapper
-from .split import split_annotations
-from .validation import DatasetReport, Problem, validate_dataset
+from .prepare import ON_BAD
+from .source import Source
+from .sources import find_source, source_of_files
+from .validation import DatasetReport, validate_dataset
 
 __all__ = [
+    "ON_BAD",
+    "Check",
     "CocoFolder",
     "DatasetReport",
     "DetrDatasetMapper",
-    "Half",
-    "Halves",
-    "Problem",
-    "find_halves",
+    "Finding",
+    "Report",
+    "Severity",
+    "Source",
+    "TrainingSizes",
+    "find_source",
+    "read_image",
     "register_coco_folder",
-    "split_annotations",
+    "register_source",
+    "source_of_files",
     "validate_dataset",
 ]

@@ -1,98 +1,138 @@
-"""Use a folder in COCO format as a dataset of detectron2."""
+"""Use a dataset of any layout as datasets of detectron2."""
 
-import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
-from ..errors import InputError
-from .layout import Half, find_halves
-from .split import split_annotations
-from .validation import DatasetReport, validate_dataset
-
-logger = logging.getLogger(__name__)
+from .findings import Report, logger
+from .inspection import TrainingSizes, summary
+from .prepare import Prepared, PreparedHalf, prepare
+from .source import HALVES, Source
+from .sources import find_source
 
 
 @dataclass(frozen=True)
 class CocoFolder:
-    """The names under which a folder's two halves are registered with detectron2, their classes, and their sizes."""
+    """A dataset that is registered with detectron2.
+
+    Attributes:
+        train: the name of its training half; "" if it has none.
+        val: the name of the half to evaluate on.
+        classes: in the order of their ids.
+        num_images: by name.
+        test: the name of a third half; "" if it has none.
+        max_value: what ``INPUT.MAX_VALUE`` should be for its images of more than 8 bits; 0 if there are none.
+    """
 
     train: str
     val: str
     classes: tuple[str, ...]
     num_images: dict[str, int]
+    test: str = ""
+    max_value: float = 0.0
 
 
 def register_coco_folder(
-    directory: str | Path, *, split_folder: str | Path | None = None, keep_split: bool = False
+    directory: str | Path,
+    *,
+    split_folder: str | Path | None = None,
+    keep_split: bool = False,
+    on_bad: str = "error",
 ) -> CocoFolder:
-    """Validate and register a folder in one of the layouts that :func:`find_halves` knows.
+    """Make a dataset ready (:func:`prepare`), and register it with detectron2.
 
-    All files are in COCO's format for boxes, and list the same categories. The datasets are called ``<folder>_train``
-    and ``<folder>_val``. Their classes are the categories in the order of their ids. Registering a folder again changes
-    nothing.
+    The datasets are called ``<folder>_train``, ``<folder>_val`` and ``<folder>_test``, with a number behind the folder
+    if another dataset has that name. Registering the same again changes nothing. All that was repaired or left out is
+    said in one warning of the logger ``lite_detr_d2``.
 
     Args:
-        directory: the folder.
-        split_folder: where :func:`split_annotations` keeps the two halves of an only annotation file; None to ask for
-            two.
-        keep_split: whether results rest on the split that is there already.
+        directory: a folder in one of the layouts that :func:`find_source` knows, a ``.zip`` file of one, or an
+            annotation file.
+        split_folder: where the datasets are made ready; None for a temporary folder. The user's own is not written to.
+        keep_split: whether results rest on what is there already.
+        on_bad: what becomes of images and boxes that cannot be used: "error" or "drop".
 
     Raises:
-        InputError: with all the problems of both files, as :func:`validate_dataset` finds them; because another folder
-            of the same name is registered; or as :func:`find_halves` and :func:`split_annotations` say. What is wrong
-            but harmless is logged.
+        InputError: as :func:`find_source` and :func:`prepare` say, with all problems at once.
     """
-    root = Path(directory).resolve()
-    halves = find_halves(root)
-    train, val = halves.train, halves.val
-    if val is not None:
-        reports = {
-            train: validate_dataset(train.annotations, train.images),
-            val: validate_dataset(val.annotations, val.images, scored=True),
-        }
-        classes = _usable_classes(root, reports)
-        num_images = [report.num_images for report in reports.values()]
-    elif split_folder is not None:
-        classes = _usable_classes(root, {train: validate_dataset(train.annotations, train.images, scored=True)})
-        split = split_annotations(train.annotations, Path(split_folder).resolve(), keep=keep_split)
-        train, val = (Half(file, halves.train.images) for file in split)
-        num_images = list(split.values())
-    else:
-        raise InputError(
-            f"{train.annotations} is the only annotation file in {root}: add one to evaluate on, such as val.json, or "
-            "pass split_folder, a folder for the two halves to split it into."
-        )
-    names = [_register(f"{root.name}_{name}", half, classes) for name, half in (("train", train), ("val", val))]
-    return CocoFolder(names[0], names[1], classes, dict(zip(names, num_images, strict=True)))
+    return register_source(
+        lambda workspace: find_source(directory, workspace),
+        split_folder=split_folder,
+        keep_split=keep_split,
+        on_bad=on_bad,
+    )
 
 
-def _usable_classes(root: Path, reports: dict[Half, DatasetReport]) -> tuple[str, ...]:
-    """Return the classes of one or two validated files, unless there is something wrong with these."""
-    names = [str(half.annotations.relative_to(root)) for half in reports]
-    problems = [
-        (name, problem) for name, report in zip(names, reports.values(), strict=True) for problem in report.problems
-    ]
-    errors = [f"{name}: {problem}" for name, problem in problems if problem.fatal]
-    first, *others = (report.categories for report in reports.values())
-    for other in others:
-        if first and other and first != other:
-            differing = sorted(set(first.items()) ^ set(other.items()))
-            listed = ", ".join(f"{identifier}: {name}" for identifier, name in differing)
-            errors.append(f"{' and '.join(names)} must list the same categories; they differ in {listed}")
-    if errors:
-        raise InputError("\n  ".join([f"The dataset in {root} cannot be used:", *errors]))
-    for name, problem in problems:
-        logger.warning("%s: %s", root / name, problem)
-    return tuple(first[identifier] for identifier in sorted(first))
+def register_source(
+    find: Callable[[Path], Source],
+    *,
+    split_folder: str | Path | None = None,
+    keep_split: bool = False,
+    on_bad: str = "error",
+    training: bool = True,
+    sizes: TrainingSizes | None = None,
+) -> CocoFolder:
+    """As :func:`register_coco_folder`, for what ``find`` returns when it is given a folder to unpack files to.
+
+    ``training`` and ``sizes`` are :func:`prepare`'s: whether there is to be a training half, and to which sizes
+    training resizes images.
+    """
+    folder = Path(split_folder).resolve() if split_folder is not None else None
+    prepared = prepare(find, folder, keep=keep_split, on_bad=on_bad, training=training, sizes=sizes)
+    prepared.report.log(f"Dataset {prepared.root}")
+    found = Report.of(prepared.report.findings, prepared.inspection.findings)
+    logger.info("%s", summary(found, str(prepared.root)))
+    names = _register(prepared)
+    return CocoFolder(
+        train=names.get("train", ""),
+        val=names.get("val") or names["test"],
+        classes=tuple(prepared.categories.values()),
+        num_images={names[half]: prepared.halves[half].num_images for half in names},
+        test=names.get("test", ""),
+        max_value=prepared.max_value,
+    )
 
 
-def _register(name: str, half: Half, classes: tuple[str, ...]) -> str:
-    json_file, image_root = str(half.annotations), str(half.images)
-    if name not in DatasetCatalog:
-        register_coco_instances(name, {"thing_classes": list(classes)}, json_file, image_root)
-    elif MetadataCatalog.get(name).get("json_file") != json_file:
-        raise InputError(f"A dataset called {name!r} is registered already, not from {json_file}. Rename the folder.")
-    return name
+def _register(prepared: Prepared) -> dict[str, str]:
+    """Register all halves under names that are free, or that they have already; return these by half."""
+    root = prepared.root
+    base = start = root.stem if root.is_file() else root.name
+    number = 1
+    while any(_is_taken(f"{base}_{half}", root) for half in HALVES):
+        number += 1
+        base = f"{start}_{number}"
+    names = {half: f"{base}_{half}" for half in prepared.halves}
+    for half in HALVES:
+        name = f"{base}_{half}"
+        if name in DatasetCatalog and not (half in names and _is_registered(name, prepared.halves[half], prepared)):
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+    for half, name in names.items():
+        if name not in DatasetCatalog:
+            files = prepared.halves[half]
+            register_coco_instances(name, _metadata(prepared), str(files.annotations), str(files.images))
+    return names
+
+
+def _is_registered(name: str, half: PreparedHalf, prepared: Prepared) -> bool:
+    known = MetadataCatalog.get(name).as_dict()
+    wanted = {**_metadata(prepared), "json_file": str(half.annotations), "image_root": str(half.images)}
+    return all(known.get(key) == value for key, value in wanted.items())
+
+
+def _is_taken(name: str, root: Path) -> bool:
+    return name in DatasetCatalog and MetadataCatalog.get(name).get("source") != str(root)
+
+
+def _metadata(prepared: Prepared) -> dict[str, Any]:
+    return {
+        "thing_classes": list(prepared.categories.values()),
+        "thing_dataset_id_to_contiguous_id": {
+            identifier: index for index, identifier in enumerate(prepared.categories)
+        },
+        "source": str(prepared.root),
+    }

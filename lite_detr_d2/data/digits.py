@@ -100,7 +100,8 @@ def _write_json(content: dict[str, Any], file: IO[bytes]) -> None:
 def _is_intact(root: Path, info: dict[str, Any]) -> bool:
     files = [root / f"{half}.json" for half in _PHOTOGRAPHS]
     found = [_read_info(file) for file in files if file.exists()]
-    return found == [info, info] and not any(validate_dataset(file, root / "images").problems for file in files)
+    reports = (validate_dataset(file, root / "images") for file in files)
+    return found == [info, info] and not any(problem.fatal for report in reports for problem in report.problems)
 
 
 def _read_info(file: Path) -> dict[str, Any]:

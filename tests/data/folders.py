@@ -25,7 +25,7 @@ def coco_content(images: int = 4, boxes_per_image: int = 2) -> dict[str, Any]:
                 "id": 10 + number,
                 "image_id": image + 1,
                 "category_id": identifiers[number % len(identifiers)],
-                "bbox": [4 + 20 * box, 6 + 4 * image, 16, 12],
+                "bbox": [4 + 20 * box, 6 + 4 * (image % 8), 16, 12],
                 "area": 192,
                 "iscrowd": 0,
             }
@@ -77,4 +77,79 @@ def write_coco_folder(
     write_images(root / "images", train)
     (root / "train.json").write_text(json.dumps(train))
     (root / f"{val_name}.json").write_text(json.dumps(val))
+    return root
+
+
+def photograph(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
+    """A smooth picture, as photographs are, of (width, height) pixels; another for each seed."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
+    return coarse.resize(size, Image.Resampling.BICUBIC)
+
+
+def half_of(content: dict[str, Any], images: range) -> dict[str, Any]:
+    """Part of a content: the images at these places, and their annotations."""
+    chosen = content["images"][images.start : images.stop]
+    identifiers = {image["id"] for image in chosen}
+    boxes = [annotation for annotation in content["annotations"] if annotation["image_id"] in identifiers]
+    return {**content, "images": chosen, "annotations": boxes}
+
+
+def write_coco_files(root: Path, folders: dict[str, str]) -> Path:
+    """Write annotation files in COCO format, two images each, by their paths with the folders of their images."""
+    content = coco_content(images=2 * len(folders))
+    for place, (file, folder) in enumerate(folders.items()):
+        half = half_of(content, range(2 * place, 2 * place + 2))
+        write_images(root / folder, half)
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_text(json.dumps(half))
+    return root
+
+
+def write_yolo_files(root: Path, folders: dict[str, str]) -> Path:
+    """Write label files in YOLO's format, two images' each, by their folders with the folders of the images.
+
+    Classes are numbered in the order of ``CLASSES``' ids.
+    """
+    content = coco_content(images=2 * len(folders))
+    classes = sorted(CLASSES)
+    for place, (labels, folder) in enumerate(folders.items()):
+        half = half_of(content, range(2 * place, 2 * place + 2))
+        write_images(root / folder, half)
+        (root / labels).mkdir(parents=True, exist_ok=True)
+        for image in half["images"]:
+            lines = []
+            for annotation in half["annotations"]:
+                if annotation["image_id"] == image["id"]:
+                    x, y, width, height = annotation["bbox"]
+                    centre = ((x + width / 2) / SIZE[0], (y + height / 2) / SIZE[1])
+                    values = (*centre, width / SIZE[0], height / SIZE[1])
+                    number = classes.index(annotation["category_id"])
+                    lines.append(" ".join(map(str, (number, *values))) + "\n")
+            (root / labels / f"{Path(image['file_name']).stem}.txt").write_text("".join(lines))
+    return root
+
+
+def write_voc_files(root: Path, folders: dict[str, str], *, first: int = 1) -> Path:
+    """Write XML files in Pascal VOC's format, two images' each, by their folders with the folders of the images.
+
+    Corners count pixels from 1, or, where ``first`` is 0, are edges from 0.
+    """
+    content = coco_content(images=2 * len(folders))
+    for place, (files, folder) in enumerate(folders.items()):
+        half = half_of(content, range(2 * place, 2 * place + 2))
+        write_images(root / folder, half)
+        (root / files).mkdir(parents=True, exist_ok=True)
+        for image in half["images"]:
+            objects = []
+            for annotation in half["annotations"]:
+                if annotation["image_id"] == image["id"]:
+                    x, y, width, height = annotation["bbox"]
+                    corners = {"xmin": x + first, "ymin": y + first, "xmax": x + width, "ymax": y + height}
+                    inner = "".join(f"<{corner}>{value}</{corner}>" for corner, value in corners.items())
+                    name = CLASSES[annotation["category_id"]]
+                    objects.append(f"<object><name>{name}</name><bndbox>{inner}</bndbox></object>")
+            size = f"<size><width>{SIZE[0]}</width><height>{SIZE[1]}</height><depth>3</depth></size>"
+            text = f"<annotation><filename>{image['file_name']}</filename>{size}{''.join(objects)}</annotation>"
+            (root / files / f"{Path(image['file_name']).stem}.xml").write_text(text)
     return root

@@ -1,0 +1,35 @@
+"""How messages name things: briefly, and in characters that every stream takes."""
+
+import os
+from collections.abc import Sequence
+
+_LONGEST_NAME = 80
+
+
+def in_short(names: Sequence[str], most: int = 5) -> str:
+    """The first few names, and whether there are more."""
+    return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
+
+
+def listed(title: str, lines: Sequence[str]) -> str:
+    """A title, and lines indented below it; one line alone stands beside it."""
+    return f"{title} {lines[0]}" if len(lines) == 1 else "\n  ".join([title, *lines])
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """A path in full; what of it is not Unicode is escaped."""
+    return os.fspath(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def shortened(name: str) -> str:
+    """A name, cut where it is too long to read; what cannot be printed is escaped."""
+    text = name if name.isprintable() else ascii(name)[1:-1]
+    return text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 3]}..."
+
+
+def quoted(value: object) -> str:
+    """A value of a file as it is spelt in Python, cut where it is too long to read."""
+    try:
+        return shortened(repr(value))
+    except RecursionError:
+        return f"a {type(value).__name__} of too many levels"

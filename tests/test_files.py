@@ -1,0 +1,95 @@
+"""A write that fails leaves what was there, no unfinished file, and one message."""
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+import torch
+
+from lite_detr_d2.errors import InputError
+from lite_detr_d2.files import write_atomically
+from tests.data.folders import write_coco_folder
+from tests.projects.scripts import PROJECT, TINY
+
+LIMIT = 200_000
+LARGE = torch.zeros(LIMIT)
+
+
+@pytest.fixture
+def small_disk() -> Any:
+    """Files cannot grow beyond a limit, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    "write", [lambda file: torch.save({"model": LARGE}, file), lambda file: file.write(LARGE.numpy().tobytes())]
+)
+@pytest.mark.parametrize("exists", [False, True])
+@pytest.mark.usefixtures("small_disk")
+def test_no_space(tmp_path: Path, write: Callable[[IO[bytes]], object], exists: bool) -> None:
+    path = tmp_path / "model.pth"
+    if exists:
+        path.write_bytes(b"before")
+    with pytest.raises(InputError, match=rf"^{path} cannot be written: File too large\.$"):
+        write_atomically(str(path), write)
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == ([b"before"] if exists else [])
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_what_the_system_refuses_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, call: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, call, refuse)
+    with pytest.raises(InputError, match=rf"metrics\.json cannot be written: {os.strerror(number)}"):
+        write_atomically(str(tmp_path / "metrics.json"), lambda file: file.write(b"{}"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"gone/metrics\.json cannot be written: No such file or directory"):
+        write_atomically(str(tmp_path / "gone" / "metrics.json"), lambda file: file.write(b"{}"))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), TypeError("no bytes")])
+def test_other_errors_stay_what_they_are(tmp_path: Path, error: BaseException) -> None:
+    def fail(file: IO[bytes]) -> None:
+        file.write(b"half")
+        raise error
+
+    with pytest.raises(type(error)):
+        write_atomically(str(tmp_path / "model.pth"), fail)
+    assert not list(tmp_path.iterdir())
+
+
+def test_training_on_a_full_disk_ends_with_one_line(tmp_path: Path) -> None:
+    """The checkpoint is the first file that is too large."""
+    dataset, output = write_coco_folder(tmp_path / "set"), tmp_path / "output"
+    command = [sys.executable, str(PROJECT / "train_net.py"), "--config-file", str(TINY), "--dataset", str(dataset)]
+    result = subprocess.run(
+        [*command, "OUTPUT_DIR", str(output)],
+        env={**os.environ, "PYTHONPATH": str(PROJECT.parents[1]), "PYTHONWARNINGS": "ignore"},
+        cwd=tmp_path,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, LIMIT)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "Traceback" not in result.stdout + result.stderr
+    expected = f"error: {output / 'model_0000001.pth'} cannot be written: File too large."
+    assert result.stderr.splitlines()[-1] == expected
+    assert not list(output.glob("*.unfinished"))
+    assert not list(output.glob("*.pth"))
