@@ -11,7 +11,10 @@ from .conftest import CONFIGS
 
 LEAVES = sorted(path for path in CONFIGS.rglob("*.yaml") if "_base_" not in path.parts)
 NAMED = [path for path in LEAVES if path.parent.name != "demo"]
+# A tiny one has sizes and a schedule of its own; all others are the paper's models and recipes.
+FOR_COCO = [path for path in NAMED if not path.stem.endswith("_tiny")]
 COCO_IMAGES = 120000  # 118287, rounded up to whole thousands of iterations as the published schedules are
+PUBLISHED_WIDTH = 256  # of all of them
 DETECTORS = {"DINO": "dino", "DeformableDETR": "deformable_detr", "HDETR": "h_detr"}
 
 
@@ -30,11 +33,16 @@ def distinct_models(paths: list[Path]) -> list[Path]:
 
 
 def name_of(cfg: CfgNode) -> str:
-    """What the file of ``cfg`` should be called: ``{detector}_{encoder}_{overlays}_{backbone}_{schedule}``."""
+    """What the file of ``cfg`` should be called: ``{detector}_{encoder}_{overlays}_{backbone}_{schedule}``.
+
+    Or ``{detector}_tiny``, if it is narrower than the published ones: there is one of each.
+    """
     encoder = cfg.MODEL.LITE_DETR.ENCODER
     lite = encoder.NAME == "InterleavedEncoder"
     parts = ["lite"] if lite else []
     parts.append(DETECTORS[cfg.MODEL.META_ARCHITECTURE])
+    if cfg.MODEL.LITE_DETR.HIDDEN_DIM < PUBLISHED_WIDTH:
+        return "_".join([*parts, "tiny"])
     if lite:
         spec = EncoderSpec.parse(encoder.SPEC)
         parts.append(f"h{spec.high_levels}l{spec.low_levels}_a{spec.refinements}b{spec.blocks}")

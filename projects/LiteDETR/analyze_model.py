@@ -95,10 +95,10 @@ def count(path: Path) -> Figures:
 
 
 def zoo() -> list[list[Path]]:
-    """The shipped configs, those of one model together, longest schedule first."""
+    """The shipped configs for COCO, those of one model together, longest schedule first."""
     models: dict[str, list[Path]] = {}
     for folder in ZOO:
-        for path in sorted(folder.glob("*.yaml"), key=_rank):
+        for path in sorted(folder.glob("*ep.yaml"), key=_rank):
             models.setdefault(read(path).MODEL.dump(), []).append(path)
     return list(models.values())
 
@@ -110,20 +110,20 @@ def _rank(path: Path) -> tuple[int, bool, str, int]:
 
 def write_table(figures: Mapping[str, Figures]) -> str:
     """Put the table of ``figures``, by config, between the marks of the README; return it."""
-    before, begin, rest = README.read_text().partition(BEGIN)
+    before, begin, rest = README.read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise InputError(
             f"{README} has no line {(END if begin else BEGIN).strip()}: the table goes between the two marks."
         )
     table = "\n".join(table_lines(figures)) + "\n"
-    README.write_text(before + BEGIN + table + END + after)
+    README.write_text(before + BEGIN + table + END + after, encoding="utf-8")
     return table
 
 
 def table_lines(figures: Mapping[str, Figures]) -> Iterator[str]:
     """Lines of the table: ``figures``, by config, beside the paper's; and its notes."""
-    paper = json.loads((FOLDER / "paper.json").read_text())
+    paper = json.loads((FOLDER / "paper.json").read_text(encoding="utf-8"))
     columns = [*COLUMNS, *PAPER_COLUMNS]
     yield _line(columns)
     yield "|---" * len(columns) + "|"

@@ -37,6 +37,7 @@ def test_it_leaves_what_it_should(output: Path) -> None:
     log = (output / "log.txt").read_text()
     assert flops.strip() in log
     assert "APs" in log.splitlines()[-2]
+    assert "Iteration 2 of 2, about 0 minutes to go" in log
 
 
 @pytest.mark.parametrize("picture", ["predictions.png", "loss_curve.png"])
