@@ -4,6 +4,7 @@ from .classes import (
     CLASS_CHOICES,
     ClassNames,
     count_classes,
+    is_class_tensor,
     keep_coco_classes,
     published_class_names,
     rows_by_name,
@@ -14,6 +15,7 @@ from .files import SAFETENSORS, read_checkpoint, unreadable_reason, write_checkp
 from .formats import detect
 from .infer import describe
 from .names import COUNTER, StateDict
+from .origins import origin_of
 from .report import ConversionReport, modules_of
 
 __all__ = [
@@ -28,8 +30,10 @@ __all__ = [
     "count_classes",
     "describe",
     "detect",
+    "is_class_tensor",
     "keep_coco_classes",
     "modules_of",
+    "origin_of",
     "published_class_names",
     "read_checkpoint",
     "rows_by_name",

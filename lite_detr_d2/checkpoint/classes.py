@@ -43,7 +43,7 @@ def keep_coco_classes(state: Mapping[str, Tensor]) -> tuple[StateDict, list[str]
         InputError: naming a tensor that has another number of rows.
     """
     for name, tensor in state.items():
-        if _is_class_tensor(name) and len(tensor) != NUM_COCO_IDS + int(name == _LABEL_EMBEDDING):
+        if is_class_tensor(name) and len(tensor) != NUM_COCO_IDS + int(name == _LABEL_EMBEDDING):
             raise InputError(f"--classes coco80 needs heads of {NUM_COCO_IDS} classes: {name} has {len(tensor)} rows.")
     things = [category for category in COCO_CATEGORIES if category["isthing"]]
     converted = select_rows(state, [category["id"] for category in things], state)
@@ -67,7 +67,7 @@ def select_rows(state: Mapping[str, Tensor], rows: Sequence[int | None], fresh: 
     selected = dict(state)
     for name, tensor in state.items():
         is_label_embedding = name == _LABEL_EMBEDDING
-        if not _is_class_tensor(name) or count is None or len(tensor) != count + int(is_label_embedding):
+        if not is_class_tensor(name) or count is None or len(tensor) != count + int(is_label_embedding):
             continue
         wanted = list(rows)
         if is_label_embedding:
@@ -83,5 +83,6 @@ def select_rows(state: Mapping[str, Tensor], rows: Sequence[int | None], fresh: 
     return selected
 
 
-def _is_class_tensor(name: str) -> bool:
+def is_class_tensor(name: str) -> bool:
+    """Whether a tensor (our name) has a row for each class."""
     return name == _LABEL_EMBEDDING or _HEAD.fullmatch(name) is not None

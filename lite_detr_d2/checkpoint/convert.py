@@ -10,6 +10,7 @@ from . import names
 from .formats import FORMATS, Format, detect
 from .infer import expected_shapes
 from .names import StateDict, Unused
+from .origins import origin_of
 from .report import ConversionReport
 
 
@@ -29,7 +30,10 @@ def convert_published(state: Mapping[str, Tensor]) -> tuple[StateDict, Conversio
     published = detect(state)
     if published is None:
         kinds = ", ".join(known.kind for known in FORMATS)
-        raise InputError(f"This is a checkpoint of no implementation that can be converted: expected one of {kinds}.")
+        raise InputError(
+            f"This is a checkpoint of no implementation that can be converted: expected one of {kinds}. "
+            f"{origin_of(state)}".strip()
+        )
     converted, report = convert(published, state)
     if not report.only_backbone:
         report.compare(converted, expected_shapes(converted))

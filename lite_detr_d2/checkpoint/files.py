@@ -7,19 +7,20 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
 from ..files import write_atomically
+from ..wording import in_short
+from .origins import origin_of, origin_of_object
 
 SAFETENSORS = ".safetensors"
 _MODULE = "module."  # DistributedDataParallel's prefix
 # What a checkpoint holds besides its tensors that a safetensors file keeps, as JSON in its metadata.
 _METADATA = ("class_names", "matching_heuristics")
-_KEYS_SHOWN = 5
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     is_bare = isinstance(content, Mapping) and "model" not in content
     checkpoint = {"model": content} if is_bare or not isinstance(content, Mapping) else dict(content)
     state = checkpoint["model"]
-    if not isinstance(state, Mapping) or not state or not all(map(_is_named_tensor, state.items())):
+    if not _is_state_dict(state):
         raise InputError(f'{path} holds neither a state dict nor {{"model": state dict}}{_keys_of(content)}.')
     if all(name.startswith(_MODULE) for name in state):
         checkpoint["model"] = {name.removeprefix(_MODULE): tensor for name, tensor in state.items()}
@@ -80,19 +81,27 @@ def unreadable_reason(error: Exception) -> str:
     unsupported = re.search(r"GLOBAL (\S+)", str(error))
     if unsupported is None:
         return "is damaged"
-    return f"holds {unsupported[1]}, not tensors and plain values alone; save just its tensors, by their names"
+    text = f"holds {unsupported[1]}, not tensors and plain values alone; save just its tensors, by their names"
+    origin = origin_of_object(unsupported[1])
+    return f"{text}. {origin.removesuffix('.')}" if origin else text
 
 
-def _is_named_tensor(item: tuple[object, object]) -> bool:
-    return isinstance(item[0], str) and isinstance(item[1], Tensor)
+def _is_state_dict(content: object) -> TypeGuard[Mapping[str, Tensor]]:
+    return (
+        isinstance(content, Mapping)
+        and len(content) > 0
+        and all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items())
+    )
 
 
 def _keys_of(content: object) -> str:
     keys = [key for key in content if isinstance(key, str)] if isinstance(content, Mapping) else []
     if not keys:
         return ""
-    shown = ", ".join([*keys[:_KEYS_SHOWN], *(["..."] if len(keys) > _KEYS_SHOWN else [])])
-    return f", but {shown}. If one of them is the state dict to use, save it as a file of its own"
+    states = [state for state in content.values() if _is_state_dict(state)] if isinstance(content, Mapping) else []
+    origin = next(filter(None, map(origin_of, states)), "")
+    cure = origin.removesuffix(".") or "If one of them is the state dict to use, save it as a file of its own"
+    return f", but {in_short(keys)}. {cure}"
 
 
 def _read_torch(path: str | Path) -> Any:

@@ -35,8 +35,8 @@ def describe(state: Mapping[str, Tensor]) -> str:
     model, encoder = cfg.MODEL.LITE_DETR, cfg.MODEL.LITE_DETR.ENCODER
     told = {
         "MODEL.META_ARCHITECTURE": cfg.MODEL.META_ARCHITECTURE,
-        "MODEL.BACKBONE.NAME": cfg.MODEL.BACKBONE.NAME,
-        "MODEL.LITE_DETR.NUM_CLASSES": model.NUM_CLASSES,
+        "MODEL.BACKBONE.NAME": cfg.MODEL.BACKBONE.NAME if _has_backbone(state) else None,
+        "MODEL.LITE_DETR.NUM_CLASSES": count_classes(state),
         "NUM_LEVELS": model.NUM_LEVELS,
         "HIDDEN_DIM": model.HIDDEN_DIM,
         "TWO_STAGE": model.TWO_STAGE,
@@ -44,7 +44,11 @@ def describe(state: Mapping[str, Tensor]) -> str:
         "ENCODER.NAME": encoder.NAME,
         "ENCODER.KEY_AWARE": encoder.KEY_AWARE,
     }
-    return ", ".join(f"{key} {value}" for key, value in told.items())
+    return ", ".join(f"{key} {value}" for key, value in told.items() if value is not None)
+
+
+def _has_backbone(state: Mapping[str, Tensor]) -> bool:
+    return any(name.startswith("backbone.") for name in state)
 
 
 def _inferred_config(state: Mapping[str, Tensor]) -> CfgNode:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from ..wording import in_short
+
 _MODULES_SHOWN = 20
 
 
@@ -76,8 +78,7 @@ def modules_of(names: Iterable[str], everything: Iterable[str]) -> str:
     shared = {prefix for name in everything if name not in listed for prefix in _prefixes(name)}
     modules = [next(prefix for prefix in _prefixes(name) if prefix not in shared) for name in names]
     counts = Counter(re.sub(r"(?<=\.)\d+(?=\.|$)", "*", module) for module in modules)
-    shown = [f"{module} ({count})" for module, count in list(counts.items())[:_MODULES_SHOWN]]
-    return ", ".join([*shown, "..."] if len(counts) > _MODULES_SHOWN else shown)
+    return in_short([f"{module} ({count})" for module, count in counts.items()], _MODULES_SHOWN)
 
 
 def _prefixes(name: str) -> list[str]:

@@ -41,8 +41,8 @@ def main() -> int:
         "--classes",
         choices=CLASS_CHOICES,
         default="keep",
-        help="keep (the default): heads stay as wide as they are; coco80: from COCO's 91 category ids to its 80 "
-        "classes, in detectron2's order",
+        help="keep (the default): heads stay as wide as they are, and train_net.py takes rows by name, or by "
+        "MODEL.LITE_DETR.CLASS_ROWS ids; coco80: from COCO's 91 category ids to its 80 classes, in detectron2's order",
     )
     args = parser.parse_args()
     try:
@@ -81,7 +81,7 @@ def our_checkpoint(source: str) -> tuple[StateDict, dict[str, Any]]:
     if report.errors():
         raise InputError("\n".join([f"{source} is not a whole model; nothing is written.", *report.errors()]))
     print("\n".join(report.lines()))
-    names = published_class_names(converted)
+    names = checkpoint.get("class_names") or published_class_names(converted)
     return converted, {"matching_heuristics": report.only_backbone} | ({"class_names": names} if names else {})
 
 

@@ -62,6 +62,13 @@ def test_a_published_checkpoint(tmp_path: Path, source: Path) -> None:
     build_model(cfg).load_state_dict(saved["model"], strict=True)
 
 
+def test_class_names_of_a_published_file_are_kept(tmp_path: Path, run: Callable[..., Result]) -> None:
+    names = [f"class {row}" for row in range(91)]
+    torch.save({"model": published(LITE_DINO), "class_names": names}, tmp_path / "named.pth")
+    assert run(tmp_path / "named.pth", tmp_path / "out.pth").status == 0
+    assert read_checkpoint(tmp_path / "out.pth")["class_names"] == names
+
+
 def test_to_safetensors_and_back(tmp_path: Path, source: Path, run: Callable[..., Result]) -> None:
     """The second conversion is of a checkpoint of ours: it changes the format only, or the classes."""
     middle, target = tmp_path / "converted.safetensors", tmp_path / "again.pth"
