@@ -78,11 +78,11 @@ class BuildOps(BuildExtension):
                 os.environ["TORCH_CUDA_ARCH_LIST"] = default_architectures(CUDA_ROOT / "bin" / "nvcc")
             super().run()
             if WHY_NO_CUDA:
-                build_error.write_text(f"{WHY_NO_CUDA}\n")
+                build_error.write_text(f"{WHY_NO_CUDA}\n", encoding="utf-8")
                 self.warn(f"the ops of lite_detr_d2 are built for the CPU only: {WHY_NO_CUDA}")
         except Exception as error:  # whatever stops a compiler: the package works without it
             build_error.parent.mkdir(parents=True, exist_ok=True)
-            build_error.write_text(f"{type(error).__name__}: {error}\n")
+            build_error.write_text(f"{type(error).__name__}: {error}\n", encoding="utf-8")
             self.warn(f"the compiled ops of lite_detr_d2 could not be built, it will be slow: {error}")
 
 

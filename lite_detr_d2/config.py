@@ -13,6 +13,7 @@ from .modeling.encoder import ENCODER_REGISTRY
 from .modeling.neck import GROUPS
 
 OPTIMIZERS = ("ADAMW", "SGD")
+CLASS_ROWS = ("names", "ids")
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,9 @@ def add_lite_detr_config(cfg: CfgNode) -> None:
 
     # DETR's augmentation: with probability 0.5, resize the short side to one of these, then crop as INPUT.CROP says.
     cfg.INPUT.CROP.MIN_SIZE_TRAIN = (400, 500, 600)
+    # Of images with more than 8 bits, the value that becomes 255, such as 4095.0. With 0.0, the range of each image is
+    # the smallest of 1 (floating point), 255, 1023, 4095, 16383, 65535 and 2**31 - 1 that holds its largest value.
+    cfg.INPUT.MAX_VALUE = 0.0
 
     # lite_detr_d2.engine.Trainer: ADAMW, or SGD as detectron2 builds it.
     cfg.SOLVER.OPTIMIZER = "ADAMW"
@@ -44,8 +48,9 @@ def add_lite_detr_config(cfg: CfgNode) -> None:
     cfg.SOLVER.OFFSET_MULTIPLIER = 1.0
     # Clip the L2 norm of all gradients together, instead of each parameter's (CLIP_GRADIENTS.ENABLED turns it on).
     cfg.SOLVER.CLIP_GRADIENTS.FULL_MODEL = False
-    # The number of training images that the schedule is made for: --dataset fits it to a set of another size (see
-    # lite_detr_d2.engine.schedule). 0: the schedule is for whatever dataset is given, as in a config of your own set.
+    # The number of training images that the schedule is made for: --dataset fits it to a set of another size, unless
+    # --epochs decides (see lite_detr_d2.engine.schedule). 0: the schedule is for whatever dataset is given, as in a
+    # config of your own set.
     cfg.SOLVER.REFERENCE_NUM_IMAGES = 0
 
 
@@ -54,6 +59,10 @@ def _detector_keys() -> CfgNode:
     # Training starts from what fits of this checkpoint, of another detector or encoder, instead of MODEL.WEIGHTS (which
     # give the backbone if this one has another).
     node.INIT = ""
+    # Which row of a checkpoint's class heads a class takes. "names": that of the class of the same name, where both are
+    # known. "ids": where the checkpoint does not name its classes, row i is for the dataset's category id i: DINO and
+    # Deformable DETR are trained so on a set of one's own, with one row more than its highest id.
+    node.CLASS_ROWS = "names"
     node.NUM_CLASSES = 80
     node.NUM_QUERIES = 900
     # Backbone outputs, fine to coarse. Further levels, up to NUM_LEVELS, are stride-2 convolutions of the last one.
@@ -155,6 +164,8 @@ def validate_config(cfg: CfgNode) -> None:
     _fraction("MODEL.LITE_DETR.DENOISING.LABEL_NOISE", model.DENOISING.LABEL_NOISE)
     _at_least("MODEL.LITE_DETR.POSITION_TEMPERATURE", model.POSITION_TEMPERATURE, 1)
     _at_least("TEST.DETECTIONS_PER_IMAGE", cfg.TEST.DETECTIONS_PER_IMAGE, 1)
+    _at_least("INPUT.MAX_VALUE", cfg.INPUT.MAX_VALUE, 0)
+    _at_least("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, 0)
     _at_least("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, 1)
     _at_least("SOLVER.MAX_ITER", cfg.SOLVER.MAX_ITER, 1)
     _at_least("SOLVER.REFERENCE_NUM_IMAGES", cfg.SOLVER.REFERENCE_NUM_IMAGES, 0)
@@ -162,6 +173,7 @@ def validate_config(cfg: CfgNode) -> None:
     _check_encoder(cfg)
     _check_stages(cfg)
     _one_of("SOLVER.OPTIMIZER", cfg.SOLVER.OPTIMIZER, OPTIMIZERS)
+    _one_of("MODEL.LITE_DETR.CLASS_ROWS", model.CLASS_ROWS, CLASS_ROWS)
     if cfg.MODEL.META_ARCHITECTURE == "DINO" and 0 < model.DENOISING.NUM_QUERIES < SMALLEST_SHARED_DENOISING:
         logger.warning(
             "MODEL.LITE_DETR.DENOISING.NUM_QUERIES is %d: below %d it is half the number of groups, each of two "

@@ -14,7 +14,7 @@ from lite_detr_d2.errors import InputError
 
 from .conftest import CONFIGS
 from .helpers import batched_input
-from .shipped_configs import DETECTORS, LEAVES, NAMED, distinct_models, name_of, read, shrink
+from .shipped_configs import DETECTORS, FOR_COCO, LEAVES, NAMED, distinct_models, name_of, read, shrink
 
 LEVELS = {"resnet": ["res3", "res4", "res5"], "swin": ["p1", "p2", "p3"]}
 DROPS = {12: 11, 36: 30, 50: 40}
@@ -46,12 +46,16 @@ def test_name_says_the_content(path: Path) -> None:
     validate_config(cfg)
     assert path.stem == name_of(cfg)
     assert path.parent.name == DETECTORS[cfg.MODEL.META_ARCHITECTURE]
-    features, levels = cfg.MODEL.LITE_DETR.IN_FEATURES, cfg.MODEL.LITE_DETR.NUM_LEVELS
-    coarsest = LEVELS["swin" if "swin" in cfg.MODEL.BACKBONE.NAME else "resnet"][1 - levels :]
-    assert features == coarsest, "one level is added to the backbone's"
 
 
-@pytest.mark.parametrize("path", NAMED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FOR_COCO, ids=lambda path: path.stem)
+def test_one_level_is_added_to_the_backbones(path: Path) -> None:
+    cfg = read(path)
+    levels = LEVELS["swin" if "swin" in cfg.MODEL.BACKBONE.NAME else "resnet"]
+    assert levels[1 - cfg.MODEL.LITE_DETR.NUM_LEVELS :] == cfg.MODEL.LITE_DETR.IN_FEATURES
+
+
+@pytest.mark.parametrize("path", FOR_COCO, ids=lambda path: path.stem)
 def test_leaf_follows_the_published_recipe(path: Path) -> None:
     cfg = read(path)
     solver, model, detector = cfg.SOLVER, cfg.MODEL.LITE_DETR, path.parent.name
@@ -81,7 +85,7 @@ def test_leaf_follows_the_published_recipe(path: Path) -> None:
     assert options == next(values for start, values in OPTIONS.items() if plain_name.startswith(start))
 
 
-@pytest.mark.parametrize("path", NAMED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FOR_COCO, ids=lambda path: path.stem)
 def test_learning_rate_falls_when_it_should(path: Path) -> None:
     solver = read(path).SOLVER
     epochs = int(path.stem.rpartition("_")[2].removesuffix("ep"))
@@ -90,14 +94,16 @@ def test_learning_rate_falls_when_it_should(path: Path) -> None:
     assert solver.REFERENCE_NUM_IMAGES == 118287
 
 
-@pytest.mark.parametrize("path", NAMED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FOR_COCO, ids=lambda path: path.stem)
 def test_leaf_is_nothing_but_fragments(path: Path) -> None:
     lines = path.read_text().splitlines()
     assert len(lines) <= 8
     assert lines[0] == "_BASE_:" and all(line.startswith("  - ../_base_/") for line in lines[1:])
 
 
-@pytest.mark.parametrize("path", [path for path in NAMED if path.stem.startswith("lite_")], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in FOR_COCO if path.stem.startswith("lite_")], ids=lambda path: path.stem
+)
 def test_a_lite_config_differs_from_the_plain_one_in_the_encoder_alone(path: Path) -> None:
     plain = path.with_name(f"{path.parent.name}_{'_'.join(path.stem.split('_')[-2:])}.yaml")
     if not plain.exists():
@@ -106,6 +112,16 @@ def test_a_lite_config_differs_from_the_plain_one_in_the_encoder_alone(path: Pat
     ours, theirs = read(path), read(plain)
     ours.MODEL.LITE_DETR.ENCODER = theirs.MODEL.LITE_DETR.ENCODER
     assert ours == theirs
+
+
+def test_tiny_is_the_demos_model_but_for_the_task() -> None:
+    """What the demo shows of the model, in minutes on a CPU, holds for the recipe; only queries and classes differ."""
+    tiny, demo = (read(CONFIGS / name) for name in ("dino/lite_dino_tiny.yaml", "demo/lite_dino_digits.yaml"))
+    for key in ("NUM_QUERIES", "NUM_CLASSES"):
+        assert tiny.MODEL.LITE_DETR[key] > demo.MODEL.LITE_DETR[key]
+        demo.MODEL.LITE_DETR[key] = tiny.MODEL.LITE_DETR[key]
+    assert tiny.MODEL == demo.MODEL
+    assert tiny.TEST.DETECTIONS_PER_IMAGE <= tiny.MODEL.LITE_DETR.NUM_QUERIES
 
 
 def test_every_fragment_is_used() -> None:
@@ -143,6 +159,7 @@ def test_leaf_trains_a_step_and_evaluates(path: Path) -> None:
         ("ENCODER.NUM_POINTS", 0, "ENCODER.NUM_POINTS is 0: expected at least 1"),
         ("ENCODER.KEY_AWARE", False, "KEY_PROJ is True, and KEY_AWARE is False"),
         ("NUM_CLASSES", 0, "MODEL.LITE_DETR.NUM_CLASSES is 0"),
+        ("CLASS_ROWS", "id", "MODEL.LITE_DETR.CLASS_ROWS is 'id': expected one of names, ids"),
         ("HIDDEN_DIM", 90, "HIDDEN_DIM is 90: expected a multiple of MODEL.LITE_DETR.NUM_HEADS"),
         ("HIDDEN_DIM", 72, "HIDDEN_DIM is 72: expected a multiple of 32 above 32"),
         ("HIDDEN_DIM", 32, "HIDDEN_DIM is 32: expected a multiple of 32 above 32"),
@@ -185,6 +202,8 @@ def test_missing_backbone_output_is_reported(small_cfg: CfgNode) -> None:
     ("key", "value", "message"),
     [
         ("SOLVER.OPTIMIZER", "LION", "SOLVER.OPTIMIZER is 'LION': expected one of ADAMW, SGD"),
+        ("INPUT.MAX_VALUE", -1.0, "INPUT.MAX_VALUE is -1.0: expected at least 0"),
+        ("DATALOADER.NUM_WORKERS", -1, "DATALOADER.NUM_WORKERS is -1: expected at least 0"),
         ("SOLVER.IMS_PER_BATCH", 0, "SOLVER.IMS_PER_BATCH is 0: expected at least 1"),
         ("SOLVER.MAX_ITER", 0, "SOLVER.MAX_ITER is 0: expected at least 1"),
         ("TEST.DETECTIONS_PER_IMAGE", -1, "TEST.DETECTIONS_PER_IMAGE is -1: expected at least 1"),
@@ -206,13 +225,13 @@ def test_looking_forward_twice_needs_refinement(small_cfg: CfgNode) -> None:
         validate_config(small_cfg)
 
 
-def test_few_denoising_queries_are_a_warning(small_cfg: CfgNode, caplog: pytest.LogCaptureFixture) -> None:
+def test_few_denoising_queries_are_a_warning(small_cfg: CfgNode, log: pytest.LogCaptureFixture) -> None:
     small_cfg.MODEL.LITE_DETR.DENOISING.NUM_QUERIES = 50
     validate_config(small_cfg)
-    assert not caplog.records
+    assert not log.records
     small_cfg.MODEL.LITE_DETR.DENOISING.NUM_QUERIES = 49
     validate_config(small_cfg)
-    assert "DENOISING.NUM_QUERIES is 49: below 50" in caplog.text
+    assert "DENOISING.NUM_QUERIES is 49: below 50" in log.text
 
 
 @pytest.mark.parametrize("fusion", ["joint", "sequential", "high_only"])

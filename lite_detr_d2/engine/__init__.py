@@ -1,9 +1,10 @@
 """Training and evaluation: the trainer, its optimizer and checkpoints, and what the entry points share."""
 
 from .checkpointer import SafeCheckpointer
+from .datasets import class_names, classes_for_checkpoints
 from .optimizer import build_optimizer
 from .setup import argument_parser, launch_checked, one_line_errors, read_config, setup
-from .trainer import Trainer, class_names, on_available_device
+from .trainer import Trainer, on_available_device
 
 __all__ = [
     "SafeCheckpointer",
@@ -11,6 +12,7 @@ __all__ = [
     "argument_parser",
     "build_optimizer",
     "class_names",
+    "classes_for_checkpoints",
     "launch_checked",
     "on_available_device",
     "one_line_errors",

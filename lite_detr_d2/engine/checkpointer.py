@@ -18,19 +18,22 @@ from ..checkpoint import (
     COUNTER,
     StateDict,
     convert,
+    count_classes,
     describe,
     detect,
+    is_class_tensor,
+    origin_of,
     published_class_names,
     read_checkpoint,
     unreadable_reason,
 )
 from ..errors import InputError
 from ..files import write_atomically
-from .transfer import InitReport, match_classes, names_in_short
+from ..wording import in_short
+from .transfer import Classes, InitReport, match_classes, names_in_short
 
 logger = logging.getLogger(__name__)
 
-_KEYS_SHOWN = 5
 # The share of a backbone's tensors: ImageNet's Swin-T lacks the norms of the outputs, 6 of 185; R-50 half of R-101.
 _MISFITS_OF_ANOTHER_BACKBONE = 0.1
 _MATCHING = "matching_heuristics=True"
@@ -48,6 +51,19 @@ class _Purpose(Enum):
     EVALUATE = "evaluate"
 
 
+_ARCHITECTURE_CURES = {
+    _Purpose.TRAIN: f"Give {_WEIGHTS} that fit the config; '?{_MATCHING}' after the name of a file with only a "
+    f"backbone; {_INIT} to take what fits; or '' to start from scratch.",
+    _Purpose.RESUME: "Give the config that it was trained with, or the OUTPUT_DIR of a training with this one.",
+    _Purpose.EVALUATE: "Give the config that it was trained with; with --resume, the OUTPUT_DIR of that training.",
+}
+_CLASS_CURES = {
+    _Purpose.RESUME: "Go on with the dataset that it was trained on; or train anew from it, without --resume, as "
+    f"{_WEIGHTS}.",
+    _Purpose.EVALUATE: "Train from it, which learns the heads anew, or tell which row is for which class.",
+}
+
+
 class SafeCheckpointer(DetectionCheckpointer):
     """detectron2's checkpointer, with these differences.
 
@@ -61,16 +77,25 @@ class SafeCheckpointer(DetectionCheckpointer):
       ``matching_heuristics``, as backbones pre-trained on ImageNet have, and of published backbones, only the backbone
       counts.
     - Except to resume, rows of class heads go by the names of the classes, where both the checkpoint's and the model's
-      are known. Training learns a class that the checkpoint does not have anew; to evaluate, that is an error.
+      are known, or as ``class_rows`` says. Training learns a class that the checkpoint does not have anew; to evaluate,
+      that is an error.
     """
 
     # Of the load that is going on.
     _key = _WEIGHTS
     _address = ""
     _purpose = _Purpose.EVALUATE
+    _class_cure = ""
 
     def __init__(
-        self, model: nn.Module, save_dir: str = "", *, class_names: Sequence[str] | None = None, **others: Any
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        class_names: Sequence[str] | None = None,
+        class_ids: Sequence[int] | None = None,
+        class_rows: str = "names",
+        **others: Any,
     ) -> None:
         """Make a checkpointer.
 
@@ -78,10 +103,14 @@ class SafeCheckpointer(DetectionCheckpointer):
             model: what to load and save.
             save_dir: the folder for checkpoints.
             class_names: the model's classes, which its checkpoints keep as ``class_names``; None if unknown.
+            class_ids: the dataset's category ids of these classes, in their order; None if unknown.
+            class_rows: ``MODEL.LITE_DETR.CLASS_ROWS``: "names" or "ids".
             others: as for detectron2's checkpointer.
         """
         super().__init__(model, save_dir, **others)
         self.class_names = None if class_names is None else list(class_names)
+        self.class_ids = None if class_ids is None else list(class_ids)
+        self.class_rows = class_rows
 
     def save(self, name: str, **extra: Any) -> None:
         if not self.save_dir or not self.save_to_disk:
@@ -131,7 +160,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         query = urlparse(path).query
         if query not in ("", _MATCHING):
             raise InputError(f"{_WEIGHTS} is {path}: only '?{_MATCHING}' may follow the file, not '?{query}'.")
-        self._key, self._address = _WEIGHTS, urlparse(path)._replace(query="").geturl()
+        self._key, self._address, self._class_cure = _WEIGHTS, urlparse(path)._replace(query="").geturl(), ""
         if path:
             self._check_file()
         if checkpointables is not None:
@@ -174,7 +203,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         if not any(state[name].dim() > 1 and not name.startswith("backbone.") for name in report.taken):
             raise InputError(
                 f"{_INIT}: nothing of {path} but a backbone, or nothing at all, fits the model. Name a backbone in "
-                f"{_WEIGHTS}; else compare MODEL.LITE_DETR.HIDDEN_DIM and the number of levels.\n{report.summary()}"
+                f"{_WEIGHTS}; else compare MODEL.LITE_DETR.HIDDEN_DIM and the number of levels. {origin_of(state)}"
+                f"\n{report.summary()}"
             )
         taken = report.taken
         if self._is_another_backbone({*report.new, *report.unused, *report.reshaped}):
@@ -226,10 +256,11 @@ class SafeCheckpointer(DetectionCheckpointer):
         url = self._parsed_url_during_load
         if url is not None and url.query == _MATCHING:
             checkpoint["matching_heuristics"] = True
+        names = checkpoint.get("class_names")
+        if not _are_class_names(names):
+            raise InputError(f"{self._address}: its class_names must be a list of names; save it so, or without.")
         published = detect(checkpoint["model"])
         if published is None:
-            if not _are_class_names(checkpoint.get("class_names")):
-                raise InputError(f"{self._address}: its class_names must be a list of names; save it so, or without.")
             return checkpoint
         state, report = convert(published, checkpoint["model"])
         prefix = "backbone." if report.only_backbone else ""
@@ -237,19 +268,27 @@ class SafeCheckpointer(DetectionCheckpointer):
         report.missing = [name for name in model if name not in state and not name.endswith(COUNTER)]
         logger.info("Converted %s: %s", self._address, report.summary(model))
         heuristics = report.only_backbone or checkpoint.get("matching_heuristics", False)
-        return {"model": state, "matching_heuristics": heuristics, "class_names": published_class_names(state)}
+        if names is None and self.class_rows != "ids":
+            names = published_class_names(state)
+        return {"model": state, "matching_heuristics": heuristics, "class_names": names}
 
     def _with_model_classes(self, checkpoint: Mapping[str, Any]) -> StateDict:
         """The tensors, with rows of class heads by the names of the classes where they are known."""
         given, state = checkpoint.get("class_names"), checkpoint["model"]
-        matched = match_classes(state, given, self.model.state_dict(), self.class_names)
+        wanted = Classes(self.class_names, self.class_ids, self.class_rows)
+        try:
+            matched = match_classes(state, given, self.model.state_dict(), wanted)
+        except InputError as error:
+            raise InputError(f"{self._address}: {error}") from error
         if matched.new and self._purpose is _Purpose.EVALUATE:
             raise InputError(
                 f"{self._address} does not know the classes {names_in_short(matched.new)}, and cannot be evaluated on "
                 f"them. It knows {names_in_short(filter(None, given or ()))}. Evaluate on a dataset of these, or train."
             )
         if matched.message:
-            logger.info("%s: %s", self._address, matched.message)
+            level = logging.WARNING if matched.cure else logging.INFO
+            logger.log(level, "%s: %s", self._address, f"{matched.message}. {matched.cure}".rstrip(". ") + ".")
+        self._class_cure = matched.cure
         return matched.state
 
     def _load_model(self, checkpoint: Any) -> Any:
@@ -263,36 +302,40 @@ class SafeCheckpointer(DetectionCheckpointer):
                 *(self._address, names_in_short(given), names_in_short(self.class_names), _WEIGHTS),
             )
         only_backbone = checkpoint.get("matching_heuristics", False)
-        state = checkpoint["model"]
+        state = dict(checkpoint["model"])  # detectron2 takes out of it what does not fit
         incompatible = super()._load_model(checkpoint)
         misfits = {key: "is not in the model" for key in incompatible.unexpected_keys}
         misfits |= {key: "is missing" for key in incompatible.missing_keys}
         misfits |= {key: f"is {theirs}, not {ours}" for key, theirs, ours in incompatible.incorrect_shapes}
+        # A backbone of which more is frozen has fewer.
+        misfits = {key: misfit for key, misfit in misfits.items() if not key.endswith(COUNTER)}
         if self._purpose is _Purpose.TRAIN:
             backbone = {key for key in misfits if key.startswith("backbone.")}
             wrong = {key for key in misfits.keys() - backbone if not (only_backbone or _RELEARNT.match(key))}
             if self._is_another_backbone(backbone):
                 wrong |= backbone
-            cure = (
-                f"Give {_WEIGHTS} that fit the config; '?{_MATCHING}' after the name of a file with only a backbone; "
-                f"{_INIT} to take what fits; or '' to start from scratch."
-            )
         else:
             is_evaluation = self._purpose is _Purpose.EVALUATE
             wrong = {key for key in misfits if not (is_evaluation and key.startswith("denoising."))}
-            cure = (
-                "Give the config that it was trained with, with its MODEL.LITE_DETR.NUM_CLASSES; with --resume, the "
-                "OUTPUT_DIR of that training."
+        if wrong:
+            raise self._misfit(state, {key: misfits[key] for key in sorted(wrong)})
+        return incompatible
+
+    def _misfit(self, state: StateDict, wrong: dict[str, str]) -> InputError:
+        """What is ``wrong`` (tensor -> how it does not fit) with the tensors of a file, and what to do."""
+        told = in_short([f"{key} {text}" for key, text in wrong.items()])
+        tensors = f"{len(wrong)} tensors do not fit ({told})"
+        found, expected = count_classes(state), count_classes(self.model.state_dict())
+        if self._purpose is not _Purpose.TRAIN and found != expected and all(map(is_class_tensor, wrong)):
+            return InputError(
+                f"{self._address} is of other classes: {tensors}. It has {found}, and the dataset has {expected} "
+                f"(MODEL.LITE_DETR.NUM_CLASSES). {_CLASS_CURES[self._purpose]} {self._class_cure}".rstrip()
             )
-        if not wrong:
-            return incompatible
-        listed = [f"{key} {misfits[key]}" for key in sorted(wrong)[:_KEYS_SHOWN]]
-        listed += ["..."] if len(wrong) > _KEYS_SHOWN else []
         description = describe(state)
-        told = f"It looks like one of {description}. " if description else ""
-        raise InputError(
-            f"{self._address} is a checkpoint of another architecture: {len(wrong)} tensors do not fit "
-            f"({', '.join(listed)}). {told}{cure}"
+        likely = f"It looks like one of {description}. " if description else ""
+        return InputError(
+            f"{self._address} is a checkpoint of another architecture: {tensors}. "
+            f"{origin_of(state) or likely + _ARCHITECTURE_CURES[self._purpose]}"
         )
 
 

@@ -2,7 +2,8 @@
 
 As many epochs as on COCO are too few iterations for a small set: 12 epochs of 300 images are 225 batches of 16. As many
 iterations are too many epochs: 90,000 batches are 4,800. The fitted schedule is the geometric mean of the two: the
-number of images seen goes with the square root of the set's size, and so the epochs with its inverse.
+number of images seen goes with the square root of the set's size, and so the epochs with its inverse. Who knows better
+says how many epochs; and whoever decides the length, all other times keep their ratio to it.
 """
 
 import logging
@@ -77,6 +78,11 @@ class Schedule:
         images_seen = self.max_iter * self.batch * math.sqrt(num_images / reference)
         return self.stretched(max(round(images_seen / batch), min(self.max_iter, FEWEST_ITERATIONS)), batch)
 
+    def over(self, epochs: float, num_images: int, batch: int) -> "Schedule":
+        """Return the schedule that shows each of ``num_images`` images ``epochs`` (> 0) times, the last batch whole."""
+        # Rounded first: 1.1 times 10 is a little more than 11.
+        return self.stretched(math.ceil(round(epochs * num_images / batch, 6)) or 1, batch)
+
     def stretched(self, max_iter: int, batch: int) -> "Schedule":
         """Return the schedule over ``max_iter`` iterations, to which all times keep their ratio.
 
@@ -102,39 +108,32 @@ class Schedule:
         )
 
 
-def fit_schedule(cfg: CfgNode, recipe: CfgNode, overrides: Sequence[str], num_images: int) -> None:
+def fit_schedule(
+    cfg: CfgNode, recipe: CfgNode, overrides: Sequence[str], num_images: int, epochs: float | None = None
+) -> None:
     """Fit the schedule of ``cfg`` to ``num_images`` training images, in place, and log what was chosen and why.
 
-    With ``SOLVER.REFERENCE_NUM_IMAGES`` 0, nothing changes; else the key becomes ``num_images``.
+    Without ``epochs`` and with ``SOLVER.REFERENCE_NUM_IMAGES`` 0, nothing changes; else the key becomes ``num_images``.
 
     Args:
         cfg: the config, with the overrides.
         recipe: the config without them, whose schedule is for ``SOLVER.REFERENCE_NUM_IMAGES`` images.
         overrides: ``KEY VALUE`` pairs. They win; if ``SOLVER.MAX_ITER`` is one of them, the rest keeps its ratio to it.
         num_images: at least 1.
+        epochs: how often each image is to be seen, above 0; None for as often as the recipe means for so many images.
 
     Raises:
         InputError: the recipe has no iterations, to which the rest could keep its ratio.
     """
-    reference, batch = cfg.SOLVER.REFERENCE_NUM_IMAGES, cfg.SOLVER.IMS_PER_BATCH
-    if reference == 0:
+    if cfg.SOLVER.REFERENCE_NUM_IMAGES == 0 and epochs is None:
         return
     whole = Schedule.from_config(recipe)
     if whole.max_iter < 1:
         raise InputError(
             f"SOLVER.MAX_ITER of the config file is {whole.max_iter}, and the schedule is to be fitted to the dataset: "
-            "expected at least 1 there, or SOLVER.REFERENCE_NUM_IMAGES 0."
+            "expected at least 1 there, or, without --epochs, SOLVER.REFERENCE_NUM_IMAGES 0."
         )
-    if "SOLVER.MAX_ITER" in overrides[::2]:
-        fitted = whole.stretched(cfg.SOLVER.MAX_ITER, batch)
-        reason = "SOLVER.MAX_ITER is as given, and the rest keeps the ratio to it that it has in the config file"
-    else:
-        fitted = whole.fitted(num_images, reference, batch)
-        reason = (
-            f"The config file's {whole.max_iter} iterations at batch {whole.batch} are for {reference} images; the "
-            f"images seen go with the square root of that number, and {FEWEST_ITERATIONS} iterations are the fewest. "
-            "To choose otherwise, give SOLVER.MAX_ITER, to which the rest keeps its ratio"
-        )
+    fitted, reason = _chosen(whole, cfg, "SOLVER.MAX_ITER" in overrides[::2], num_images, epochs)
     cfg.merge_from_list(fitted.to_overrides())
     cfg.merge_from_list(list(overrides))
     # So that a config that is written and read again is not fitted again.
@@ -142,8 +141,26 @@ def fit_schedule(cfg: CfgNode, recipe: CfgNode, overrides: Sequence[str], num_im
     chosen = Schedule.from_config(cfg)
     words = [str(word) for word in chosen.to_overrides()]
     logger.info(
-        "Schedule for %d training images at batch %d, %.1f epochs: %s. %s; SOLVER.REFERENCE_NUM_IMAGES 0 keeps the "
-        "config file's schedule.",
-        *(num_images, batch, chosen.epochs(num_images)),
+        "Schedule for %d training images at batch %d, %.1f epochs: %s. %s.",
+        *(num_images, chosen.batch, chosen.epochs(num_images)),
         *(", ".join(f"{key} {value}" for key, value in zip(words[::2], words[1::2], strict=True)), reason),
+    )
+
+
+def _chosen(
+    whole: Schedule, cfg: CfgNode, length_is_given: bool, num_images: int, epochs: float | None
+) -> tuple[Schedule, str]:
+    """Return the recipe's schedule ``whole``, fitted to the set; and why it is this one."""
+    reference, batch = cfg.SOLVER.REFERENCE_NUM_IMAGES, cfg.SOLVER.IMS_PER_BATCH
+    ratio = "the rest keeps the ratio to it that it has in the config file"
+    unfitted = "SOLVER.REFERENCE_NUM_IMAGES 0 keeps the config file's schedule"
+    if length_is_given:
+        instead = unfitted if epochs is None else f"--epochs {epochs:g} yields to it"
+        return whole.stretched(cfg.SOLVER.MAX_ITER, batch), f"SOLVER.MAX_ITER is as given, and {ratio}; {instead}"
+    if epochs is not None:
+        return whole.over(epochs, num_images, batch), f"SOLVER.MAX_ITER makes --epochs {epochs:g}, and {ratio}"
+    return whole.fitted(num_images, reference, batch), (
+        f"The config file's {whole.max_iter} iterations at batch {whole.batch} are for {reference} images; the images "
+        f"seen go with the square root of that number, and {FEWEST_ITERATIONS} iterations are the fewest. To choose "
+        f"otherwise, give --epochs, or SOLVER.MAX_ITER, to which the rest keeps its ratio; {unfitted}"
     )

@@ -1,15 +1,17 @@
 """From a command line to a config: what the entry points share."""
 
 import argparse
+import errno
+import io
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-import yaml  # type: ignore[import-untyped]
+import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.utils import comm
@@ -17,28 +19,62 @@ from detectron2.utils.logger import setup_logger
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from ..config import add_lite_detr_config, validate_config
-from ..data import register_coco_folder
+from ..data import ON_BAD, CocoFolder, Source, TrainingSizes, find_source, register_source, source_of_files
 from ..errors import InputError
+from .datasets import check_datasets
 from .schedule import fit_schedule
-from .trainer import check_datasets, on_available_device
+from .trainer import on_available_device
 
+logger = logging.getLogger(__name__)
+
+# Of the numbers that --epochs takes; beyond are slips of the keyboard.
+MOST_EPOCHS = 1_000_000
 # What yacs raises for unknown keys, values of the wrong type, and an odd number of overrides; and for unreadable files.
 _CONFIG_ERRORS = (KeyError, ValueError, AssertionError, OSError, yaml.YAMLError)
 # Errors whose message says all there is to say; the second is of losses and matching costs.
 _EXPECTED_ERRORS = (InputError, FloatingPointError)
+# The disk is full, or has become read-only.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def argument_parser(description: str) -> argparse.ArgumentParser:
-    """Return detectron2's usual arguments, and ``--dataset``."""
+    """Return detectron2's usual arguments, and those of where the data is and how long to train."""
     parser: argparse.ArgumentParser = default_argument_parser(epilog=description)
+    data = parser.add_argument_group(
+        "data",
+        "Where it lies, in whatever format; see docs/datasets.md. It sets DATASETS.TRAIN, DATASETS.TEST, "
+        "MODEL.LITE_DETR.NUM_CLASSES and INPUT.MAX_VALUE, and fits the schedule to the number of images unless "
+        "SOLVER.REFERENCE_NUM_IMAGES is 0. What is in order goes to OUTPUT_DIR/dataset; your files are only read.",
+    )
+    data.add_argument(
+        "--dataset", metavar="PATH", help="a folder in COCO, YOLO or Pascal VOC format, a .zip of one, or a COCO file"
+    )
+    data.add_argument("--train-json", metavar="FILE", help="instead of --dataset: COCO's annotations to train on")
+    data.add_argument(
+        "--val-json",
+        metavar="FILE",
+        help="and those to evaluate on; without, the former are split. With --eval-only, it may stand alone",
+    )
+    data.add_argument("--images", metavar="DIR", help="and the folder that both files' images are in")
+    data.add_argument(
+        "--on-bad",
+        choices=ON_BAD,
+        default="error",
+        help="what becomes of images and boxes that cannot be used: stop and list them all (default), or drop them",
+    )
+    data.add_argument(
+        "--split",
+        choices=("val", "test"),
+        default="val",
+        help="with --eval-only: evaluate on the test half of a dataset that has one besides that for validation",
+    )
     parser.add_argument(
-        "--dataset",
-        metavar="DIR",
-        help="train and evaluate on this folder in COCO format: train.json, val.json or test.json, and images/; or "
-        "annotations/instances_train*.json and instances_val*.json with COCO's image folders. A single annotation file "
-        "is split, and the split kept in OUTPUT_DIR/dataset. It sets DATASETS.TRAIN, DATASETS.TEST and "
-        "MODEL.LITE_DETR.NUM_CLASSES, and fits the schedule to the number of images unless "
-        "SOLVER.REFERENCE_NUM_IMAGES is 0.",
+        "--epochs",
+        metavar="N",
+        type=float,
+        help="with --dataset: train until each image was seen N times, which may be a fraction. It sets "
+        "SOLVER.MAX_ITER, and in the config file's ratio to it SOLVER.STEPS, SOLVER.WARMUP_ITERS, "
+        "SOLVER.CHECKPOINT_PERIOD and TEST.EVAL_PERIOD.",
     )
     return parser
 
@@ -67,30 +103,25 @@ def setup(args: argparse.Namespace) -> CfgNode:
     """Make the config of one process, and set up its logging and random seeds.
 
     Args:
-        args: as :func:`argument_parser` parses them. ``KEY VALUE`` overrides win over ``--dataset``, and that over the
-            config file.
+        args: as :func:`argument_parser` parses them. ``KEY VALUE`` overrides win over ``--dataset`` and ``--epochs``,
+            and these over the config file.
 
     Returns:
         The config, valid and frozen.
 
     Raises:
-        InputError: the config or the dataset cannot be used.
+        InputError: the config, the dataset or the number of epochs cannot be used.
     """
+    if args.epochs is not None and not 0 < args.epochs <= MOST_EPOCHS:
+        raise InputError(f"--epochs is {args.epochs:g}: expected a number above 0, and at most {MOST_EPOCHS}.")
     cfg = read_config(args)
-    try:
-        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"OUTPUT_DIR is {cfg.OUTPUT_DIR!r}, and cannot be made a folder: {error.strerror}.") from error
-    # detectron2's set-up below knows its own loggers only.
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="lite_detr_d2", abbrev_name="lite_detr")
-    folder = None
-    if args.dataset:
-        # Weights that are resumed or evaluated were trained on the split that is there.
-        folder = register_coco_folder(
-            args.dataset, split_folder=Path(cfg.OUTPUT_DIR, "dataset"), keep_split=args.resume or args.eval_only
-        )
-        cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (folder.train,), (folder.val,)
+    _open_log(cfg.OUTPUT_DIR)
+    folder = _register_data(args, Path(cfg.OUTPUT_DIR, "dataset"), TrainingSizes.from_config(cfg))
+    if folder:
+        cfg.DATASETS.TRAIN = (folder.train,) if folder.train else ()
+        cfg.DATASETS.TEST = (folder.test if args.split == "test" else folder.val,)
         cfg.MODEL.LITE_DETR.NUM_CLASSES = len(folder.classes)
+        cfg.INPUT.MAX_VALUE = folder.max_value
         cfg.merge_from_list(args.opts)
     try:
         validate_config(cfg)
@@ -100,17 +131,73 @@ def setup(args: argparse.Namespace) -> CfgNode:
     halves = ("TEST",) if args.eval_only else ("TRAIN", "TEST")
     if not cfg.DATASETS[halves[0]]:
         raise InputError(
-            f"DATASETS.{halves[0]} is empty: give --dataset DIR, or the names of datasets registered with detectron2."
+            f"DATASETS.{halves[0]} is empty: give --dataset DIR, which has to have a half for it, or the names of "
+            "datasets registered with detectron2."
         )
+    if not args.eval_only:
+        _fit_to_sizes(cfg, args, folder.num_images if folder else {})
     check_datasets(cfg, *halves)
-    # An override may name other training sets, whose sizes are not known here.
-    if folder and not args.eval_only and set(cfg.DATASETS.TRAIN) <= folder.num_images.keys():
-        recipe = read_config(argparse.Namespace(config_file=args.config_file, opts=[]))
-        fit_schedule(cfg, recipe, args.opts, sum(folder.num_images[name] for name in cfg.DATASETS.TRAIN))
+    _limit_workers(cfg)
     cfg = on_available_device(cfg)
     cfg.freeze()
     default_setup(cfg, args)
     return cfg
+
+
+def _register_data(args: argparse.Namespace, folder: Path, sizes: TrainingSizes) -> CocoFolder | None:
+    """Register what ``--dataset``, or ``--train-json`` and its companions, name; None without any."""
+    files = {"--train-json": args.train_json, "--val-json": args.val_json, "--images": args.images}
+    given = [option for option, value in files.items() if value]
+    if args.dataset and given:
+        raise InputError(f"--dataset {args.dataset} and {given[0]}: give one of the two.")
+    if given and not args.train_json and not (args.eval_only and args.val_json):
+        raise InputError(f"{given[0]} needs --train-json; to evaluate only, --eval-only and --val-json.")
+    if args.split == "test" and not args.eval_only:
+        raise InputError("--split test is kept for the end: it needs --eval-only.")
+    if not (args.dataset or given):
+        for option, value, default in (("--on-bad", args.on_bad, "error"), ("--split", args.split, "val")):
+            if value != default:
+                raise InputError(f"{option} {value} needs --dataset.")
+        return None
+
+    def find(workspace: Path) -> Source:
+        if args.dataset:
+            return find_source(args.dataset, workspace)
+        return source_of_files(train_json=args.train_json, val_json=args.val_json, images=args.images)
+
+    # Weights that are resumed or evaluated were trained on the split that is there.
+    registered = register_source(
+        find,
+        split_folder=folder,
+        keep_split=args.resume or args.eval_only,
+        on_bad=args.on_bad,
+        training=not args.eval_only,
+        sizes=sizes,
+    )
+    if args.split == "test" and not registered.test:
+        named = args.dataset or args.train_json or args.val_json
+        raise InputError(f"--split test: {named} has no test half beside {registered.val!r}.")
+    return registered
+
+
+def _fit_to_sizes(cfg: CfgNode, args: argparse.Namespace, num_images: Mapping[str, int]) -> None:
+    """Fit the schedule to the training sets, if ``num_images`` has their sizes: an override may name other sets."""
+    if set(cfg.DATASETS.TRAIN) <= num_images.keys():
+        recipe = read_config(argparse.Namespace(config_file=args.config_file, opts=[]))
+        fit_schedule(cfg, recipe, args.opts, sum(num_images[name] for name in cfg.DATASETS.TRAIN), args.epochs)
+    elif args.epochs is not None:
+        raise InputError(
+            f"--epochs {args.epochs:g} needs --dataset: how many images DATASETS.TRAIN {cfg.DATASETS.TRAIN} has is not "
+            "known before training. Give SOLVER.MAX_ITER, in iterations, instead."
+        )
+
+
+def _limit_workers(cfg: CfgNode) -> None:
+    """Lower the number of data-loading processes to that of the cores, of which more would only take turns."""
+    asked, cores = cfg.DATALOADER.NUM_WORKERS, len(os.sched_getaffinity(0))
+    if asked > cores:
+        logger.info("DATALOADER.NUM_WORKERS becomes %d instead of %d, the number of CPU cores at hand.", cores, asked)
+        cfg.DATALOADER.NUM_WORKERS = cores
 
 
 def launch_checked(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
@@ -144,16 +231,53 @@ def one_line_errors() -> Iterator[None]:
     loop.addFilter(_without_expected_traceback)
     try:
         yield
-    except _EXPECTED_ERRORS as error:
-        sys.exit(f"error: {_text(error)}")
+    except Exception as error:
+        message = _message_to_user(error)
+        if not message:
+            raise
+        sys.exit(f"error: {message}")
     finally:
         loop.removeFilter(_without_expected_traceback)
 
 
+def _open_log(folder: str) -> None:
+    """Log to ``log.txt`` in a folder, which is made, and to standard output, whatever characters names have."""
+    try:
+        folder.encode()  # as tensorboard does
+        os.makedirs(folder, exist_ok=True)
+        # detectron2's own set-up knows its own loggers only.
+        opened = setup_logger(folder, distributed_rank=comm.get_rank(), name="lite_detr_d2", abbrev_name="lite_detr")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"OUTPUT_DIR is {folder!r}, which has characters that the locale's encoding does not. Set the environment "
+            "variable PYTHONUTF8=1, or choose another."
+        ) from error
+    except OSError as error:
+        raise InputError(f"OUTPUT_DIR is {folder!r}, and cannot be made a folder: {error.strerror}.") from error
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    for stream in (getattr(handler, "stream", None) for handler in opened.handlers):
+        if isinstance(stream, io.TextIOWrapper) and os.path.isfile(getattr(stream, "name", "")) and not stream.closed:
+            # detectron2's loggers share it
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
 def _without_expected_traceback(record: logging.LogRecord) -> bool:
-    if record.exc_info and isinstance(record.exc_info[1], _EXPECTED_ERRORS):
-        record.msg, record.exc_info = f"{record.msg} {_text(record.exc_info[1])}", None
+    message = _message_to_user(record.exc_info[1]) if record.exc_info else ""
+    if message:
+        record.msg, record.exc_info = f"{record.msg} {message}", None
     return True
+
+
+def _message_to_user(error: BaseException | None) -> str:
+    """Return what an error says that a user can mend; "" of any other."""
+    if isinstance(error, _EXPECTED_ERRORS):
+        return _text(error)
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        # A training that ends writes once more, and fails once more: what came first knows the file.
+        first = _message_to_user(error.__context__)
+        return first or f"{error.filename or 'A file'} cannot be written: {error.strerror}."
+    return ""
 
 
 def _text(error: BaseException) -> str:

@@ -1,36 +1,34 @@
 """detectron2's default trainer, with what DETR-like detectors need."""
 
-import json
 import logging
 import os
 import weakref
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import (
-    DatasetCatalog,
-    MetadataCatalog,
     build_detection_test_loader,
     build_detection_train_loader,
+    get_detection_dataset_dicts,
 )
 from detectron2.engine import DefaultTrainer, HookBase
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..data import DetrDatasetMapper, validate_dataset
+from ..data import DetrDatasetMapper
 from ..errors import InputError
 from .checkpointer import SafeCheckpointer
+from .datasets import annotation_errors, check_datasets, check_trainable, classes_for_checkpoints
+from .evaluation import BoxEvaluator, check_box_counts, write_metrics
 from .optimizer import build_optimizer
+from .resume import changed_settings, optimizer_state, parameter_names, restart_schedule
 
 logger = logging.getLogger(__name__)
-
-_CLASSES_SHOWN = 10
 
 
 class Trainer(DefaultTrainer):
@@ -51,6 +49,8 @@ class Trainer(DefaultTrainer):
         check_datasets(cfg, "TRAIN", "TEST")
         if cfg.SOLVER.AMP.ENABLED and not torch.cuda.is_available():
             raise InputError("SOLVER.AMP.ENABLED is True, and there is no CUDA device for it: set it to False.")
+        for name in cfg.DATASETS.TEST:
+            self.build_test_loader(cfg, name)  # what is wrong with it is to be known before the training, not after
         super().__init__(cfg)
         # The checkpointer holds the model without its DistributedDataParallel wrapper.
         self.checkpointer.model.register_forward_hook(_check_finite_losses)
@@ -60,7 +60,7 @@ class Trainer(DefaultTrainer):
         self.checkpointer = SafeCheckpointer(
             self.model,
             self.cfg.OUTPUT_DIR,
-            class_names=class_names(self.cfg.DATASETS.TRAIN[0]),
+            **classes_for_checkpoints(self.cfg, "TRAIN"),
             trainer=weakref.proxy(self),
         )
         hooks: list[HookBase | None] = super().build_hooks()
@@ -70,13 +70,36 @@ class Trainer(DefaultTrainer):
         """Go on with the training in ``OUTPUT_DIR`` if ``resume`` and there is one; else start a new one.
 
         It starts from ``MODEL.LITE_DETR.INIT`` if that is set, and from ``MODEL.WEIGHTS`` if not, or for the backbone
-        if INIT has another one.
+        if INIT has another one. What has changed in the config since acts from the iteration on at which it goes on.
         """
         init = self.cfg.MODEL.LITE_DETR.INIT
         if init and not (resume and self.checkpointer.has_checkpoint()):
             self.checkpointer.initialize(init, backbone=self.cfg.MODEL.WEIGHTS)
-        else:
-            super().resume_or_load(resume)
+            return
+        super().resume_or_load(resume)
+        if self.start_iter >= self.max_iter:
+            logger.warning(
+                "SOLVER.MAX_ITER is %d, and the training in %s has done %d iterations: there is nothing left to train. "
+                "To go on, give a larger one.",
+                *(self.max_iter, self.cfg.OUTPUT_DIR, self.start_iter),
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().state_dict()
+        names = parameter_names(self.checkpointer.model, self.optimizer)
+        return {**state, "config": self.cfg.dump(), "parameter_names": names}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        changed = changed_settings(state_dict.get("config", ""), self.cfg)
+        if changed:
+            iteration = state_dict["iteration"] + 1
+            logger.warning("From iteration %d on, the config is another: %s", iteration, ", ".join(changed))
+        inner = {**self._trainer.state_dict(), **state_dict["_trainer"]}  # without AMP, there is no scaler's state
+        names = state_dict.get("parameter_names")
+        inner["optimizer"] = optimizer_state(inner["optimizer"], names, self.checkpointer.model, self.optimizer)
+        super().load_state_dict({**state_dict, "_trainer": inner})
+        if isinstance(self.scheduler, LRMultiplier):  # a subclass may have another schedule
+            restart_schedule(self.scheduler, self.optimizer)
 
     def run_step(self) -> None:
         try:
@@ -90,21 +113,28 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Iterable[list[dict[str, Any]]]:
-        mapper = DetrDatasetMapper(cfg, True)
-        with _annotation_errors("TRAIN", *cfg.DATASETS.TRAIN):
-            loader: Iterable[list[dict[str, Any]]] = build_detection_train_loader(cfg, mapper=mapper)
+        mapper, names = DetrDatasetMapper(cfg, True), cfg.DATASETS.TRAIN
+        with annotation_errors("TRAIN", *names):
+            images = get_detection_dataset_dicts(names, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+        check_trainable(names, images)
+        check_box_counts(cfg, ", ".join(map(repr, names)), images, is_train=True)
+        loader: Iterable[list[dict[str, Any]]] = build_detection_train_loader(cfg, mapper=mapper, dataset=images)
         return loader
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict[str, Any]]]:
         mapper = DetrDatasetMapper(cfg, False)
-        with _annotation_errors("TEST", dataset_name):
-            loader: Iterable[list[dict[str, Any]]] = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        with annotation_errors("TEST", dataset_name):
+            images = get_detection_dataset_dicts(dataset_name, filter_empty=False)
+        check_box_counts(cfg, repr(dataset_name), images, is_train=False)
+        loader: Iterable[list[dict[str, Any]]] = build_detection_test_loader(
+            images, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS
+        )
         return loader
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        return COCOEvaluator(dataset_name, tasks=("bbox",), output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"))
+        return BoxEvaluator(dataset_name, os.path.join(cfg.OUTPUT_DIR, "inference"))
 
     @classmethod
     def test(
@@ -114,14 +144,16 @@ class Trainer(DefaultTrainer):
 
         Returns:
             The evaluator's metrics in percent, such as ``{"bbox": {"AP": 42.0, ...}}``, by dataset if there are
-            several. A metric for which there is nothing to measure is NaN. Without datasets, nothing is written.
+            several. A metric for which there is nothing to measure is NaN, and ``null`` in the file; a dataset without
+            annotations has no metrics. Without datasets, nothing is written.
+
+        Raises:
+            InputError: a dataset cannot be used, or the file cannot be written.
         """
         check_datasets(cfg, "TEST")
         results: dict[str, dict[str, Any]] = super().test(cfg, model, evaluators)
-        if results and comm.is_main_process():
-            PathManager.mkdirs(cfg.OUTPUT_DIR)
-            with PathManager.open(os.path.join(cfg.OUTPUT_DIR, "eval_metrics.json"), "w") as file:
-                json.dump(results, file, indent=2)
+        if cfg.DATASETS.TEST and comm.is_main_process():
+            write_metrics(cfg.OUTPUT_DIR, results)
         return results
 
 
@@ -129,15 +161,22 @@ def on_available_device(cfg: CfgNode) -> CfgNode:
     """Return ``cfg``, or if it asks for CUDA where there is none a copy that asks for the CPU, and log it.
 
     Raises:
-        InputError: ``MODEL.DEVICE`` is no device.
+        InputError: ``MODEL.DEVICE`` is no device, or not one of this machine.
     """
+    name = cfg.MODEL.DEVICE
+    expected = "expected cuda, cuda:1 or the like, or cpu"
     try:
-        device = torch.device(cfg.MODEL.DEVICE)
+        device = torch.device(name)
     except RuntimeError as error:
-        raise InputError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}: expected cuda, cuda:1 or the like, or cpu.") from error
-    if torch.cuda.is_available() or device.type != "cuda":
+        raise InputError(f"MODEL.DEVICE is {name!r}: {expected}.") from error
+    if device.type != "cuda":
+        _check_usable(device, f"MODEL.DEVICE is {name!r}, on which nothing can be computed here: {expected}.")
         return cfg
-    logger.info("There is no CUDA device: MODEL.DEVICE becomes cpu instead of %s", cfg.MODEL.DEVICE)
+    if torch.cuda.is_available():
+        if device.index is not None and device.index >= torch.cuda.device_count():
+            raise InputError(f"MODEL.DEVICE is {name!r}, and CUDA devices here end at {torch.cuda.device_count() - 1}.")
+        return cfg
+    logger.info("There is no CUDA device: MODEL.DEVICE becomes cpu instead of %s", name)
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "cpu"
@@ -145,82 +184,11 @@ def on_available_device(cfg: CfgNode) -> CfgNode:
     return cfg
 
 
-def check_datasets(cfg: CfgNode, *halves: str) -> None:
-    """Check that the datasets of ``cfg`` are there, and have as many classes as the model.
-
-    Args:
-        cfg: the config.
-        halves: keys of ``cfg.DATASETS``: "TRAIN", "TEST", or both.
-
-    Raises:
-        InputError: naming the dataset and the key.
-    """
-    for key in halves:
-        for name in cfg.DATASETS[key]:
-            if name not in DatasetCatalog:
-                raise InputError(
-                    f"DATASETS.{key}: no dataset {name!r} is registered. --dataset DIR registers a folder."
-                )
-            json_file = MetadataCatalog.get(name).get("json_file")
-            if json_file is not None and not PathManager.isfile(json_file):
-                raise InputError(
-                    f"DATASETS.{key}: the annotation file {json_file} of {name!r} is missing. detectron2 looks for its "
-                    "own datasets, such as COCO, in the folder that the environment variable DETECTRON2_DATASETS names."
-                )
-            if json_file is not None and os.path.getsize(PathManager.get_local_path(json_file)) == 0:
-                raise InputError(f"DATASETS.{key}: the annotation file {json_file} of {name!r} is empty.")
-            with _annotation_errors(key, name):
-                _check_class_count(cfg.MODEL.LITE_DETR.NUM_CLASSES, name)
-
-
-@contextmanager
-def _annotation_errors(key: str, *names: str) -> Iterator[None]:
-    """When loading datasets fails, name the annotation file and all that is wrong with it, if that is the reason.
-
-    Looking before would read the large files of real datasets twice.
-    """
+def _check_usable(device: torch.device, message: str) -> None:
     try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        for name in names:
-            problems = _annotation_problems(name)
-            if problems:
-                file = MetadataCatalog.get(name).json_file
-                source = f"DATASETS.{key}: the annotation file {file} of {name!r} cannot be used:"
-                raise InputError("\n  ".join([source, *problems])) from error
-        raise
-
-
-def _annotation_problems(name: str) -> list[str]:
-    metadata = MetadataCatalog.get(name)
-    if metadata.get("json_file") is None:
-        return []
-    report = validate_dataset(PathManager.get_local_path(metadata.json_file), None)
-    problems = [str(problem) for problem in report.problems if problem.fatal]
-    classes = [report.categories[identifier] for identifier in sorted(report.categories)]
-    if not problems and classes != metadata.get("thing_classes", classes):
-        problems = [f"its categories are not the classes of {name!r}"]
-    return problems
-
-
-def class_names(name: str) -> list[str] | None:
-    """Return the names of a dataset's classes; None if it does not tell."""
-    if MetadataCatalog.get(name).get("thing_classes") is None:
-        DatasetCatalog.get(name)  # some datasets get to know their classes when they are loaded
-    classes: list[str] | None = MetadataCatalog.get(name).get("thing_classes")
-    return classes
-
-
-def _check_class_count(expected: int, name: str) -> None:
-    classes = class_names(name)
-    if classes is not None and len(classes) != expected:
-        shown = ", ".join([*classes[:_CLASSES_SHOWN], *(["..."] if len(classes) > _CLASSES_SHOWN else [])])
-        raise InputError(
-            f"MODEL.LITE_DETR.NUM_CLASSES is {expected}, and dataset {name!r} has {len(classes)} classes ({shown}). "
-            f"Set the key to {len(classes)}."
-        )
+        torch.zeros(1, device=device).item()  # the meta device has no values
+    except Exception as error:  # each kind of device that torch was built without has another
+        raise InputError(message) from error
 
 
 def _check_finite_losses(_: nn.Module, inputs: tuple[list[dict[str, Any]]], losses: dict[str, Tensor]) -> None:

@@ -6,8 +6,26 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..checkpoint import COUNTER, ClassNames, StateDict, count_classes, modules_of, rows_by_name, select_rows
+from ..errors import InputError
+from ..wording import in_short
 
 _NAMES_SHOWN = 10
+_CLASS_ROWS = "MODEL.LITE_DETR.CLASS_ROWS"
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What is known of a model's classes, in their order.
+
+    Attributes:
+        names: their names; None if unknown.
+        ids: the dataset's category ids; None if unknown.
+        rows: ``MODEL.LITE_DETR.CLASS_ROWS``.
+    """
+
+    names: Sequence[str] | None = None
+    ids: Sequence[int] | None = None
+    rows: str = "names"
 
 
 @dataclass(frozen=True)
@@ -17,48 +35,82 @@ class MatchedClasses:
     Attributes:
         state: the tensors.
         new: the model's classes that the checkpoint is known not to have.
-        message: what was done, for the log; "" if nothing was.
+        message: what was done, or could not be, for the log; "" if there was nothing to do.
+        cure: what to do if rows are for other classes than the model's, and nothing is known of these; "" otherwise.
     """
 
     state: StateDict
     new: Sequence[str] = ()
     message: str = ""
+    cure: str = ""
 
 
 def match_classes(
-    state: StateDict, given: ClassNames | None, model: Mapping[str, Tensor], wanted: Sequence[str] | None
+    state: StateDict, given: ClassNames | None, model: Mapping[str, Tensor], wanted: Classes
 ) -> MatchedClasses:
-    """Take rows of class heads by the names of the classes.
+    """Take rows of class heads by the names of the classes; by their ids, if that is asked for and no names are given.
 
     Args:
         state: the checkpoint's tensors.
         given: the names of its classes; None if unknown.
         model: the model's tensors, whose rows stay for classes that the checkpoint does not have.
-        wanted: the names of the model's classes; None if unknown.
+        wanted: the model's classes.
+
+    Raises:
+        InputError: by ids, a class has none, or one for which there is no row.
     """
     found, expected = count_classes(state), count_classes(model)
     if found is None or expected is None:
         return MatchedClasses(state)
-    if given is None or wanted is None or len(given) != found or len(wanted) != expected:
+    if given is None and wanted.rows == "ids":
+        rows = _rows_by_id(wanted, found, expected)
+        text = f"classes are taken from the rows {', '.join(map(str, rows))} of its heads, by {_CLASS_ROWS} ids"
+        return MatchedClasses(select_rows(state, rows, model), message=text)
+    names = wanted.names
+    if given is None or names is None or len(given) != found or len(names) != expected:
         if found == expected:
             return MatchedClasses(state)
-        unknown = "the model's" if wanted is None and given is not None else "the checkpoint's"
-        text = f"it has {found} classes, the model has {expected}, and {unknown} names are not known: none is matched"
-        return MatchedClasses(state, message=text)
-    if list(given) == list(wanted):
+        whose = "the model's" if names is None and given is not None else "the checkpoint's"
+        text = f"it has {found} classes, the model has {expected}, and {whose} names are not known: none is matched"
+        return MatchedClasses(state, message=text, cure=_cure(found, wanted))
+    if list(given) == list(names):
         return MatchedClasses(state)
-    rows = rows_by_name(given, wanted)
-    kept = [name for name, row in zip(wanted, rows, strict=True) if row is not None]
-    new = [name for name, row in zip(wanted, rows, strict=True) if row is None]
+    rows_by_class = rows_by_name(given, names)
+    kept = [name for name, row in zip(names, rows_by_class, strict=True) if row is not None]
+    new = [name for name, row in zip(names, rows_by_class, strict=True) if row is None]
     text = f"{len(kept)} classes keep what they learnt ({names_in_short(kept)})"
     text += f", {len(new)} start anew ({names_in_short(new)})" if new else ""
-    return MatchedClasses(select_rows(state, rows, model), new, text)
+    text += f"; {_CLASS_ROWS} ids is for checkpoints that do not name their classes" if wanted.rows == "ids" else ""
+    return MatchedClasses(select_rows(state, rows_by_class, model), new, text)
 
 
-def names_in_short(names: Iterable[str | None]) -> str:
-    """The first few names, quoted."""
-    quoted = [repr(name) for name in names]
-    return ", ".join([*quoted[:_NAMES_SHOWN], *(["..."] if len(quoted) > _NAMES_SHOWN else [])]) or "none"
+def _rows_by_id(wanted: Classes, found: int, expected: int) -> list[int]:
+    if wanted.ids is None or len(wanted.ids) != expected:
+        raise InputError(f"{_CLASS_ROWS} is 'ids', and the dataset does not tell its category ids: set it to 'names'.")
+    beyond = [identifier for identifier in wanted.ids if not 0 <= identifier < found]
+    if beyond:
+        raise InputError(
+            f"{_CLASS_ROWS} is 'ids', and of the dataset's category ids {names_in_short(beyond)} have no row in heads "
+            f"of {found}, which are for 0 to {found - 1}. Give the categories the ids that it was trained on; or set "
+            "the key to 'names', and training learns the classes anew."
+        )
+    return list(wanted.ids)
+
+
+def _cure(found: int, wanted: Classes) -> str:
+    if wanted.ids is not None and max(wanted.ids, default=-1) + 1 == found:
+        return f"There is a row for each category id of the dataset, 0 to {found - 1}: take them by {_CLASS_ROWS} ids."
+    if wanted.names is None:
+        return f"A dataset of {found} classes takes them all."
+    return (
+        "To name them, save the file with 'class_names' beside 'model': a list with a name for each row, None where it "
+        "is for no class."
+    )
+
+
+def names_in_short(names: Iterable[object]) -> str:
+    """The first few names, quoted; or numbers."""
+    return in_short([repr(name) for name in names], _NAMES_SHOWN) or "none"
 
 
 @dataclass(frozen=True)

@@ -303,7 +303,7 @@ def _load_compiled_ops() -> str:
         return "LITE_DETR_PURE_TORCH=1 asks for the pure-PyTorch ops"
     if not _LIBRARY.exists():
         if _BUILD_ERROR.exists():
-            return f"they could not be built: {_BUILD_ERROR.read_text().strip()} ({_BUILD} tries again)"
+            return f"they could not be built: {_build_error()} ({_BUILD} tries again)"
         return f"they have not been built ({_BUILD} builds them)"
     try:
         torch.ops.load_library(_LIBRARY)
@@ -313,13 +313,17 @@ def _load_compiled_ops() -> str:
     return ""
 
 
+def _build_error() -> str:
+    return _BUILD_ERROR.read_text(encoding="utf-8", errors="replace").strip()
+
+
 def _why_not_compiled(device: str) -> str:
     if _WHY_NOT_COMPILED or device in ("cpu", "meta"):  # the fake kernels serve meta tensors
         return _WHY_NOT_COMPILED
     if device == "cuda" and _BUILT_FOR_CUDA:
         return ""
     # The build leaves a reason beside the library if it looked for a toolkit.
-    reason = f": {_BUILD_ERROR.read_text().strip()}" if device == "cuda" and _BUILD_ERROR.exists() else ""
+    reason = f": {_build_error()}" if device == "cuda" and _BUILD_ERROR.exists() else ""
     cure = f"; with a CUDA toolkit, `FORCE_CUDA=1` before {_BUILD} builds them" if device == "cuda" else ""
     return f"they were built without kernels for {device}{reason}{cure}"
 

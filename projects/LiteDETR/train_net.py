@@ -2,6 +2,7 @@
 
 Options come before KEY VALUE pairs. Examples:
     train:              train_net.py --config-file configs/dino/lite_dino_h3l1_a2b3_r50_12ep.yaml --num-gpus 8
+    on a laptop:        train_net.py --config-file configs/dino/lite_dino_tiny.yaml --dataset DIR --epochs 20
     on your own data:   train_net.py --config-file FILE --dataset DIR SOLVER.IMS_PER_BATCH 4 OUTPUT_DIR output/mine
     from a detector:    the same with MODEL.WEIGHTS path/to/checkpoint.pth
     go on:              the same command with --resume
@@ -17,7 +18,7 @@ from lite_detr_d2.engine import (
     SafeCheckpointer,
     Trainer,
     argument_parser,
-    class_names,
+    classes_for_checkpoints,
     launch_checked,
     one_line_errors,
     setup,
@@ -38,7 +39,7 @@ def main(args: argparse.Namespace) -> None:
 
 def evaluate(cfg: CfgNode, resume: bool) -> None:
     model = Trainer.build_model(cfg)
-    checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, class_names=class_names(cfg.DATASETS.TEST[0]))
+    checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, **classes_for_checkpoints(cfg, "TEST"))
     weights = checkpointer.get_checkpoint_file() if resume else cfg.MODEL.WEIGHTS
     if not weights:
         raise InputError("--eval-only needs a checkpoint: set MODEL.WEIGHTS, or --resume takes the last in OUTPUT_DIR.")

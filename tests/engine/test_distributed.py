@@ -18,7 +18,7 @@ from lite_detr_d2.engine import read_config
 from ..helpers import choose_detector
 
 TINY = Path(__file__).parent / "tiny.yaml"
-SIZE = 64
+SIZE = 128  # the coarsest map has several pixels: with one, normalisation leaves of its gradient rounding errors alone
 # Of the one image of each process, step by step.
 BOX_COUNTS = ((2, 0), (0, 0), (3, 5))
 # Detectors, and their denoising queries. Denoising draws at random, as much as the batch has boxes: one process cannot
@@ -32,6 +32,7 @@ REPEATABLE = (
     ("h_detr", 0),
 )
 DETECTORS = (RANDOM, *REPEATABLE)
+ROUNDING = 1e-4  # of a tensor's largest gradient, in float32
 
 
 def tiny_config(name: str, denoising_queries: int) -> CfgNode:
@@ -90,4 +91,7 @@ def test_two_processes_make_the_gradients_of_one(tmp_path: Path) -> None:
         for step, counts in zip(first[detector], BOX_COUNTS, strict=True):
             if sum(counts) > 0:  # without boxes both divide by 1, and then two processes by 2
                 batch = [make_input(count, seed=rank) for rank, count in enumerate(counts)]
-                torch.testing.assert_close(step, gradients(model, batch), rtol=1e-3, atol=1e-5)
+                for name, value in gradients(model, batch).items():
+                    # Rounding goes with what is summed up, not with the element that comes of it.
+                    rounding = ROUNDING * float(value.abs().max())
+                    torch.testing.assert_close(step[name], value, rtol=0, atol=rounding, msg=f"{detector} {name}")

@@ -1,6 +1,7 @@
 """The schedule of a recipe for COCO, on sets of other sizes."""
 
 import argparse
+import re
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,27 @@ def test_steps_lie_within_training(max_iter: int, steps: tuple[int, ...]) -> Non
     assert recipe.stretched(max_iter, batch=2).steps == steps
 
 
+@pytest.mark.parametrize(
+    ("epochs", "num_images", "batch", "max_iter"),
+    [
+        (12, COCO, 16, 88_716),
+        (12, 292, 4, 876),
+        (1, 1, 16, 1),
+        (1, 5, 4, 2),
+        (1, 16, 16, 1),
+        (0.5, 292, 4, 37),
+        (1.1, 10, 1, 11),
+        (1e-9, 10, 1, 1),
+        (100, 1, 16, 7),
+    ],
+)
+def test_epochs_are_counted_in_images(epochs: float, num_images: int, batch: int, max_iter: int) -> None:
+    schedule = RECIPE.over(epochs, num_images, batch)
+    assert schedule == RECIPE.stretched(max_iter, batch)
+    assert schedule.batch == batch and schedule.max_iter == max_iter
+    assert max_iter - 1 < max(epochs * num_images / batch, 1)
+
+
 def parse(*arguments: object) -> argparse.Namespace:
     return argument_parser("").parse_args([str(argument) for argument in arguments])
 
@@ -128,6 +150,70 @@ def test_the_config_that_a_run_writes_is_not_fitted_again(tmp_path: Path) -> Non
     assert Schedule.from_config(again) == Schedule.from_config(cfg)
 
 
+EPOCHS_20 = ("--epochs", 20)
+
+
+def test_epochs_set_the_schedule_and_the_log_says_so(tmp_path: Path) -> None:
+    cfg = set_up(tmp_path, options=("--epochs", 2500))
+    assert Schedule.from_config(cfg) == Schedule(2, 5000, (4000,), 0, 500, 1000)
+    assert (
+        "Schedule for 4 training images at batch 2, 2500.0 epochs: SOLVER.MAX_ITER 5000, SOLVER.STEPS (4000,), "
+        "SOLVER.WARMUP_ITERS 0, SOLVER.CHECKPOINT_PERIOD 500, TEST.EVAL_PERIOD 1000. SOLVER.MAX_ITER makes "
+        "--epochs 2500, and the rest keeps the ratio to it that it has in the config file."
+    ) in log_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ((), Schedule(2, 40, (32,), 0, 100, 100)),
+        (("SOLVER.IMS_PER_BATCH", 16), Schedule(16, 5, (4,), 0, 100, 100)),
+        (("SOLVER.REFERENCE_NUM_IMAGES", 0), Schedule(2, 40, (32,), 0, 100, 100)),
+        (("SOLVER.MAX_ITER", 10), Schedule(2, 10, (8,), 0, 100, 100)),
+        (("SOLVER.STEPS", "(7,9)", "TEST.EVAL_PERIOD", 0), Schedule(2, 40, (7, 9), 0, 100, 0)),
+        (("SOLVER.WARMUP_ITERS", 3, "SOLVER.CHECKPOINT_PERIOD", 5), Schedule(2, 40, (32,), 3, 5, 100)),
+    ],
+)
+def test_epochs_yield_to_keys_that_were_given(
+    tmp_path: Path, overrides: tuple[object, ...], expected: Schedule
+) -> None:
+    cfg = set_up(tmp_path, *overrides, options=EPOCHS_20)
+    assert Schedule.from_config(cfg) == expected
+    assert ("makes --epochs 20" in log_of(tmp_path)) == ("SOLVER.MAX_ITER" not in overrides)
+    assert ("; --epochs 20 yields to it." in log_of(tmp_path)) == ("SOLVER.MAX_ITER" in overrides)
+
+
+def test_epochs_of_a_split_are_the_same_when_resumed(tmp_path: Path) -> None:
+    dataset = write_single_file_folder(tmp_path / f"{tmp_path.name}_single", images=10)
+    common = ("--config-file", TINY, "--dataset", dataset, *EPOCHS_20)
+    first = setup(parse(*common, "OUTPUT_DIR", tmp_path / "output"))
+    resumed = setup(parse(*common, "--resume", "OUTPUT_DIR", tmp_path / "output"))
+    assert first.SOLVER.MAX_ITER == 80
+    assert Schedule.from_config(resumed) == Schedule.from_config(first)
+
+
+def test_the_config_that_epochs_write_is_not_fitted_again(tmp_path: Path) -> None:
+    cfg = set_up(tmp_path, options=EPOCHS_20)
+    written = ("--config-file", tmp_path / "output" / "config.yaml", "OUTPUT_DIR", tmp_path / "again")
+    assert Schedule.from_config(setup(parse("--dataset", tmp_path, *written))) == Schedule.from_config(cfg)
+
+
+@pytest.mark.parametrize("epochs", ["0", "-1", "nan", "inf", "-0.5", "1e+308"])
+def test_epochs_that_are_none_are_refused(tmp_path: Path, epochs: str) -> None:
+    with pytest.raises(
+        InputError, match=rf"^--epochs is {re.escape(epochs)}: expected a number above 0, and at most 1000000\.$"
+    ):
+        set_up(tmp_path, options=(f"--epochs={epochs}",))
+
+
+def test_epochs_need_sets_whose_size_is_known(tmp_path: Path) -> None:
+    message = r"^--epochs 20 needs --dataset: .*DATASETS\.TRAIN \('coco_2017_train',\).*SOLVER\.MAX_ITER"
+    with pytest.raises(InputError, match=message):
+        setup(parse("--config-file", TINY, *EPOCHS_20, "OUTPUT_DIR", tmp_path / "output"))
+    with pytest.raises(InputError, match=message):
+        set_up(tmp_path, "DATASETS.TRAIN", "('coco_2017_train',)", options=EPOCHS_20)
+
+
 UNFITTED = Schedule(2, 50_000, (40_000,), 0, 5000, 10_000)
 
 
@@ -136,8 +222,9 @@ def test_reference_0_keeps_the_schedule(tmp_path: Path) -> None:
     assert "Schedule for" not in log_of(tmp_path)
 
 
-def test_evaluation_needs_no_schedule(tmp_path: Path) -> None:
-    assert Schedule.from_config(set_up(tmp_path, options=("--eval-only",))) == UNFITTED
+@pytest.mark.parametrize("options", [(), EPOCHS_20])
+def test_evaluation_needs_no_schedule(tmp_path: Path, options: tuple[object, ...]) -> None:
+    assert Schedule.from_config(set_up(tmp_path, options=("--eval-only", *options))) == UNFITTED
     assert "Schedule for" not in log_of(tmp_path)
 
 
@@ -171,6 +258,7 @@ def test_a_negative_reference_is_refused(tmp_path: Path) -> None:
     [
         ("dino/lite_dino_h3l1_a2b3_r18_12ep.yaml", COCO),
         ("dino/dino_r50_36ep.yaml", COCO),
+        ("dino/lite_dino_tiny.yaml", 300),
         ("demo/lite_dino_digits.yaml", 0),
     ],
 )

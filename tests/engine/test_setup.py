@@ -1,6 +1,7 @@
 """What the entry points share: overrides, the number of processes, and errors for users."""
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -50,6 +51,22 @@ def test_evaluation_does_not_ask_for_the_training_set(tmp_path: Path) -> None:
     assert setup(parse(*arguments, "--eval-only", *overrides)).DATASETS.TRAIN == ("no_such_set",)
     with pytest.raises(InputError, match=r"DATASETS\.TRAIN: no dataset 'no_such_set' is registered"):
         setup(parse(*arguments, *overrides))
+
+
+@pytest.mark.parametrize(
+    ("cores", "asked", "used"), [(1, 4, 1), (2, 4, 2), (2, 3, 2), (2, 2, 2), (2, 1, 1), (2, 0, 0), (64, 4, 4)]
+)
+def test_loading_processes_are_no_more_than_the_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, asked: int, used: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    arguments = ("--config-file", TINY, "--dataset", write_coco_folder(tmp_path))
+    cfg = setup(parse(*arguments, "OUTPUT_DIR", tmp_path / "output", "DATALOADER.NUM_WORKERS", asked))
+    assert used == cfg.DATALOADER.NUM_WORKERS
+    lines = (tmp_path / "output" / "log.txt").read_text().splitlines()
+    said = [line for line in lines if "DATALOADER.NUM_WORKERS becomes" in line]
+    assert len(said) == (used < asked)
+    assert all(f"becomes {used} instead of {asked}" in line for line in said)
 
 
 @pytest.mark.parametrize(
@@ -129,3 +146,32 @@ def test_the_program_ends_as_its_processes_do(
     with pytest.raises(SystemExit) as stop:
         launch_checked(print, parse("--num-gpus", 2))
     assert str(stop.value.code).strip().endswith(code)
+
+
+def test_a_full_disk_ends_the_program_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of detectron2's own writes the error has no file; ending a training fails again, and hides what failed first."""
+
+    def train(first: Exception | None) -> None:
+        try:
+            if first is not None:
+                raise first
+        finally:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with (
+        pytest.raises(SystemExit, match=r"^error: A file cannot be written: No space left on device\.$"),
+        one_line_errors(),
+    ):
+        train(None)
+    with pytest.raises(SystemExit, match=r"^error: model\.pth is too large$"), one_line_errors():
+        train(InputError("model.pth is too large"))
+    with pytest.raises(SystemExit, match=r"^error: log\.txt cannot be written"), one_line_errors():
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), "log.txt")
+    with pytest.raises(FileNotFoundError), one_line_errors():
+        Path("gone").read_bytes()
+
+
+def test_an_output_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").mkdir()
+    with pytest.raises(InputError, match=rf"OUTPUT_DIR is '{tmp_path}', and cannot be made a folder: Is a"):
+        setup(parse("--config-file", TINY, "OUTPUT_DIR", tmp_path))

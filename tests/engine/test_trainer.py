@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,15 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 from torch import nn
 
 from lite_detr_d2.data import register_coco_folder
 from lite_detr_d2.engine import Trainer, on_available_device, read_config
+from lite_detr_d2.engine.datasets import check_datasets
 from lite_detr_d2.errors import InputError
 from lite_detr_d2.modeling.criterion import Criterion
-from tests.data.folders import coco_content, write_coco_folder
+from tests.data.folders import coco_content, write_coco_folder, write_images
 
 TINY = Path(__file__).parent / "tiny.yaml"
 
@@ -34,26 +35,42 @@ def cfg(tmp_path: Path) -> CfgNode:
 
 
 def test_without_cuda_it_runs_on_the_cpu_and_says_so(
-    cfg: CfgNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    cfg: CfgNode, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
 ) -> None:
     cfg.MODEL.DEVICE = "cuda"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    logger = logging.getLogger("lite_detr_d2")
-    logger.setLevel(logging.INFO)
-    logger.addHandler(caplog.handler)
-    try:
-        trainer = Trainer(cfg)
-    finally:
-        logger.removeHandler(caplog.handler)
+    trainer = Trainer(cfg)
     assert trainer.cfg.MODEL.DEVICE == "cpu"
     assert {parameter.device.type for parameter in trainer.model.parameters()} == {"cpu"}
-    assert "MODEL.DEVICE becomes cpu" in caplog.text
+    assert "MODEL.DEVICE becomes cpu" in log.text
 
 
 def test_with_cuda_the_config_stays(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg.MODEL.DEVICE = "cuda"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert on_available_device(cfg) is cfg
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu", "meta", "mtia", "vulkan", "cuda:-1"])
+def test_a_device_that_is_not_here_is_named(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    def fail(*_: object, device: torch.device) -> None:
+        raise AssertionError(f"Torch not compiled with {device}")
+
+    if device != "meta":
+        monkeypatch.setattr(torch, "zeros", fail)
+    cfg.MODEL.DEVICE = device
+    with pytest.raises(InputError, match=rf"^MODEL\.DEVICE is '{device}'.*: expected cuda, .*cpu\.$"):
+        on_available_device(cfg)
+
+
+def test_a_cuda_device_beyond_the_last_is_named(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    cfg.MODEL.DEVICE = "cuda:1"
+    assert on_available_device(cfg) is cfg
+    cfg.MODEL.DEVICE = "cuda:7"
+    with pytest.raises(InputError, match=r"MODEL\.DEVICE is 'cuda:7', and CUDA devices here end at 1"):
+        on_available_device(cfg)
 
 
 @pytest.mark.parametrize("device", ["foo", ""])
@@ -103,14 +120,18 @@ def test_an_unknown_dataset_is_named(cfg: CfgNode) -> None:
         Trainer(cfg)
 
 
-def test_a_missing_annotation_file_is_named(cfg: CfgNode, tmp_path: Path) -> None:
-    (tmp_path / "val.json").rename(tmp_path / "elsewhere")
+def annotation_file(name: str) -> Path:
+    return Path(MetadataCatalog.get(name).json_file)
+
+
+def test_a_missing_annotation_file_is_named(cfg: CfgNode) -> None:
+    annotation_file(cfg.DATASETS.TEST[0]).unlink()
     with pytest.raises(InputError, match=r"DATASETS\.TEST: the annotation file .*val\.json.*DETECTRON2_DATASETS"):
         Trainer(cfg)
 
 
-def test_an_empty_annotation_file_is_named_before_anything_is_built(cfg: CfgNode, tmp_path: Path) -> None:
-    (tmp_path / "val.json").write_text("")
+def test_an_empty_annotation_file_is_named_before_anything_is_built(cfg: CfgNode) -> None:
+    annotation_file(cfg.DATASETS.TEST[0]).write_text("")
     with pytest.raises(InputError, match=r"DATASETS\.TEST: the annotation file \S+val\.json of '\S+_val' is empty"):
         Trainer(cfg)
 
@@ -125,18 +146,25 @@ def test_an_empty_annotation_file_is_named_before_anything_is_built(cfg: CfgNode
             json.dumps({**coco_content(), "categories": [{"id": i, "name": str(i)} for i in (1, 3, 7)]}),
             "not the classes",
         ),
-        (json.dumps({**coco_content(), "annotations": [{"id": 1, "image_id": 1}]}), "needs the keys"),
+        (json.dumps({**coco_content(), "annotations": [{"id": 1, "image_id": 1}]}), "lacks a key that it needs"),
     ],
 )
 @pytest.mark.parametrize("half", ["TRAIN", "TEST"])
-def test_a_bad_annotation_file_is_named_when_it_is_loaded(
-    cfg: CfgNode, tmp_path: Path, half: str, content: str, problem: str
-) -> None:
-    name, file = cfg.DATASETS[half][0], tmp_path / ("train.json" if half == "TRAIN" else "val.json")
+def test_a_bad_annotation_file_is_named_when_it_is_loaded(cfg: CfgNode, half: str, content: str, problem: str) -> None:
+    name = cfg.DATASETS[half][0]
+    file = annotation_file(name)
     file.write_text(content)
-    expected = rf"DATASETS\.{half}: the annotation file {file} of '{name}' cannot be used:\n  .*{problem}"
+    expected = rf"DATASETS\.{half}: the annotation file {file} of '{name}' cannot be used:\s[\s\S]*{problem}"
     with pytest.raises(InputError, match=expected):
         Trainer.build_train_loader(cfg) if half == "TRAIN" else Trainer.build_test_loader(cfg, name)
+
+
+def test_an_encoding_that_the_locale_does_not_have_is_explained(cfg: CfgNode, tmp_path: Path) -> None:
+    name = f"{tmp_path.name}_encoded"
+    DatasetCatalog.register(name, lambda: "Käfer".encode().decode("ascii"))
+    cfg.DATASETS.TRAIN = (name,)
+    with pytest.raises(InputError, match=rf"DATASETS\.TRAIN: .*{name} is not in ascii, .*PYTHONUTF8=1"):
+        Trainer.build_train_loader(cfg)
 
 
 def test_another_error_of_loading_stays_what_it_is(cfg: CfgNode) -> None:
@@ -144,6 +172,42 @@ def test_another_error_of_loading_stays_what_it_is(cfg: CfgNode) -> None:
     with pytest.raises(ValueError, match="NoSuchSampler") as error:
         Trainer.build_train_loader(cfg)
     assert not isinstance(error.value, InputError)
+
+
+@pytest.mark.parametrize("crowds", [True, False])
+def test_a_training_set_without_a_box_to_train_on_is_refused(cfg: CfgNode, tmp_path: Path, crowds: bool) -> None:
+    content = coco_content()
+    content["annotations"] = [{**annotation, "iscrowd": 1} for annotation in content["annotations"] if crowds]
+    write_images(tmp_path / "plain", content)
+    file, name = tmp_path / "plain.json", f"{tmp_path.name}_plain"
+    file.write_text(json.dumps(content))
+    register_coco_instances(name, {}, str(file), str(tmp_path / "plain"))
+    cfg.DATASETS.TRAIN = (name,)
+    found = r"all 8 annotations are of crowds \('iscrowd' 1\)" if crowds else "there are no annotations"
+    with pytest.raises(InputError, match=rf"DATASETS\.TRAIN: nothing to train on in '{name}': {found}"):
+        Trainer.build_train_loader(cfg)
+
+
+def test_what_detectron2_would_drop_of_a_registered_set_is_said_once(
+    cfg: CfgNode, tmp_path: Path, said: list[str]
+) -> None:
+    content = coco_content()
+    for annotation in content["annotations"][:3]:
+        annotation["segmentation"] = [[]]
+    content["annotations"][3]["bbox"] = [1, 1, 0, 5]
+    content["annotations"][4]["iscrowd"] = 1
+    write_images(tmp_path / "plain", content)
+    file, name = tmp_path / "plain.json", f"{tmp_path.name}_plain"
+    file.write_text(json.dumps(content))
+    register_coco_instances(name, {"thing_classes": ["ant", "cat", "dog"]}, str(file), str(tmp_path / "plain"))
+    cfg.DATASETS.TRAIN = (name,)
+    for _ in range(2):
+        check_datasets(cfg, "TRAIN", "TEST")
+    (message,) = said
+    assert message.startswith(f"Dataset '{name}' ({file}) is read by detectron2 as it is")
+    assert "'segmentation' is no polygon or RLE (3): annotation 10, annotation 11, annotation 12" in message
+    assert "a 'bbox' has no area: annotation 13" in message
+    assert "('iscrowd' 1): annotation 14" in message
 
 
 def test_batches_without_any_box_train_on(cfg: CfgNode, tmp_path: Path) -> None:

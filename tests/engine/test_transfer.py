@@ -1,7 +1,5 @@
 """Checkpoints with other classes, of other publishers and of other architectures."""
 
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,17 +17,6 @@ from tests.checkpoint.published import KINDS, as_published, of_kind
 PLAIN, LITE = "dino_4scale_r50", "lite_dino_h3l1_a2b3_r50"
 RESNET_KINDS = [name for name in KINDS if name.endswith("r50")]
 HEAD = "decoder.heads.0.class_embed.weight"
-
-
-@pytest.fixture
-def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    logger = logging.getLogger("lite_detr_d2")
-    level = logger.level
-    logger.addHandler(caplog.handler)
-    logger.setLevel(logging.INFO)
-    yield caplog
-    logger.removeHandler(caplog.handler)
-    logger.setLevel(level)
 
 
 def model(cfg: CfgNode, classes: int = 3) -> nn.Module:

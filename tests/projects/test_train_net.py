@@ -107,6 +107,19 @@ def test_resuming_goes_on_where_training_stopped(trained: Trained, tmp_path: Pat
     assert optimizers[0]["param_groups"] == optimizers[1]["param_groups"]
 
 
+def test_one_epoch_of_one_image_trains(tmp_path: Path) -> None:
+    """A batch that is larger than the set shows its image several times, while the learning rate rises."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"_BASE_: {TINY}\nSOLVER: {{WARMUP_ITERS: 2, REFERENCE_NUM_IMAGES: 300}}")
+    one = coco_content(images=1)
+    dataset = write_coco_folder(tmp_path / f"{tmp_path.name}_one", one, one)
+    output = tmp_path / "output"
+    run("--config-file", recipe, "--dataset", dataset, "--epochs", 1, "OUTPUT_DIR", output, "DATASETS.TEST", "()")
+    assert Trained(dataset, output).checkpoint("model_final")["iteration"] == 0
+    log = (output / "log.txt").read_text()
+    assert "Schedule for 1 training images at batch 2, 2.0 epochs: SOLVER.MAX_ITER 1, SOLVER.STEPS ()" in log
+
+
 def test_cocos_own_layout_trains(tmp_path: Path) -> None:
     dataset = write_coco_layout(tmp_path / f"{tmp_path.name}_coco")
     output = tmp_path / "output"
@@ -115,7 +128,7 @@ def test_cocos_own_layout_trains(tmp_path: Path) -> None:
     assert {result["image_id"] for result in results} == {5}
     log = (output / "log.txt").read_text()
     assert "Schedule for 4 training images at batch 2, 1.0 epochs: SOLVER.MAX_ITER 2, SOLVER.STEPS (1,)" in log
-    assert not (output / "dataset").exists()
+    assert {file.name for file in (output / "dataset").iterdir()} == {"report.json", "train.json", "val.json"}
 
 
 def test_a_split_is_made_once_and_used_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,7 +138,7 @@ def test_a_split_is_made_once_and_used_again(tmp_path: Path, capsys: pytest.Capt
     run(*common, "SOLVER.MAX_ITER", 1, "SOLVER.STEPS", "()")
     assert "train.json is the only annotation file. Split into" in log.read_text()
     halves = {file: file.read_bytes() for file in (tmp_path / "output" / "dataset").iterdir()}
-    assert {file.name for file in halves} == {"train.json", "val.json"}
+    assert {file.name for file in halves} == {"report.json", "train.json", "val.json"}
     evaluated = json.loads((tmp_path / "output" / "inference" / "coco_instances_results.json").read_text())
     val = json.loads((tmp_path / "output" / "dataset" / "val.json").read_text())
     assert {result["image_id"] for result in evaluated} == {image["id"] for image in val["images"]}
