@@ -19,6 +19,7 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from lite_detr_d2 import add_lite_detr_config
+from lite_detr_d2.data.inspection import CHECKS
 from lite_detr_d2.errors import InputError
 from lite_detr_d2.modeling.encoder import ENCODER_REGISTRY
 
@@ -198,6 +199,17 @@ def test_the_command_trains_and_evaluates(example: Example) -> None:
     state = torch.load(output / "model_final.pth")["model"]
     layers = {name.split(".")[2] for name in state if name.startswith("encoder.layers.")}
     assert layers == set("012345")
+
+
+def test_all_checks_of_datasets_are_explained() -> None:
+    page = (ROOT / "docs" / "checking_datasets.md").read_text()
+    rows = re.findall(r"^\| `([\w-]+)` \| (\w+) \| ([^|]+) \| ([^|]*) \|$", page, flags=re.M)
+    assert len(rows) == len(CHECKS)
+    for identifier, severity, meaning, measure in rows:
+        check = CHECKS[identifier]
+        assert severity == check.severity.value, identifier
+        assert meaning == check.message, identifier
+        assert measure.strip() == "; ".join(filter(None, (check.repair, check.cure))), identifier
 
 
 def test_the_readmes_choice_of_detectors_is_the_zoos() -> None:
