@@ -150,7 +150,7 @@ def say(args: argparse.Namespace, source: Source, normalised: Normalised, report
             report,
             opened=args.images,
             verbose=args.verbose,
-            colour=sys.stdout.isatty(),
+            colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR"),
         )
     )
 

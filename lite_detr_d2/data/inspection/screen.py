@@ -46,7 +46,7 @@ def screen(
         lines = _all_places(finding) if verbose else _some_places(finding)
         if verbose or (not left_out and len(head) + len(body) + len(lines) + len(foot) < _LINES):
             severity = finding.severity
-            painted = colored(severity.value, _COLOURS[severity]) if colour else severity.value
+            painted = colored(severity.value, _COLOURS[severity], force_color=True) if colour else severity.value
             body += [lines[0].replace(severity.value, painted, 1), *lines[1:]]
         else:
             left_out.append(_title(finding))

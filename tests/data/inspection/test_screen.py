@@ -81,9 +81,9 @@ def test_the_last_line_says_what_to_do(findings: list[Finding], opened: bool, en
     assert re.sub(r"\s+", " ", text).endswith(end)
 
 
-def test_colours_only_where_they_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.delenv("NO_COLOR", raising=False)
+@pytest.mark.parametrize("variable", ["FORCE_COLOR", "NO_COLOR"])
+def test_colours_only_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "1")
     report = Report.of([finding(0)])
     plain, coloured = (screen(Path("m"), "COCO", HALVES, report, opened=True, colour=c) for c in (False, True))
     assert "\x1b" not in plain
