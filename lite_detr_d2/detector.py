@@ -113,18 +113,25 @@ class DetrDetector(nn.Module):
             FloatingPointError: in training, when predictions are not finite, naming the image.
         """
         images, padding = self.preprocess(batched_inputs)
-        maps = self.backbone(images.tensor)
-        features = self.flatten(self.neck([maps[name] for name in self.in_features]), padding)
-        features = features.with_tokens(self.encoder(features))
+        features = self.encode(images.tensor, padding)
         if not self.training:
             queries, _ = self.query_selection(features)
-            last = self.decoder.predict(self._decode([self._matching(queries)], features), -1)
-            return self.postprocess(last, images, batched_inputs)
+            return self.postprocess(self.predict(queries, features), images, batched_inputs)
         targets = self.prepare_targets(batched_inputs)
         groups, proposals = self._training_groups(features, targets)
         decoded = self._decode(groups, features)
         layers = tuple(self.decoder.predict(decoded, index) for index in range(len(decoded)))
         return self.criterion(Predictions(layers, proposals), groups, targets)
+
+    def encode(self, images: Tensor, padding: Tensor) -> FlattenedFeatures:
+        """Make encoded features of normalised images (N, 3, H, W), whose ``padding``, (N, H, W) bool, is zero."""
+        maps = self.backbone(images)
+        features: FlattenedFeatures = self.flatten(self.neck([maps[name] for name in self.in_features]), padding)
+        return features.with_tokens(self.encoder(features))
+
+    def predict(self, queries: Queries, features: FlattenedFeatures) -> LayerPredictions:
+        """Decode the queries that detect, and return the last layer's predictions."""
+        return self.decoder.predict(self._decode([self._matching(queries)], features), -1)
 
     def preprocess(self, batched_inputs: Inputs) -> tuple[ImageList, Tensor]:
         """Normalise the images and pad them to the largest height and width among them.
@@ -132,12 +139,15 @@ class DetrDetector(nn.Module):
         Returns:
             The batch, and (N, H, W) bool, True where a pixel is padding.
         """
-        normalised = [(item["image"].to(self.device) - self.pixel_mean) / self.pixel_std for item in batched_inputs]
-        images = ImageList.from_tensors(normalised)
+        images = ImageList.from_tensors([self.normalise(item["image"].to(self.device)) for item in batched_inputs])
         padding = torch.ones_like(images.tensor[:, 0], dtype=torch.bool)
         for mask, (height, width) in zip(padding, images.image_sizes, strict=True):
             mask[:height, :width] = False
         return images, padding
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Take the mean off images (..., 3, H, W), and divide them by the standard deviation."""
+        return (images - self.pixel_mean) / self.pixel_std  # type: ignore[operator]
 
     def prepare_targets(self, batched_inputs: Inputs) -> list[Targets]:
         """Move the ground truth to the device, boxes relative to each image's size."""

@@ -22,6 +22,9 @@ STABLE_TORCH_LIBRARY(lite_detr, library) {
       "Tensor reference_points, Tensor sampling_offsets, Tensor? key, bool[5] output_mask) -> "
       "(Tensor grad_query, Tensor grad_value, Tensor grad_reference_points, Tensor grad_sampling_offsets, "
       "Tensor grad_key)");
+  // What an exported model begins with: copies of its inputs, if they are uint8 images (N, 3, H, W) and int64 sizes
+  // (N, 2), and N, H and W are within bounds. Sizes on the CPU must lie within the images, too.
+  library.def("check_images(Tensor images, Tensor sizes, int[3] smallest, int[3] largest) -> (Tensor, Tensor)");
   // The instruction set that the CPU kernels use: DEFAULT, AVX2 or AVX512.
   library.def("cpu_capability() -> str");
 }

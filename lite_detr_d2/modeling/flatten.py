@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..structures import FlattenedFeatures
 from .position import SinePositionEncoding
@@ -34,13 +33,24 @@ class FeatureFlattener(nn.Module):
             tokens=torch.cat([level.flatten(2) for level in maps], dim=2).transpose(1, 2),
             position=torch.cat(positions, dim=2).transpose(1, 2),
             padding=torch.cat([mask.flatten(1) for mask in masks], dim=1),
-            shapes=tuple((int(level.shape[2]), int(level.shape[3])) for level in maps),
+            shapes=tuple(_size_of(level) for level in maps),
             valid_ratios=torch.stack([_valid_ratio(mask) for mask in masks], dim=1),
         )
 
 
+def _size_of(level: Tensor) -> tuple[int, int]:
+    height, width = level.shape[2:]
+    # torch.jit.trace makes tensors of sizes; of the symbols that torch.export makes, int() would make constants.
+    return (int(height), int(width)) if torch.jit.is_tracing() else (height, width)  # type: ignore[attr-defined]
+
+
 def _resize_mask(padding: Tensor, level: Tensor) -> Tensor:
-    return F.interpolate(padding[:, None].float(), size=level.shape[2:]).bool()[:, 0]
+    # The nearest pixel by whole numbers, as F.interpolate finds it by fractions: these, other runtimes round otherwise.
+    for dim in (1, 2):
+        size = level.shape[dim + 1]
+        nearest = torch.arange(size, device=padding.device) * padding.shape[dim] // size
+        padding = padding.index_select(dim, nearest)
+    return padding
 
 
 def _valid_ratio(mask: Tensor) -> Tensor:

@@ -22,12 +22,22 @@ def top_detections(
     Returns:
         Per image, ``pred_boxes`` in pixels (not clipped), ``scores`` (0..1, falling) and ``pred_classes``.
     """
+    boxes, scores, classes = best_pairs(predictions, max_detections)
+    return [_instances(boxes[index], scores[index], classes[index], size) for index, size in enumerate(image_sizes)]
+
+
+def best_pairs(predictions: LayerPredictions, number: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The best pairs of a query and a class, D = ``number`` or all, best first.
+
+    Returns:
+        (N, D, 4) float32 boxes as (x1, y1, x2, y2), parts of the image's width and height, not clipped; (N, D) float32
+        scores, 0..1; and (N, D) int64 classes.
+    """
     num_classes = predictions.logits.shape[-1]
     scores = predictions.logits.float().sigmoid().flatten(1)
-    scores, pairs = scores.topk(min(max_detections, scores.shape[1]), dim=1)
+    scores, pairs = scores.topk(min(number, scores.shape[1]), dim=1)
     queries, classes = pairs // num_classes, pairs % num_classes
-    boxes = box_xyxy(predictions.boxes.float()).gather(1, queries[..., None].expand(-1, -1, 4))
-    return [_instances(boxes[index], scores[index], classes[index], size) for index, size in enumerate(image_sizes)]
+    return box_xyxy(predictions.boxes.float()).gather(1, queries[..., None].expand(-1, -1, 4)), scores, classes
 
 
 def _instances(boxes: Tensor, scores: Tensor, classes: Tensor, size: tuple[int, int]) -> Instances:

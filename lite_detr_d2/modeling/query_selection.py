@@ -121,23 +121,40 @@ class QuerySelection(nn.Module):
         """
         if self.content is not None:
             _check_learned(self.content, self.num_queries + num_extra)
-        anchors, usable = anchor_logits(features)
-        tokens = self.norm(self.proj(features.tokens.masked_fill(~usable[..., None], 0.0)))
-        with torch.no_grad():  # S x K logits that only rank
-            logits = self.head.logits(tokens)
-            scores = logits[..., 0] if self.class_agnostic else logits.amax(dim=-1)
-        number = min(self.num_queries + num_extra, tokens.shape[1])
-        ranked = scores.topk(number, dim=1).indices[..., None]
-        selected = tokens.gather(1, ranked.expand(-1, -1, tokens.shape[-1]))
-        offsets = self.head.box_offsets(selected)
-        reference = anchors.gather(1, ranked.expand(-1, -1, 4)) + offsets
-        queries = self._queries(reference.detach())
+        tokens, anchors = self.candidates(features)
+        ranked = self.rank(tokens, self.num_queries + num_extra)
+        queries, selected, reference = self.select(tokens, anchors, ranked)
         if not self.training:
             return queries, None
         if self.class_agnostic:
             selected, reference = tokens, anchors + self.head.box_offsets(tokens)
         predictions = LayerPredictions(self.head.logits(selected), reference.sigmoid())
         return queries, Proposals(predictions, self.class_agnostic)
+
+    def candidates(self, features: FlattenedFeatures) -> tuple[Tensor, Tensor]:
+        """What is selected from: (N, S, C) projected tokens, and the logits of their anchor boxes, (N, S, 4)."""
+        anchors, usable = anchor_logits(features)
+        return self.norm(self.proj(features.tokens.masked_fill(~usable[..., None], 0.0))), anchors
+
+    def rank(self, tokens: Tensor, number: int) -> Tensor:
+        """The indices of the best ``number`` of the projected tokens, or of all S if these are fewer: (N, Q)."""
+        with torch.no_grad():  # S x K logits that only rank
+            logits = self.head.logits(tokens)
+            scores = logits[..., 0] if self.class_agnostic else logits.amax(dim=-1)
+        # Not by min(): of that, torch.export makes a number that is known for no size, though all have enough tokens.
+        number = number if tokens.shape[1] >= number else tokens.shape[1]
+        return scores.topk(number, dim=1).indices
+
+    def select(self, tokens: Tensor, anchors: Tensor, ranked: Tensor) -> tuple[Queries, Tensor, Tensor]:
+        """Make queries of the tokens whose indices are ``ranked``, (N, Q).
+
+        Returns:
+            The queries; these tokens, (N, Q, C); and the logits of their boxes, (N, Q, 4), which are not detached.
+        """
+        index = ranked[..., None]
+        selected = tokens.gather(1, index.expand(-1, -1, tokens.shape[-1]))
+        reference = anchors.gather(1, index.expand(-1, -1, 4)) + self.head.box_offsets(selected)
+        return self._queries(reference.detach()), selected, reference
 
     def _queries(self, reference: Tensor) -> Queries:
         position = content = None

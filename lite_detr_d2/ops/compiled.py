@@ -52,6 +52,11 @@ def _fake_key_aware_deform_attn_backward(
     return _fake_gradients(inputs, output_mask)
 
 
+def _fake_check_images(images: Tensor, sizes: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    images, sizes = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (images, sizes))
+    return images, sizes
+
+
 def _fake_gradients(inputs: Sequence[Tensor], output_mask: Sequence[bool]) -> tuple[Tensor, ...]:
     return tuple(
         tensor.new_empty(tensor.shape if wanted else (0,)) for tensor, wanted in zip(inputs, output_mask, strict=True)
@@ -115,6 +120,7 @@ def _refuse_second_derivatives(ctx: Any, *_: Any) -> Any:
 def register_compiled_ops() -> None:
     """Register the fake kernels and the gradients of ``torch.ops.lite_detr``, once the library is loaded."""
     register_fake, register_autograd = torch.library.register_fake, torch.library.register_autograd
+    register_fake("lite_detr::check_images", _fake_check_images)
     register_fake("lite_detr::ms_deform_attn", _fake_ms_deform_attn)
     register_fake("lite_detr::ms_deform_attn_backward", _fake_ms_deform_attn_backward)
     register_fake("lite_detr::key_aware_deform_attn", _fake_key_aware_deform_attn)

@@ -20,7 +20,8 @@ from lite_detr_d2.ops import reference
 from lite_detr_d2.ops.compiled import register_compiled_ops
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-_LIBRARY = _PACKAGE / "_C.abi3.so"
+LIBRARY = _PACKAGE / "_C.abi3.so"
+"""The compiled ops, if they have been built. It needs nothing but torch."""
 _BUILD_ERROR = _PACKAGE / "_C.build_error.txt"  # setup.py writes it when the build fails
 _BUILD = "`pip install --no-build-isolation -e .`"
 
@@ -160,15 +161,19 @@ def _autocast(tensor: Tensor) -> Tensor:
 
 
 def _flatten(spatial_shapes: Sequence[tuple[int, int]]) -> list[int]:
-    return [int(side) for shape in spatial_shapes for side in shape]
+    # torch.export's symbols stay as they are: of one, int() would make a constant.
+    return [side if isinstance(side, torch.SymInt) else int(side) for shape in spatial_shapes for side in shape]
 
 
 # --- Checks.
 
 
 def _is_traced() -> bool:
-    """Whether torch.jit traces, as fvcore does to count operations: sizes are tensors then, and checks need numbers."""
-    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined]
+    """Whether sizes may be no numbers, which the checks need.
+
+    torch.jit.trace, by which fvcore counts operations, makes tensors of them, and torch.export symbols.
+    """
+    return bool(torch.jit.is_tracing()) or torch.compiler.is_exporting()  # type: ignore[attr-defined]
 
 
 def _check(condition: bool, argument: str, expected: str, got: object) -> None:
@@ -301,14 +306,14 @@ def _load_compiled_ops() -> str:
     """Load the library; return why it is not loaded, or an empty string."""
     if _MODE == "1":
         return "LITE_DETR_PURE_TORCH=1 asks for the pure-PyTorch ops"
-    if not _LIBRARY.exists():
+    if not LIBRARY.exists():
         if _BUILD_ERROR.exists():
             return f"they could not be built: {_build_error()} ({_BUILD} tries again)"
         return f"they have not been built ({_BUILD} builds them)"
     try:
-        torch.ops.load_library(_LIBRARY)
+        torch.ops.load_library(LIBRARY)
     except OSError as error:
-        return f"{_LIBRARY.name} does not load: {error.__cause__ or error}"
+        return f"{LIBRARY.name} does not load: {error.__cause__ or error}"
     register_compiled_ops()
     return ""
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional
 
 from lite_detr_d2.modeling.flatten import FeatureFlattener
 from lite_detr_d2.modeling.neck import ChannelMapper
@@ -78,3 +79,17 @@ def test_flattening_keeps_tokens_positions_and_masks_together() -> None:
     torch.testing.assert_close(features.valid_ratios[0], torch.ones(2, 2))
     position = flatten.position(fine[None])[0, :, 2, 3] + flatten.level_embed[0]
     torch.testing.assert_close(features.position[1, 2 * 6 + 3], position)
+
+
+def test_padding_of_a_level_is_that_of_its_nearest_pixels() -> None:
+    """At every width and level, as PyTorch's interpolation finds them; with fractions, exact ones are hard to meet."""
+    flatten = FeatureFlattener(num_levels=1, position=SinePositionEncoding(4, temperature=20.0, offset=0.5))
+    for width in range(1, 1400, 3):
+        padding = torch.rand(1, 2, width) > 0.5
+        level = -(-width // 2)
+        while level > 1:
+            level = -(-level // 2)
+            resized = flatten([torch.zeros(1, 4, 1, level)], padding).padding
+            nearest = [index * width // level for index in range(level)]
+            assert torch.equal(resized, padding[:, 0, nearest]), (width, level)
+            assert torch.equal(resized, functional.interpolate(padding.float(), size=level)[:, 0].bool())
