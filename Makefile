@@ -1,4 +1,5 @@
-# make setup | test | demo | lint | coverage | fuzz | cuda | lock. Set-up runs by itself when it is missing or out of date.
+# make setup | test | demo | lint | coverage | fuzz | cuda | lock, and test-export | test-interop | export-matrix, which have
+# virtual environments of their own. Set-up runs by itself when it is missing or out of date.
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -14,12 +15,20 @@ UV := 0.13.9
 # They would bring other packages into $(VENV).
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: setup test demo lint coverage fuzz cuda lock always
+.PHONY: setup test test-export test-interop export-matrix demo lint coverage fuzz cuda lock always
 
 setup: $(BUILT)
 
 test: setup
 	$(BIN)/python -m pytest
+
+# What needs the packages of exported files, or users' tools: requirements/export.txt and interop.txt.
+test-export test-interop: test-%: $(VENV)-%/.installed
+	$(VENV)-$*/bin/python -m pytest tests/$*
+
+# Every format of every detector: a table. What an earlier run has done is not done again.
+export-matrix: $(VENV)-export/.installed
+	$(VENV)-export/bin/python tools/export_matrix.py
 
 demo: setup
 	$(BIN)/python projects/LiteDETR/demo_digits.py
@@ -50,6 +59,10 @@ $(INSTALLED): always
 		echo "There is no $(PYTHON) here: name CPython 3.11, 3.12 or 3.13, as in 'make PYTHON=python3.12 setup'." >&2; \
 		exit $$status; }
 
+# Over $(VENV), whose packages and lite_detr_d2 it sees behind its own.
+$(VENV)-%/.installed: $(BUILT) always
+	@$(PYTHON) -I tools/setup_venv.py $(VENV)-$* $(LOCK)/$*.txt $(VENV)
+
 $(BUILT): $(INSTALLED) $(SOURCES)
 	$(INSTALL_TREE)
 	touch $@
@@ -62,4 +75,7 @@ lock:
 			--generate-hashes" && \
 		export UV_CUSTOM_COMPILE_COMMAND="make lock" && \
 		$$compile $(UPGRADE) requirements/dev.in --output-file requirements/dev.txt && \
-		$$compile $(UPGRADE) --constraints requirements/dev.txt requirements/build.in --output-file requirements/build.txt
+		for name in build export interop; do \
+			$$compile $(UPGRADE) --constraints requirements/dev.txt requirements/$$name.in \
+				--output-file requirements/$$name.txt || exit; \
+		done

@@ -1,13 +1,17 @@
 """Make a virtual environment that holds what the lock files name, exactly; do nothing where it is whole.
 
     python tools/setup_venv.py .venv requirements
+    python tools/setup_venv.py .venv-export requirements/export.txt .venv
 
 The folder has build.txt, what builds; dev.txt; and, where it is wanted, detectron2.txt. The pip that the interpreter
 brings installs them, and decides nothing: no requirement is resolved, nothing is built with other tools than the locked
 ones, and of the user's settings for pip only those count that say where packages come from.
 
-The stamp of a whole virtual environment says with which interpreter, where and of which lock it was made. Where it says
-anything else, or is not there, all is made anew: an interrupted set-up is simply repeated.
+With a third argument, a whole virtual environment, the new one lies over it: it sees that one's packages behind its
+own, and gets only those of its lock that are not there in the same version.
+
+The stamp of a whole virtual environment says with which interpreter, where, of which lock and over which other one it
+was made. Where it says anything else, or is not there, all is made anew: an interrupted set-up is simply repeated.
 """
 
 import ast
@@ -23,6 +27,7 @@ from pathlib import Path
 
 SUPPORTED = ((3, 11), (3, 12), (3, 13))  # that the lock was resolved for
 STAMP = ".installed"
+LOCKS = ("build.txt", "dev.txt", "detectron2.txt")  # of a folder, in the order of installation
 ENSURE_PIP = ("-m", "ensurepip", "--default-pip")
 INSTALL = ("-m", "pip", "install", "--no-deps", "--require-hashes", "--no-build-isolation")
 # detectron2's wheel is tagged for CPython 3.10, and its Python code runs on later versions: pip puts it there when it
@@ -41,16 +46,20 @@ WHAT_FOLLOWS = (
     "Setting up {folder} with Python {version}: the locked packages, mostly PyTorch with CUDA (3 GB to download, 6 GB "
     "on disk), and nothing outside {folder}. With the compiled ops it takes 3 to 5 minutes where the network is fast."
 )
+WHAT_FOLLOWS_OVER = (
+    "Setting up {folder} with Python {version}: what {lock} adds to {base} (some 100 MB to download, 300 MB on disk), "
+    "and nothing outside {folder}."
+)
 CURE = (
-    "The set-up of {folder} is not finished. Once the cause is mended, repeat `make setup`: it begins anew, and "
-    "downloads what pip's cache does not have. It needs the package index, or pip's setting of another one, and 10 GB "
-    "on the disk, where {free:.1f} GB are free."
+    "The set-up of {folder} is not finished. Once the cause is mended, repeat the command: it begins anew, and "
+    "downloads what pip's cache does not have. It needs the package index, or pip's setting of another one, and "
+    "{needed} GB on the disk, where {free:.1f} GB are free."
 )
 
 
-def main(folder: Path, lock: Path) -> None:
+def main(folder: Path, lock: Path, base: Path | None = None) -> None:
     check_interpreter()
-    stamp, wanted = folder / STAMP, description(folder, lock)
+    stamp, wanted = folder / STAMP, description(folder, lock, base)
     if read(stamp) == wanted:
         return
     with open(f"{folder}.lock", "w") as turn:
@@ -60,17 +69,18 @@ def main(folder: Path, lock: Path) -> None:
             return
         if folder.exists():
             print(f"{folder} is made anew: {why(made, wanted)}.", flush=True)
-        print(WHAT_FOLLOWS.format(folder=folder, version=platform.python_version()), flush=True)
+        what = WHAT_FOLLOWS_OVER if base else WHAT_FOLLOWS
+        print(what.format(folder=folder, version=platform.python_version(), lock=lock, base=base), flush=True)
         try:
             stamp.unlink(missing_ok=True)
-            install(folder, lock, turn.fileno())
+            install(folder, lock, base, turn.fileno())
             unfinished = stamp.with_suffix(".new")
             unfinished.write_text(wanted)
             unfinished.replace(stamp)
         except (subprocess.CalledProcessError, OSError, KeyboardInterrupt) as error:
             cause = f"{error}\n" if isinstance(error, OSError) else ""  # of the others, what was run has told
             free = shutil.disk_usage(folder.absolute().parent).free / 1e9
-            raise SystemExit(f"\n{cause}{CURE.format(folder=folder, free=free)}") from None
+            raise SystemExit(f"\n{cause}{CURE.format(folder=folder, needed=1 if base else 10, free=free)}") from None
 
 
 def check_interpreter() -> None:
@@ -83,14 +93,27 @@ def check_interpreter() -> None:
         raise SystemExit(f"The set-up needs Python's modules venv and ensurepip, and {name} without them: {cure}.")
 
 
-def description(folder: Path, lock: Path) -> str:
+def description(folder: Path, lock: Path, base: Path | None) -> str:
     """The content of the stamp."""
-    content = b"".join(file.read_bytes() for file in sorted(lock.glob("*.txt")))
-    return (
-        f"interpreter: {platform.python_version()} in {sys.base_prefix}\n"
-        f"place: {folder.absolute()}\n"  # scripts name it in their first lines
-        f"lock: {hashlib.sha256(content).hexdigest()}\n"
+    content = b"".join(file.read_bytes() for file in sorted(files_of(lock)))
+    interpreter = f"interpreter: {platform.python_version()} in {sys.base_prefix}\n"
+    lines = (
+        interpreter,
+        f"place: {folder.absolute()}\n",  # scripts name it in their first lines
+        f"lock: {hashlib.sha256(content).hexdigest()}\n",
     )
+    if base is None:
+        return "".join(lines)
+    below = read(base / STAMP)
+    if not below.startswith(interpreter):
+        raise SystemExit(
+            f"{folder} lies over {base}, which this interpreter has not made whole: run `make setup` first."
+        )
+    return "".join((*lines, f"base: {hashlib.sha256(below.encode()).hexdigest()}\n"))
+
+
+def files_of(lock: Path) -> list[Path]:
+    return [lock] if lock.is_file() else [lock / name for name in LOCKS if (lock / name).exists()]
 
 
 def read(stamp: Path) -> str:
@@ -112,7 +135,7 @@ def take(turn: int) -> None:
         fcntl.flock(turn, fcntl.LOCK_EX)
 
 
-def install(folder: Path, lock: Path, turn: int) -> None:
+def install(folder: Path, lock: Path, base: Path | None, turn: int) -> None:
     """Begin from nothing. The children hold ``turn`` as long as they live."""
     python = str(folder / "bin" / "python")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
@@ -121,13 +144,19 @@ def install(folder: Path, lock: Path, turn: int) -> None:
         subprocess.run([*command], env=environment, check=True, pass_fds=(turn,))
 
     run(sys._base_executable, "-I", "-m", "venv", "--clear", "--without-pip", str(folder))
-    run(python, "-I", *ENSURE_PIP)
+    if base is None:
+        run(python, "-I", *ENSURE_PIP)
+    else:  # pip is among what comes from there; and so, by their .pth files, is what is installed as editable
+        line = f"import site; site.addsitedir({str(packages_of(base.absolute()))!r})\n"
+        (packages_of(folder) / "base.pth").write_text(line)
     environment |= pip_settings(python, environment) | OWN_SETTINGS
-    run(python, "-I", *INSTALL, "-r", str(lock / "build.txt"))
-    run(python, "-I", *INSTALL, "-r", str(lock / "dev.txt"))
-    if (lock / "detectron2.txt").exists():
-        packages = folder / "lib" / "python{}.{}".format(*sys.version_info) / "site-packages"
-        run(python, "-I", *INSTALL, "-r", str(lock / "detectron2.txt"), *AS_ON_3_10, "--target", str(packages))
+    for file in files_of(lock):
+        as_on_3_10 = (*AS_ON_3_10, "--target", str(packages_of(folder))) if file.name == "detectron2.txt" else ()
+        run(python, "-I", *INSTALL, "-r", str(file), *as_on_3_10)
+
+
+def packages_of(folder: Path) -> Path:
+    return folder / "lib" / "python{}.{}".format(*sys.version_info) / "site-packages"
 
 
 def pip_settings(python: str, environment: dict[str, str]) -> dict[str, str]:

@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +30,7 @@ class Place:
     lock: Path
     venv: Path
     pips: dict[str, Path]
+    base: Path | None = None
 
     def environment(self, **settings: str) -> dict[str, str]:
         """That of the process, without this machine's settings for pip, nor what make tells its children."""
@@ -41,10 +42,15 @@ class Place:
         own = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": self.index, "PIP_CACHE_DIR": str(self.lock / "cache")}
         return {**inherited, **own, **settings}
 
+    @property
+    def over(self) -> "Place":
+        """That of the virtual environment over this one, whose lock is extra.txt."""
+        return replace(self, venv=Path(f"{self.venv}-extra"), base=self.venv)
+
     def command(self, pip: str = "") -> list[str]:
         """The Makefile's own recipe, with the interpreter's own pip or another version."""
         python = f"{sys.executable} {ROOT}/tests/setup/with_pip.py {self.pips[pip]}" if pip else sys.executable
-        variables = [f"VENV={self.venv}", f"LOCK={self.lock}", f"PYTHON={python}"]
+        variables = [f"VENV={self.base or self.venv}", f"LOCK={self.lock}", f"PYTHON={python}"]
         return ["make", "--no-print-directory", "-C", str(ROOT), *variables, f"{self.venv}/.installed"]
 
     def run(self, pip: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
@@ -53,8 +59,11 @@ class Place:
         )
 
     def installed(self) -> dict[str, str]:
-        """Version by name, of all but pip."""
-        show = "from importlib.metadata import distributions as d; print(*(f'{i.name}=={i.version}' for i in d()))"
+        """Version by name, of all but pip, and of nothing that lies below."""
+        show = (
+            "import sysconfig; from importlib.metadata import distributions as d;"
+            "print(*(f'{i.name}=={i.version}' for i in d(path=[sysconfig.get_path('purelib')])))"
+        )
         output = subprocess.check_output([self.venv / "bin" / "python", "-I", "-c", show], text=True)
         pairs = [item.split("==") for item in output.split()]
         assert len(pairs) == len(dict(pairs))
@@ -103,6 +112,11 @@ def place(tmp_path: Path, pips: dict[str, Path], build_tools: list[Path]) -> Pla
         make_sdist(files, "delta", "1.0", build_system='[build-system]\nrequires = ["setuptools>=40", "wheel"]\n'),
     ]
     tagged = make_wheel(files, "tagged", "1.0", requires="alpha<1", tag="cp310-none-any")
+    extra = [
+        locked[0],  # which is there already
+        make_wheel(files, "beta", "3.0", requires="nowhere", source="OWN = True\n"),
+        make_sdist(files, "epsilon", "1.0", build_system='[build-system]\nrequires = ["nowhere"]\n'),
+    ]
     newer = [
         make_wheel(files, "alpha", "2.0", requires="nowhere", source=BROKEN),
         make_wheel(files, "beta", "1.0.post1", requires="nowhere", source=BROKEN),
@@ -112,7 +126,8 @@ def place(tmp_path: Path, pips: dict[str, Path], build_tools: list[Path]) -> Pla
     ]
     (lock / "dev.txt").write_text("".join(map(lock_line, locked)))
     (lock / "detectron2.txt").write_text(lock_line(tagged))
-    index = write_index(tmp_path / "index", [*locked, tagged, *newer, *build_tools])
+    (lock / "extra.txt").write_text("".join(map(lock_line, extra)))
+    index = write_index(tmp_path / "index", [*locked, tagged, *extra[1:], *newer, *build_tools])
     return Place(index, lock, tmp_path / "venv", pips)
 
 

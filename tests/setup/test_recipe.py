@@ -148,7 +148,7 @@ def test_without_index_or_space_it_says_what_to_do(place: Place, tmp_path: Path)
     assert "File too large" in no_space.stdout + no_space.stderr
     for failed in (no_index, no_space):
         assert failed.returncode != 0
-        assert failed.stderr.count("repeat `make setup`") == 1
+        assert failed.stderr.count("repeat the command") == 1
         assert "GB are free" in failed.stderr
         assert not (place.venv / ".installed").exists()
     assert place.run(NEWEST_PIP).returncode == 0
