@@ -11,6 +11,7 @@ from .errors import InputError
 from .modeling.denoising import SMALLEST_SHARED_DENOISING
 from .modeling.encoder import ENCODER_REGISTRY
 from .modeling.neck import GROUPS
+from .wording import in_short
 
 OPTIMIZERS = ("ADAMW", "SGD")
 CLASS_ROWS = ("names", "ids")
@@ -64,6 +65,8 @@ def _detector_keys() -> CfgNode:
     # Deformable DETR are trained so on a set of one's own, with one row more than its highest id.
     node.CLASS_ROWS = "names"
     node.NUM_CLASSES = 80
+    # What they are called, in their order; training sets it to the dataset's. Empty: not known here.
+    node.CLASS_NAMES = []
     node.NUM_QUERIES = 900
     # Backbone outputs, fine to coarse. Further levels, up to NUM_LEVELS, are stride-2 convolutions of the last one.
     node.IN_FEATURES = ["res3", "res4", "res5"]
@@ -169,6 +172,7 @@ def validate_config(cfg: CfgNode) -> None:
     _at_least("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, 1)
     _at_least("SOLVER.MAX_ITER", cfg.SOLVER.MAX_ITER, 1)
     _at_least("SOLVER.REFERENCE_NUM_IMAGES", cfg.SOLVER.REFERENCE_NUM_IMAGES, 0)
+    _check_class_names(cfg)
     _check_channels(cfg)
     _check_encoder(cfg)
     _check_stages(cfg)
@@ -188,6 +192,24 @@ def _check_registered_names(cfg: CfgNode) -> None:
     name = cfg.MODEL.META_ARCHITECTURE
     _require("MODEL.META_ARCHITECTURE", name, name in ours, f"one of {', '.join(sorted(ours))}", hint)
     _one_of("MODEL.BACKBONE.NAME", cfg.MODEL.BACKBONE.NAME, tuple(sorted(name for name, _ in BACKBONE_REGISTRY)))
+
+
+def class_names_of(cfg: CfgNode) -> list[str]:
+    """Return ``MODEL.LITE_DETR.CLASS_NAMES``; none of a config of an earlier version that is read as it is."""
+    names: list[str] = cfg.MODEL.LITE_DETR.get("CLASS_NAMES", [])
+    return names
+
+
+def _check_class_names(cfg: CfgNode) -> None:
+    names, num_classes = class_names_of(cfg), cfg.MODEL.LITE_DETR.NUM_CLASSES
+    strangers = [name for name in names if not isinstance(name, str)]
+    if strangers:
+        raise InputError(f"MODEL.LITE_DETR.CLASS_NAMES has {strangers[0]!r}: expected names, in quotes.")
+    if len(names) not in (0, num_classes):
+        raise InputError(
+            f"MODEL.LITE_DETR.CLASS_NAMES has {len(names)} names ({in_short(names)}): expected one for each of "
+            f"MODEL.LITE_DETR.NUM_CLASSES ({num_classes}), or [] where they are not known."
+        )
 
 
 def _check_channels(cfg: CfgNode) -> None:

@@ -9,9 +9,10 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.modeling.backbone import Backbone
 from torch import nn
 
-from .config import validate_config
+from .config import class_names_of, validate_config
 from .detector import DetrDetector
 from .errors import InputError
+from .metadata import lend_class_names
 from .modeling.attention_spec import AttentionSpec
 from .modeling.criterion import Criterion
 from .modeling.decoder import BoxPosition, Decoder
@@ -134,6 +135,8 @@ class HDETR(DetrDetector):
 def _common_parts(cfg: CfgNode, conventions: Conventions) -> dict[str, Any]:
     """All that does not depend on the detector but for its conventions."""
     validate_config(cfg)
+    if class_names_of(cfg):
+        lend_class_names(class_names_of(cfg), [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
     model = cfg.MODEL.LITE_DETR
     channels = model.HIDDEN_DIM
     backbone = build_backbone(cfg)

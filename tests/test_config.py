@@ -160,6 +160,8 @@ def test_leaf_trains_a_step_and_evaluates(path: Path) -> None:
         ("ENCODER.KEY_AWARE", False, "KEY_PROJ is True, and KEY_AWARE is False"),
         ("NUM_CLASSES", 0, "MODEL.LITE_DETR.NUM_CLASSES is 0"),
         ("CLASS_ROWS", "id", "MODEL.LITE_DETR.CLASS_ROWS is 'id': expected one of names, ids"),
+        ("CLASS_NAMES", ["ant"], r"CLASS_NAMES has 1 names \(ant\): expected one for each of .*NUM_CLASSES \(10\)"),
+        ("CLASS_NAMES", [*"abcdefghi", 1], r"CLASS_NAMES has 1: expected names, in quotes"),
         ("HIDDEN_DIM", 90, "HIDDEN_DIM is 90: expected a multiple of MODEL.LITE_DETR.NUM_HEADS"),
         ("HIDDEN_DIM", 72, "HIDDEN_DIM is 72: expected a multiple of 32 above 32"),
         ("HIDDEN_DIM", 32, "HIDDEN_DIM is 32: expected a multiple of 32 above 32"),

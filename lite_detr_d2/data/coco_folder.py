@@ -8,6 +8,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
+from ..metadata import take_back
 from .findings import Report, logger
 from .inspection import TrainingSizes, summary
 from .prepare import Prepared, PreparedHalf, prepare
@@ -114,6 +115,7 @@ def _register(prepared: Prepared) -> dict[str, str]:
     for half, name in names.items():
         if name not in DatasetCatalog:
             files = prepared.halves[half]
+            take_back(name)
             register_coco_instances(name, _metadata(prepared), str(files.annotations), str(files.images))
     return names
 

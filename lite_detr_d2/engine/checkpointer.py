@@ -140,7 +140,9 @@ class SafeCheckpointer(DetectionCheckpointer):
             return last
         intact: list[str] = [file for file in self.get_all_checkpoint_files() if zipfile.is_zipfile(file)]
         if not intact:
-            raise InputError(f"Cannot resume: {last} is damaged or missing, and {self.save_dir} has no intact one.")
+            raise InputError(
+                f"The last checkpoint, {last}, is damaged or missing, and {self.save_dir} has no intact one."
+            )
         newest = max(intact, key=os.path.getmtime)
         logger.warning("The last checkpoint, %s, is damaged or missing; going back to %s", last, newest)
         return newest

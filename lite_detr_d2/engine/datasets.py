@@ -11,7 +11,9 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
+from detectron2.utils.logger import log_first_n
 
+from ..config import class_names_of
 from ..data import Report, Severity, validate_dataset
 from ..errors import InputError
 from ..wording import in_short, listed
@@ -48,6 +50,8 @@ def check_datasets(cfg: CfgNode, *halves: str) -> None:
             with annotation_errors(key, name):
                 _look_into(name, scored=key == "TEST")
                 _check_class_count(cfg.MODEL.LITE_DETR.NUM_CLASSES, name)
+                if key == "TRAIN":
+                    _compare_names(class_names_of(cfg), name)
 
 
 def check_trainable(names: Sequence[str], images: object) -> None:
@@ -155,4 +159,18 @@ def _check_class_count(expected: int, name: str) -> None:
             f"MODEL.LITE_DETR.NUM_CLASSES is {expected}, and dataset {name!r} has {len(classes)} classes "
             f"({in_short(classes, _CLASSES_SHOWN)}). "
             f"Set the key to {len(classes)}."
+        )
+
+
+def _compare_names(configured: Sequence[str], name: str) -> None:
+    """Say where a config calls the classes otherwise than the dataset that they are learnt from."""
+    classes = class_names(name)
+    if configured and classes is not None and list(configured) != list(classes):
+        log_first_n(
+            logging.WARNING,
+            f"MODEL.LITE_DETR.CLASS_NAMES calls the classes {in_short(configured, _CLASSES_SHOWN)}, and dataset "
+            f"{name!r} {in_short(classes, _CLASSES_SHOWN)}: predictions will have the former names. For the dataset's, "
+            "set the key to [].",
+            name=logger.name,
+            key="message",
         )

@@ -15,8 +15,8 @@ from ..errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# They do not matter to a training that goes on.
-_IGNORED = ("OUTPUT_DIR", "MODEL.WEIGHTS", "MODEL.LITE_DETR.INIT")
+# They do not matter to a training that goes on; of the classes the checkpointer speaks.
+_IGNORED = ("OUTPUT_DIR", "MODEL.WEIGHTS", "MODEL.LITE_DETR.INIT", "MODEL.LITE_DETR.CLASS_NAMES")
 # What decides which parameters are trained, and which of them share a group.
 _GROUP_KEYS = (
     "MODEL.BACKBONE.FREEZE_AT, SOLVER.BASE_LR, WEIGHT_DECAY, WEIGHT_DECAY_NORM, WEIGHT_DECAY_BIAS, BIAS_LR_FACTOR, "

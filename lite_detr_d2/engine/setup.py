@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -21,7 +21,8 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from ..config import add_lite_detr_config, validate_config
 from ..data import ON_BAD, CocoFolder, Source, TrainingSizes, find_source, register_source, source_of_files
 from ..errors import InputError
-from .datasets import check_datasets
+from ..files import write_atomically
+from .datasets import check_datasets, class_names
 from .schedule import fit_schedule
 from .trainer import on_available_device
 
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 # Of the numbers that --epochs takes; beyond are slips of the keyboard.
 MOST_EPOCHS = 1_000_000
+_CLASS_NAMES = "MODEL.LITE_DETR.CLASS_NAMES"
 # What yacs raises for unknown keys, values of the wrong type, and an odd number of overrides; and for unreadable files.
 _CONFIG_ERRORS = (KeyError, ValueError, AssertionError, OSError, yaml.YAMLError)
 # Errors whose message says all there is to say; the second is of losses and matching costs.
@@ -123,6 +125,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
         cfg.MODEL.LITE_DETR.NUM_CLASSES = len(folder.classes)
         cfg.INPUT.MAX_VALUE = folder.max_value
         cfg.merge_from_list(args.opts)
+    is_renamed, configured = _CLASS_NAMES in args.opts[::2], list(cfg.MODEL.LITE_DETR.CLASS_NAMES)
+    if not is_renamed:
+        cfg.MODEL.LITE_DETR.CLASS_NAMES = []  # those of a config file may be of another dataset
     try:
         validate_config(cfg)
     except ValueError as error:
@@ -137,11 +142,25 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if not args.eval_only:
         _fit_to_sizes(cfg, args, folder.num_images if folder else {})
     check_datasets(cfg, *halves)
+    if not is_renamed:
+        cfg.MODEL.LITE_DETR.CLASS_NAMES = list(class_names(cfg.DATASETS[halves[0]][0]) or configured)
     _limit_workers(cfg)
     cfg = on_available_device(cfg)
     cfg.freeze()
-    default_setup(cfg, args)
+    with _config_of_training(cfg) if args.eval_only else nullcontext():
+        default_setup(cfg, args)
     return cfg
+
+
+@contextmanager
+def _config_of_training(cfg: CfgNode) -> Iterator[None]:
+    """Let an evaluation leave the config of a training as it is: its checkpoints are of these classes and options."""
+    path = Path(cfg.OUTPUT_DIR, "config.yaml")
+    is_there = comm.is_main_process() and path.is_file() and Path(cfg.OUTPUT_DIR, "last_checkpoint").is_file()
+    content = path.read_bytes() if is_there else None
+    yield
+    if content is not None:
+        write_atomically(str(path), lambda file: file.write(content))
 
 
 def _register_data(args: argparse.Namespace, folder: Path, sizes: TrainingSizes) -> CocoFolder | None:
