@@ -3,6 +3,10 @@
 import importlib.util
 import os
 import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .deploy.predictor import load
 
 __version__ = "0.1.0"
 
@@ -12,7 +16,7 @@ if importlib.util.find_spec("detectron2") is not None:
     from .ops.flops import register_flop_handlers
 
     register_flop_handlers()
-    __all__ = ["__version__", "add_lite_detr_config"]
+    __all__ = ["__version__", "add_lite_detr_config", "load"]
 elif os.environ.get("LITE_DETR_OPS_ONLY") == "1" or "lite_detr_d2.doctor" in sys.orig_argv:
     __all__ = ["__version__"]  # the ops and the doctor work without detectron2
 else:
@@ -22,3 +26,13 @@ else:
         "`pip install --no-build-isolation git+https://github.com/facebookresearch/detectron2.git`. "
         "(LITE_DETR_OPS_ONLY=1 lets lite_detr_d2.ops be imported without it.)"
     )
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """Import what predicts when it is asked for: it needs all of detectron2's engine, as training does not."""
+        if name != "load":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from .deploy.predictor import load  # noqa: PLC0415
+
+        return load

@@ -26,13 +26,13 @@ def write_atomically(path: str, write: Callable[[IO[bytes]], object]) -> None:
     except BaseException as error:
         with suppress(OSError):
             os.unlink(unfinished)
-        cause = _system_error(error)
+        cause = system_error(error)
         if cause is None:
             raise
         raise InputError(f"{path} cannot be written: {cause.strerror or cause}.") from error
 
 
-def _system_error(error: BaseException | None) -> OSError | None:
+def system_error(error: BaseException | None) -> OSError | None:
     """The system's error behind ``error``: torch reports a failed write as one of its own."""
     while isinstance(error, Exception) and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__

@@ -1,4 +1,4 @@
-"""Pictures of a training run: what was to be found beside what was found, and how the loss fell."""
+"""Pictures: of what was found, beside what was to be found, and of how the loss of a training fell."""
 
 import json
 from collections.abc import Sequence
@@ -9,15 +9,39 @@ import numpy as np
 import numpy.typing as npt
 from detectron2.data import Metadata
 from detectron2.structures import Instances
-from detectron2.utils.visualizer import Visualizer
+from detectron2.utils.colormap import colormap
+from detectron2.utils.visualizer import ColorMode, Visualizer
 from matplotlib.figure import Figure
 
 from .data.images import read_image
+from .errors import InputError
 
 Pixels = npt.NDArray[np.uint8]
 
 _COLUMNS = 3
 _CELL_INCHES = 3.0
+_LONGEST_SIDE = 2**16 - 1  # of matplotlib's pictures
+
+
+def draw_detections(pixels: Pixels, detections: Instances, class_names: Sequence[str]) -> Pixels:
+    """Draw boxes with their classes and scores, by detectron2's ``Visualizer``; a class always has the same colour.
+
+    Args:
+        pixels: (H, W, 3) uint8, RGB.
+        detections: ``pred_boxes`` in pixels of the image, ``scores``, ``pred_classes``.
+        class_names: of all classes.
+
+    Returns:
+        A picture of the same shape.
+
+    Raises:
+        InputError: a side is too long to be drawn.
+    """
+    if max(pixels.shape) > _LONGEST_SIDE:
+        raise InputError(f"pictures have sides of {_LONGEST_SIDE} pixels at most: cut the image into tiles.")
+    visualizer = Visualizer(pixels, _to_draw(class_names), instance_mode=ColorMode.SEGMENTATION)
+    drawn: Pixels = visualizer.draw_instance_predictions(detections.to("cpu"), jittering=False).get_image()
+    return drawn
 
 
 def draw_predictions(
@@ -40,14 +64,13 @@ def draw_predictions(
     """
     rows = -(-len(images) // _COLUMNS)
     figure = Figure(figsize=(2 * _COLUMNS * _CELL_INCHES, rows * _CELL_INCHES), layout="tight")
+    class_names = metadata.get("thing_classes", [])
     cells = figure.subplots(rows, 2 * _COLUMNS, squeeze=False).reshape(-1, 2)
     for (left, right), image, instances in zip(cells, images, predictions, strict=False):
         pixels = read_image(image["file_name"], max_value=max_value)
-        left.imshow(Visualizer(pixels, metadata).draw_dataset_dict(image).get_image())
+        left.imshow(Visualizer(pixels, _to_draw(class_names)).draw_dataset_dict(image).get_image())
         left.set_title("ground truth", fontsize="small")
-        shown = instances.to("cpu")
-        shown = shown[shown.scores >= score_threshold]
-        right.imshow(Visualizer(pixels, metadata).draw_instance_predictions(shown).get_image())
+        right.imshow(draw_detections(pixels, instances[instances.scores >= score_threshold], class_names))
         right.set_title(f"predictions (score at least {score_threshold:g})", fontsize="small")
     for cell in cells.flat:
         cell.axis("off")
@@ -74,6 +97,15 @@ def draw_loss_curve(metrics_file: str | Path, path: str | Path) -> None:
         score_axes.set(ylabel="AP50 (%)", ylim=(0, 100))
     figure.legend(loc="outside upper center", ncols=2)
     figure.savefig(path, dpi=100)
+
+
+def _to_draw(class_names: Sequence[str]) -> Metadata:
+    """What ``Visualizer`` needs to know of classes. matplotlib takes text between dollar signs for mathematics."""
+    palette = colormap(rgb=True).astype(int).tolist()
+    return Metadata(
+        thing_classes=[name.replace("$", r"\$") for name in class_names],
+        thing_colors=[palette[number % len(palette)] for number in range(len(class_names))],
+    )
 
 
 def _series(records: Sequence[dict[str, float]], key: str) -> tuple[list[float], list[float]]:

@@ -44,6 +44,11 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
 
 @pytest.fixture
 def small_cfg() -> CfgNode:
+    """The config that ``make_small_cfg`` makes."""
+    return make_small_cfg()
+
+
+def make_small_cfg() -> CfgNode:
     """The demo's Lite-DINO, narrower: three levels, a fraction of a second per step."""
     from detectron2.config import get_cfg  # noqa: PLC0415
 

@@ -109,6 +109,12 @@ def prepare(
     raise outcome if outcome is not None else AssertionError("the main process has an outcome")
 
 
+def find_prepared(folder: Path) -> Prepared | None:
+    """What :func:`prepare` has made ready in a folder; None if it is not there, or not whole."""
+    record = _read_record(folder)
+    return _from_record(record, folder) if record and record["key"] else None
+
+
 def _outcome(
     find: Callable[[Path], Source], folder: Path | None, keep: bool, demand: "_Demand", sizes: TrainingSizes | None
 ) -> Prepared | InputError:

@@ -132,10 +132,10 @@ def drawn_pixels(record: dict[str, Any], monkeypatch: pytest.MonkeyPatch, max_va
     drawn = []
 
     class Recorder:
-        def __init__(self, pixels: Any, metadata: Metadata) -> None:
+        def __init__(self, pixels: Any, metadata: Metadata, **_: Any) -> None:
             drawn.append(pixels)
 
-        def draw_dataset_dict(self, _: Any) -> "Recorder":
+        def draw_dataset_dict(self, *_: Any, **__: Any) -> "Recorder":
             return self
 
         draw_instance_predictions = draw_dataset_dict

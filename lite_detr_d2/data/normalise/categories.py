@@ -51,7 +51,7 @@ def merge_categories(contents: Mapping[str, Content], found: Mapping[str, Findin
     for half, categories in usable.items():
         seen: set[tuple[int, str]] = set()
         for category in categories:
-            record = {**category, "id": numbers[category["id"]], "name": _name(category["name"])}
+            record = {**category, "id": numbers[category["id"]], "name": category_name(category["name"])}
             if type(category["id"]) is not int or category["id"] != record["id"] or type(category["name"]) is not str:
                 found[half].add(checks.CATEGORY_TYPE, _place(record))
             elif category["name"] != record["name"]:
@@ -83,10 +83,10 @@ def _usable(categories: list[Any], found: Findings) -> list[dict[str, Any]]:
 
 
 def _is_name(value: Any) -> bool:
-    return _name(value) != "" if isinstance(value, str | int | float) else False
+    return category_name(value) != "" if isinstance(value, str | int | float) else False
 
 
-def _name(value: str | float) -> str:
+def category_name(value: str | float) -> str:
     """A name as text that looks different from all others that are, and can be written everywhere."""
     return unicodedata.normalize("NFC", str(value)).strip().encode(errors="replace").decode()
 
@@ -107,7 +107,7 @@ def _roots(listed: Mapping[tuple[int, str], dict[str, Any]], used: Collection[in
     These have no supercategory: one that names itself is a class, perhaps one that is called as the root above it.
     """
     above = [category.get("supercategory") for category in listed.values()]
-    parents = {_name(name) for name in above if isinstance(name, str) and name not in _NO_SUPERCATEGORY}
+    parents = {category_name(name) for name in above if isinstance(name, str) and name not in _NO_SUPERCATEGORY}
     return [
         category
         for category in listed.values()

@@ -74,19 +74,26 @@ def walk(root: Path) -> Tree:
     """
     files: dict[str, list[Path]] = {}
     unreadable: list[Path] = []
+    too_deep: list[Path] = []
     root = _only_folder(root)
-    for file in _files_below(root, unreadable, frozenset(), _DEEPEST):
+    for file in _files_below(root, unreadable, too_deep, frozenset(), _DEEPEST):
         files.setdefault(os.path.splitext(file.name)[1].lower(), []).append(file)
     if unreadable:
         names = in_short([shown(folder) for folder in unreadable])
+        if not root.is_dir():
+            what = "is a file, not a folder" if root.exists() else "is not there"
+            raise InputError(f"{shown(root)} {what}: name a folder.")
         if root in unreadable:
             raise InputError(f"The folder {shown(root)} cannot be listed: check its permissions.")
         logger.warning("Folders that cannot be listed are left out; check their permissions: %s", names)
+    if too_deep:
+        names = in_short([shown(folder) for folder in too_deep])
+        logger.warning("Folders more than %d levels below %s are left out: %s", _DEEPEST, shown(root), names)
     return Tree(root, files, tuple(unreadable))
 
 
 def _files_below(
-    folder: Path, unreadable: list[Path], ancestors: frozenset[tuple[int, int]], depth: int
+    folder: Path, unreadable: list[Path], too_deep: list[Path], ancestors: frozenset[tuple[int, int]], depth: int
 ) -> Iterator[Path]:
     try:
         status = os.stat(folder)
@@ -102,7 +109,9 @@ def _files_below(
         if not _is_folder(entry):
             yield folder / entry.name
         elif depth:
-            yield from _files_below(folder / entry.name, unreadable, ancestors | {place}, depth - 1)
+            yield from _files_below(folder / entry.name, unreadable, too_deep, ancestors | {place}, depth - 1)
+        else:
+            too_deep.append(folder / entry.name)
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:

@@ -144,6 +144,14 @@ def test_links_are_followed_but_not_in_a_circle(tmp_path: Path) -> None:
     assert [file.name for file in walk(root).with_suffix(".json")] == ["train.json", "val.json", "gone.json"]
 
 
+def test_what_is_no_folder_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"gone is not there: name a folder\."):
+        walk(tmp_path / "gone")
+    with pytest.raises(InputError, match=r"file is a file, not a folder: name a folder\."):
+        walk(tmp_path / "file")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_folders_without_permission_are_said(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     root = write_coco_files(tmp_path / "set", {"train.json": "images", "val.json": "images"})

@@ -1,0 +1,1 @@
+"""Detectors at work: prediction on whatever images come, and export to other runtimes, checked."""

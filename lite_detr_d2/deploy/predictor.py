@@ -1,0 +1,246 @@
+"""Detections of whatever images come, by a trained detector or an exported file."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TypeAlias, overload
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import yaml
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+from ..config import add_lite_detr_config
+from ..detector import DetrDetector
+from ..errors import InputError
+from ..wording import shown
+from .bounds import Bounds
+from .formats import FORMATS, Runtime
+from .inference import InferenceModel
+from .manifest import Manifest
+from .preparation import CHANNELS, Image, Preparation, PreparedImage, Size, is_image
+from .run import PathLike, load_trained
+
+Detection: TypeAlias = dict[str, Instances]
+"""``{"instances": Instances}``, as detectron2's ``DefaultPredictor`` gives."""
+
+_Detect = Callable[[npt.NDArray[np.uint8], npt.NDArray[np.int64]], tuple[Tensor, Tensor, Tensor]]
+
+DTYPES = ("float32", "bfloat16")
+# So many batches may be waiting for more images of their size, before the one that waits longest is run as it is.
+_MOST_WAITING = 4
+
+
+def load(
+    run: PathLike | None = None,
+    *,
+    config_file: PathLike | None = None,
+    weights: PathLike | None = None,
+    device: str | torch.device | None = None,
+    dtype: str = "float32",
+) -> "Predictor":
+    """Load a detector, to predict with. No dataset is needed.
+
+    Args:
+        run: the ``OUTPUT_DIR`` of a training, of which ``model_final.pth`` is taken, or else the last checkpoint; or an
+            exported file, which computes on the CPU.
+        config_file: instead of ``run``, with ``weights``: a config of this package.
+        weights: a checkpoint, ours or a published one: a file, or an address that detectron2 knows.
+        device: such as "cuda:1"; None for CUDA where there is some, else the CPU.
+        dtype: "float32"; or "bfloat16", in which products are then computed, and what follows from them.
+
+    Raises:
+        InputError: they are not there or do not fit each other, or there is no such device; of an exported file, it is
+            not the one that its JSON describes, or what runs it is not installed.
+    """
+    _check_dtype(dtype)
+    if run is not None and Path(run).is_file():
+        if config_file is not None or weights is not None:
+            raise InputError(f"{shown(run)} is a file, which has its own config and weights: give none.")
+        return _of_exported(Path(run), device, dtype)
+    trained = load_trained(run, config_file=config_file, weights=weights, device=device)
+    return Predictor(trained.cfg, trained.class_names, trained.detector, dtype=dtype)
+
+
+class Predictor:
+    """Finds objects in images.
+
+    Images of one size share a batch, so that an image's detections do not depend on the others. Threads may call it at
+    once.
+
+    Attributes:
+        cfg: the config; images are read, resized and counted out as it says for evaluation.
+        class_names: by class, as in ``pred_classes``.
+        model: the detector, or the runtime of an exported file.
+        input_format: of arrays and tensors, unless a call says otherwise. Tools ask detectron2's ``DefaultPredictor``
+            for it, and may have this in its place.
+    """
+
+    input_format = "RGB"
+
+    def __init__(
+        self,
+        cfg: CfgNode,
+        class_names: Iterable[str],
+        model: DetrDetector | Runtime,
+        *,
+        dtype: str = "float32",
+        bounds: Bounds | None = None,
+    ) -> None:
+        """Predict with a model that is there; :func:`load` is for one that is in files.
+
+        Args:
+            cfg: the model's config.
+            class_names: of its classes.
+            model: a detector in evaluation mode, or a runtime.
+            dtype: of a detector: "float32" or "bfloat16".
+            bounds: of a runtime: the images that it takes. Others are made smaller or padded, batches filled up.
+        """
+        _check_dtype(dtype)
+        self.cfg = cfg
+        self.class_names = list(class_names)
+        self.model = model
+        self._detect = _of_detector(model, dtype) if isinstance(model, DetrDetector) else _of_runtime(model)
+        self._prepare = Preparation(cfg, bounds)
+        self._bounds = bounds
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # a path is text, too
+        self, images: Image, *, threshold: float = ..., format: str = ..., batch: int = ...
+    ) -> Detection: ...
+
+    @overload
+    def __call__(
+        self, images: Iterable[Image], *, threshold: float = ..., format: str = ..., batch: int = ...
+    ) -> list[Detection]: ...
+
+    def __call__(
+        self, images: Image | Iterable[Image], *, threshold: float = 0.0, format: str = "RGB", batch: int = 1
+    ) -> Detection | list[Detection]:
+        """Detect.
+
+        Args:
+            images: an image or several. Each is a file, which is read as training does; an array, (H, W, 3) uint8; or
+                a tensor, (3, H, W) uint8.
+            threshold: detections that score below it are left out; 0..1.
+            format: of the channels of arrays and tensors: "RGB" or "BGR".
+            batch: of several images, so many of one size are computed at once, if there are as many.
+
+        Returns:
+            For an image ``{"instances": Instances}``, at its original size: ``pred_boxes``, (D, 4) as (x1, y1, x2, y2)
+            in pixels; ``scores``, 0..1 and falling; and ``pred_classes``. They are on the model's device. For several
+            images a list of these, in their order.
+
+        Raises:
+            ImageError: a file cannot be read.
+            InputError: an argument is none of these.
+        """
+        if not 0.0 <= threshold <= 1.0:
+            raise InputError(f"threshold is {threshold}: expected a number from 0 to 1.")
+        if format not in CHANNELS:
+            raise InputError(f"format is {format!r}: expected one of {', '.join(CHANNELS)}.")
+        if batch < 1:
+            raise InputError(f"batch is {batch}: expected at least 1.")
+        if isinstance(images, Iterable) and not (is_image(images) or isinstance(images, bytes | Mapping)):
+            return self._run_all(images, threshold, format, batch)
+        (detection,) = self._run([self._prepare(images, format, "The image")], threshold)  # type: ignore[arg-type]
+        return detection
+
+    def _run_all(self, images: Iterable[Image], threshold: float, format: str, batch: int) -> list[Detection]:
+        size = batch if self._bounds is None else self._bounds.batch.clamp(batch)
+        found: dict[int, Detection] = {}
+        waiting: dict[Size, dict[int, PreparedImage]] = {}
+
+        def run(padded: Size) -> None:
+            group = waiting.pop(padded)
+            found.update(zip(group, self._run(list(group.values()), threshold), strict=True))
+
+        for index, image in enumerate(images):
+            prepared = self._prepare(image, format, f"Image {index} of the list")
+            waiting.setdefault(prepared.padded, {})[index] = prepared
+            if len(waiting[prepared.padded]) == size:
+                run(prepared.padded)
+            elif sum(map(len, waiting.values())) == _MOST_WAITING * size:
+                run(next(iter(waiting)))
+        while waiting:
+            run(next(iter(waiting)))
+        return [found[index] for index in range(len(found))]
+
+    def _run(self, images: list[PreparedImage], threshold: float) -> list[Detection]:
+        """Detect in images whose padded size is the same."""
+        least = 1 if self._bounds is None else self._bounds.batch.smallest
+        filled = images + images[-1:] * (least - len(images))
+        pixels = np.zeros((len(filled), len(images[0].pixels), *images[0].padded), dtype=np.uint8)
+        for slot, image in zip(pixels, filled, strict=True):
+            slot[:, : image.size[0], : image.size[1]] = image.pixels
+        boxes, scores, labels = self._detect(pixels, np.array([image.size for image in filled], dtype=np.int64))
+        return [
+            _at_original_size(image, boxes[row], scores[row], labels[row], threshold)
+            for row, image in enumerate(images)
+        ]
+
+
+def _of_exported(file: Path, device: str | torch.device | None, dtype: str) -> Predictor:
+    manifest = Manifest.read(file)
+    if device is not None and not str(device).startswith("cpu"):
+        raise InputError(f"The device is {str(device)!r}, and exported files compute on the CPU: take 'cpu', or none.")
+    if dtype not in (DTYPES[0], manifest.dtype):
+        raise InputError(f"dtype is {dtype!r}, and {shown(file)} was exported in {manifest.dtype}: leave it out.")
+    if manifest.format not in FORMATS:
+        raise InputError(f"{shown(file)} is of the format {manifest.format!r}: expected one of {', '.join(FORMATS)}.")
+    runtime = FORMATS[manifest.format].load(file, manifest.requires)
+    return Predictor(_config_of_exported(manifest, file), manifest.class_names, runtime, bounds=manifest.bounds)
+
+
+def _config_of_exported(manifest: Manifest, file: Path) -> CfgNode:
+    cfg = get_cfg()
+    add_lite_detr_config(cfg)
+    try:
+        cfg.merge_from_other_cfg(CfgNode.load_cfg(manifest.config))
+    except (AttributeError, KeyError, ValueError, AssertionError, yaml.YAMLError) as error:
+        raise InputError(
+            f"{shown(file)}: the config in its JSON is not one of this version of lite_detr_d2 ({error}). Export the "
+            "model again."
+        ) from error
+    cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = manifest.resize.min_size, manifest.resize.max_size
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.freeze()
+    return cfg
+
+
+def _at_original_size(
+    image: PreparedImage, boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float
+) -> Detection:
+    kept = scores >= threshold
+    instances = Instances(image.size, pred_boxes=Boxes(boxes[kept]), scores=scores[kept], pred_classes=labels[kept])
+    return {"instances": detector_postprocess(instances, *image.original)}
+
+
+def _of_detector(detector: DetrDetector, dtype: str) -> _Detect:
+    model = InferenceModel(detector, dtype=dtype).eval()
+
+    @torch.no_grad()
+    def detect(images: npt.NDArray[np.uint8], sizes: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
+        boxes, scores, labels = model(
+            torch.from_numpy(images).to(detector.device), torch.from_numpy(sizes).to(detector.device)
+        )
+        return boxes, scores, labels
+
+    return detect
+
+
+def _of_runtime(runtime: Runtime) -> _Detect:
+    def detect(images: npt.NDArray[np.uint8], sizes: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
+        # Copies: some runtimes' memory is not to be written to, and used again.
+        boxes, scores, labels = (torch.tensor(output) for output in runtime(images, sizes)[:3])
+        return boxes, scores, labels
+
+    return detect
+
+
+def _check_dtype(dtype: str) -> None:
+    if dtype not in DTYPES:
+        raise InputError(f"dtype is {dtype!r}: expected one of {', '.join(DTYPES)}.")

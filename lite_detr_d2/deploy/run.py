@@ -1,0 +1,170 @@
+"""From what a training left, or a config and weights, to a detector that predicts. No dataset is needed."""
+
+import argparse
+import logging
+import os
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import build_model
+
+from ..checkpoint import StateDict
+from ..config import class_names_of, validate_config
+from ..detector import DetrDetector
+from ..engine import SafeCheckpointer, on_available_device, read_config
+from ..errors import InputError
+from ..metadata import lend_class_names
+from ..wording import in_short, shown
+
+logger = logging.getLogger(__name__)
+
+PathLike = str | os.PathLike[str]
+
+_FINAL = "model_final.pth"
+_NAMES_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A detector, ready to predict.
+
+    Attributes:
+        cfg: its config, with ``MODEL.DEVICE`` and ``MODEL.WEIGHTS`` those in use; frozen.
+        detector: in evaluation mode, on its device.
+        class_names: by class; "0", "1", ... where they are not known.
+    """
+
+    cfg: CfgNode
+    detector: DetrDetector
+    class_names: list[str]
+
+
+def load_trained(
+    run: PathLike | None = None,
+    *,
+    config_file: PathLike | None = None,
+    weights: PathLike | None = None,
+    device: str | torch.device | None = None,
+) -> TrainedModel:
+    """Load a detector.
+
+    Args:
+        run: the ``OUTPUT_DIR`` of a training, of which ``model_final.pth`` is taken, or else the last checkpoint.
+        config_file: instead of ``run``, with ``weights``: a config of this package.
+        weights: a checkpoint, ours or a published one: a file, or an address that detectron2 knows.
+        device: such as "cuda:1"; None for CUDA where there is some, else the CPU.
+
+    Raises:
+        InputError: they are not there or do not fit each other, or there is no such device.
+    """
+    is_given = tuple(source is not None for source in (run, config_file, weights))
+    if is_given not in ((True, False, False), (False, True, True)):
+        raise InputError(
+            "Which detector? Give a run alone, the OUTPUT_DIR of a training; or a config file and weights."
+        )
+    config = os.fspath(config_file) if config_file is not None else str(_config_of_run(Path(run or "")))
+    cfg = _configured(config, _available(device))
+    model = build_model(cfg)
+    checkpointer = _Weights(model, cfg, is_own=run is not None, save_dir="" if run is None else os.fspath(run))
+    cfg.MODEL.WEIGHTS = os.fspath(weights) if weights is not None else _checkpoint_of_run(checkpointer)
+    if not cfg.MODEL.WEIGHTS:
+        raise InputError("No weights are given: name a checkpoint.")
+    logger.info("The detector is of %s, and its weights of %s", shown(config), shown(cfg.MODEL.WEIGHTS))
+    loaded = checkpointer.load(cfg.MODEL.WEIGHTS)
+    names = checkpointer.names_of_classes(loaded.get("class_names"))
+    if names is None:
+        names = [str(number) for number in range(model.num_classes)]
+        logger.warning("The names of the classes are not known: they are called by their numbers.")
+    else:
+        cfg.MODEL.LITE_DETR.CLASS_NAMES = names
+        lend_class_names(names, [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
+    cfg.freeze()
+    return TrainedModel(cfg, model.eval(), list(names))
+
+
+class _Weights(SafeCheckpointer):
+    """Loads weights to predict with, whose classes are their own where the config does not name any."""
+
+    def __init__(self, model: DetrDetector, cfg: CfgNode, *, is_own: bool, save_dir: str) -> None:
+        """Make one; ``is_own`` says that the checkpoint is of the training that wrote the config."""
+        super().__init__(model, save_dir, save_to_disk=False)
+        self._configured = list(class_names_of(cfg))
+        # The rows of a run's own checkpoint are in the order of its classes, whatever they have been renamed to.
+        self.class_names = None if is_own else self._configured or None
+        self._adopts = not is_own and not self._configured
+        self._registered = _registered_names(cfg)
+
+    def _with_model_classes(self, checkpoint: Any) -> StateDict:
+        if self._adopts:
+            named = [name for name in checkpoint.get("class_names") or () if name is not None]
+            self.class_names = named if len(named) == self.model.num_classes else self._registered
+        return super()._with_model_classes(checkpoint)
+
+    def names_of_classes(self, given: Sequence[str | None] | None) -> list[str] | None:
+        """The names to predict, once weights are loaded that have the names ``given``; None if nothing knows them."""
+        own = None
+        if given is not None and len(given) == self.model.num_classes:
+            own = [str(number) if name is None else name for number, name in enumerate(given)]
+        if self._configured and self.class_names is None and own not in (None, self._configured):
+            logger.warning(
+                "The config calls the classes %s, and the checkpoint %s: they go by the former names.",
+                *(in_short(self._configured, _NAMES_SHOWN), in_short(own or [], _NAMES_SHOWN)),
+            )
+        return self._configured or self.class_names or own or self._registered
+
+
+def _configured(config_file: str, device: str) -> CfgNode:
+    cfg = read_config(argparse.Namespace(config_file=config_file, opts=["MODEL.DEVICE", device]))
+    cfg = on_available_device(cfg)
+    try:
+        validate_config(cfg)
+    except InputError as error:
+        raise InputError(f"Config {shown(config_file)}: {error}") from error
+    return cfg
+
+
+def _available(device: str | torch.device | None) -> str:
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if str(device).startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"The device is {str(device)!r}, and there is no CUDA device here: take 'cpu', or none.")
+    return str(device)
+
+
+def _config_of_run(run: Path) -> Path:
+    if not run.is_dir():
+        raise InputError(
+            f"{shown(run)}: there is no such run or file. Name the OUTPUT_DIR of a training, or an exported file."
+        )
+    config = run / "config.yaml"
+    if not config.is_file():
+        raise InputError(f"{shown(run)} has no config.yaml, and is not the OUTPUT_DIR of a training: name one.")
+    return config
+
+
+def _checkpoint_of_run(checkpointer: SafeCheckpointer) -> str:
+    final = os.path.join(checkpointer.save_dir, _FINAL)
+    last = checkpointer.get_checkpoint_file()
+    if zipfile.is_zipfile(final):
+        if last and last != final and os.path.getmtime(last) > os.path.getmtime(final):
+            logger.warning("%s is older than %s, of a training that went on.", shown(final), shown(last))
+        return final
+    if not last:
+        run = shown(checkpointer.save_dir)
+        raise InputError(f"{run} has neither {_FINAL} nor a last checkpoint: train, or name weights and a config.")
+    return last
+
+
+def _registered_names(cfg: CfgNode) -> list[str] | None:
+    """The names that a registered dataset of the config has for as many classes."""
+    for dataset in cfg.DATASETS.TRAIN:
+        names = MetadataCatalog.get(dataset).get("thing_classes") if dataset in DatasetCatalog else None
+        if names is not None and len(names) == cfg.MODEL.LITE_DETR.NUM_CLASSES:
+            return list(names)
+    return None

@@ -1,0 +1,129 @@
+"""Find objects in images and videos: pictures with the boxes drawn, and JSON.
+
+Examples:
+    a training's model:   predict.py output/mine --input photos --output found
+    a checkpoint:         predict.py --config-file FILE --weights dino.pth --input 'photos/**/*.jpg' --output found
+    an exported model:    predict.py --model model.onnx --input clip.mp4 --output found
+    a webcam:             predict.py output/mine --input webcam --output found    (until Ctrl-C)
+    results to score:     predict.py output/mine --input images --output found --threshold 0 \\
+                              --json results.json --annotations val.json
+
+Pictures keep the names that the inputs have below their folder, and the format if it is a usual one (else .png);
+videos become .mp4. What is in DIR from an earlier prediction is written over, the inputs never are.
+
+Exit code: 0 done, 1 error, 2 wrong arguments, 3 done, but some inputs could not be read: each is named.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from detectron2.utils.logger import setup_logger
+
+from lite_detr_d2.deploy.annotate import Outcome, annotate
+from lite_detr_d2.deploy.arguments import detector_arguments, positive
+from lite_detr_d2.deploy.media import find_media, plan_outputs
+from lite_detr_d2.deploy.predictor import DTYPES, load
+from lite_detr_d2.engine import one_line_errors
+
+SOME_UNREADABLE, STOPPED = 3, 130
+
+logger = logging.getLogger("lite_detr_d2.predict")
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    model = detector_arguments(result, "model", "One of RUN, --config-file with --weights, and --model.")
+    model.add_argument("--model", metavar="FILE", help="an exported model, whose .json lies beside it")
+    model.add_argument("--device", metavar="D", help="such as cpu or cuda:1; CUDA where there is some, if not given")
+    model.add_argument("--dtype", choices=DTYPES, default="float32", help="of the model's products (default: float32)")
+    result.add_argument(
+        "--input",
+        metavar="INPUT",
+        nargs="+",
+        required=True,
+        help="images, videos, folders (with those below them), patterns in quotes; or webcam, or webcam:1 for the next",
+    )
+    result.add_argument("--output", metavar="DIR", required=True, type=Path, help="the folder of the pictures")
+    result.add_argument("--json", metavar="FILE", type=Path, help="write all detections to FILE; not without")
+    result.add_argument(
+        "--annotations",
+        metavar="FILE",
+        type=Path,
+        help="with --json: take image_id and category_id from these annotations in COCO's format, by file_name and by "
+        "the names of the classes; else images count from 1 in the order of their names, and classes from 1",
+    )
+    result.add_argument(
+        "--threshold", metavar="S", type=score, default=0.5, help="leave out what scores below S (default: 0.5)"
+    )
+    result.add_argument(
+        "--batch", metavar="N", type=positive, default=1, help="images, or frames of a video, at a time (default: 1)"
+    )
+    return result
+
+
+def score(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a score from 0 to 1")
+    return value
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    commands = parser()
+    args = commands.parse_args(arguments)
+    from_config = args.config_file is not None or args.weights is not None
+    if [args.run is not None, from_config, args.model is not None].count(True) != 1:
+        commands.error("give one of RUN, --config-file FILE with --weights FILE, and --model FILE")
+    if from_config and (args.config_file is None or args.weights is None):
+        commands.error("--config-file and --weights go together")
+    if args.annotations and not args.json:
+        commands.error("--annotations needs --json FILE, which gets their ids")
+    return args
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Predict, and return the exit code."""
+    args = parse(arguments)
+    setup_logger(name="lite_detr_d2", abbrev_name="lite_detr")
+    outputs = plan_outputs(find_media(args.input, args.output), args.output)
+    predictor = load(
+        args.model or args.run,
+        config_file=args.config_file,
+        weights=args.weights,
+        device=args.device,
+        dtype=args.dtype,
+    )
+    outcome = annotate(
+        predictor,
+        outputs,
+        threshold=args.threshold,
+        batch=args.batch,
+        json_file=args.json,
+        annotations=args.annotations,
+    )
+    return say(outcome, len(outputs), args)
+
+
+def say(outcome: Outcome, total: int, args: argparse.Namespace) -> int:
+    """Sum up, and return the exit code."""
+    logger.info("%d of %d inputs are done: see %s", outcome.done, total, args.output)
+    if outcome.stopped:
+        logger.warning("Stopped before the end%s", f": {args.json} is not written" if args.json else "")
+        return STOPPED
+    if args.json:
+        logger.info("%d detections are in %s", outcome.detections, args.json)
+    if outcome.failed:
+        logger.warning("%d of %d inputs could not be read to their end: each is named above", outcome.failed, total)
+        return SOME_UNREADABLE
+    return 0
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that the locale's encoding does not have
+        sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,381 @@
+"""Pictures, videos and JSON of what a detector finds; the detector is a stand-in that frames what is bright."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.structures import Boxes, Instances
+from PIL import Image
+
+from lite_detr_d2.data.images import read_image
+from lite_detr_d2.deploy.annotate import Outcome, annotate
+from lite_detr_d2.deploy.media import find_media, plan_outputs
+from lite_detr_d2.errors import InputError
+from lite_detr_d2.visualization import draw_detections
+
+from .videos import SIZE, cut, frames_of, write_video
+
+CLASSES = ["dark", "bright"]
+
+
+class Bright:
+    """Finds the right half of each image, the brighter the surer; takes no image that is higher than 100 pixels."""
+
+    def __init__(self, max_value: float = 0.0, after: Callable[[], None] = lambda: None) -> None:
+        self.class_names = CLASSES
+        self.cfg = SimpleNamespace(INPUT=SimpleNamespace(MAX_VALUE=max_value))
+        self.batches: list[list[Any]] = []
+        self.after = after
+
+    def __call__(self, images: list[Any], *, threshold: float, batch: int) -> list[dict[str, Instances]]:
+        self.batches.append(images)
+        assert batch <= len(images) or len(images) > 0
+        if any(image.shape[0] > 100 for image in images):
+            raise InputError("the model takes images of at most 100 pixels")
+        found = [{"instances": self._found(image, threshold)} for image in images]
+        self.after()
+        return found
+
+    def _found(self, image: Any, threshold: float) -> Instances:
+        height, width = image.shape[:2]
+        score = torch.tensor([image[:, width // 2 :].mean() / 255])
+        found = Instances((height, width), pred_boxes=Boxes(torch.tensor([[width / 2, 2, width - 2, height - 2.0]])))
+        found.scores, found.pred_classes = score, (score > 0.5).long()
+        return found[found.scores >= threshold]
+
+
+def run(inputs: list[Any], output: Path, detector: Any = None, **options: Any) -> Outcome:
+    return annotate(
+        detector or Bright(), plan_outputs(find_media([str(each) for each in inputs], output), output), **options
+    )
+
+
+def picture(path: Path, value: int, size: tuple[int, int] = SIZE) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (value, value, value)).save(path)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Pictures of brightness 0, 50, 100, 150 and 200, the last two in a folder below."""
+    for number in range(5):
+        picture(tmp_path / "photos" / ("" if number < 3 else "more") / f"{number}.png", 50 * number)
+    return tmp_path / "photos"
+
+
+class TestImages:
+    @pytest.mark.parametrize("batch", [1, 2, 100])
+    def test_pictures_and_json(self, tmp_path: Path, photos: Path, batch: int, said: list[str]) -> None:
+        detector = Bright()
+        results = tmp_path / "results.json"
+        outcome = run([photos], tmp_path / "out", detector, threshold=0.3, batch=batch, json_file=results)
+        assert outcome == Outcome(done=5, detections=3)
+        records = json.loads(results.read_text())
+        assert [(record["image_id"], record["file_name"]) for record in records] == [
+            (3, "2.png"),
+            (4, "more/3.png"),
+            (5, "more/4.png"),
+        ]
+        assert [record["category_name"] for record in records] == ["dark", "bright", "bright"]
+        assert [record["category_id"] for record in records] == [1, 2, 2]
+        assert [record["score"] for record in records] == pytest.approx([100 / 255, 150 / 255, 200 / 255])
+        assert records[0]["bbox"] == [32, 2, 30, 44]
+        for name, changed in (("0.png", False), ("1.png", False), ("2.png", True), ("more/4.png", True)):
+            drawn, original = (np.asarray(Image.open(root / name)) for root in (tmp_path / "out", photos))
+            assert drawn.shape == original.shape
+            assert (drawn != original).any() == changed
+            assert (drawn[:, :16] == original[:, :16]).all()
+        assert sum(map(len, detector.batches)) == 5
+        assert max(map(len, detector.batches)) <= max(1, 4 * batch)
+        assert said == []
+
+    def test_there_is_no_json_if_none_is_asked_for(self, tmp_path: Path, photos: Path) -> None:
+        run([photos], tmp_path / "out")
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "photos"]
+
+    def test_images_are_read_as_they_are_needed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """However many there are, a few batches are in memory."""
+        for number in range(20):
+            picture(tmp_path / "photos" / f"{number:02}.png", number)
+        most, held = 0, 0
+        detector = Bright()
+
+        def reading(*arguments: Any, **options: Any) -> Any:
+            nonlocal most, held
+            held = sum(map(len, detector.batches))
+            read.append(arguments)
+            most = max(most, len(read) - held)
+            return read_image(*arguments, **options)
+
+        read: list[Any] = []
+        monkeypatch.setattr("lite_detr_d2.deploy.annotate.read_image", reading)
+        run([tmp_path / "photos"], tmp_path / "out", detector, batch=2)
+        assert len(read) == 20
+        assert most <= 8
+
+    def test_pictures_are_drawn_on_what_the_detector_sees(self, tmp_path: Path) -> None:
+        deep = np.arange(64 * 48, dtype=np.uint16).reshape(48, 64)
+        Image.fromarray(deep).save(tmp_path / "deep.png")
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.fromarray((deep // 13).astype(np.uint8)).save(tmp_path / "turned.png", exif=exif)
+        detector = Bright(max_value=3071)
+        run([tmp_path / "deep.png", tmp_path / "turned.png"], tmp_path / "out", detector, threshold=1)
+        for seen, name in zip((images[0] for images in detector.batches), ("deep.png", "turned.png"), strict=True):
+            assert (np.asarray(Image.open(tmp_path / "out" / name)) == seen).all()
+            assert (seen == read_image(tmp_path / name, max_value=3071)).all()
+        assert detector.batches[0][0].max() == 255
+        assert detector.batches[1][0].shape == (64, 48, 3)
+
+    @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tif", ".webp", ".ppm", ".GIF"])
+    def test_formats(self, tmp_path: Path, suffix: str) -> None:
+        path = picture(tmp_path / f"a{suffix}", 200)
+        run([path], tmp_path / "out")
+        (drawn,) = (tmp_path / "out").iterdir()
+        with Image.open(drawn) as image:
+            assert image.format == ("PNG" if suffix == ".GIF" else Image.registered_extensions()[suffix])
+            assert abs(int(np.asarray(image)[:, :16].mean()) - 200) < 5
+
+    def test_those_that_cannot_be_read_are_named_and_keep_their_number(
+        self, tmp_path: Path, photos: Path, said: list[str]
+    ) -> None:
+        (photos / "1.png").write_bytes(b"no image")
+        cut(photos / "2.png", 0.7)
+        picture(photos / "more" / "3.png", 250, size=(64, 120))
+        outcome = run([photos], tmp_path / "out", threshold=0.0, batch=3, json_file=tmp_path / "results.json")
+        assert (outcome.done, outcome.failed) == (2, 3)
+        records = json.loads((tmp_path / "results.json").read_text())
+        assert [record["image_id"] for record in records] == [1, 5]
+        assert sorted(path.name for path in (tmp_path / "out").rglob("*.png")) == ["0.png", "4.png"]
+        assert len(said) == 3
+        assert f"{photos / '1.png'} cannot be read: it is not an image" in said[0]
+        assert f"{photos / '2.png'} cannot be read" in said[1]
+        assert f"{photos / 'more' / '3.png'}: the model takes images of at most 100 pixels" in said[2]
+
+    def test_one_that_is_too_long_to_be_drawn(self, tmp_path: Path, said: list[str]) -> None:
+        outcome = run([picture(tmp_path / "a.png", 250, size=(2**16, 2))], tmp_path / "out")
+        assert (outcome.done, outcome.failed) == (0, 1)
+        assert said == [f"{tmp_path / 'a.png'}: pictures have sides of 65535 pixels at most: cut the image into tiles."]
+
+    def test_the_smallest_one(self, tmp_path: Path) -> None:
+        assert run([picture(tmp_path / "a.png", 250, size=(1, 1))], tmp_path / "out").done == 1
+        with Image.open(tmp_path / "out" / "a.png") as image:
+            assert image.size == (1, 1)
+
+    def test_annotations(self, tmp_path: Path, photos: Path) -> None:
+        content = {
+            "images": [{"id": 31, "file_name": "more/4.png"}, {"id": 30, "file_name": "1.png"}],
+            "categories": [{"id": 8, "name": "bright"}, {"id": 9, "name": "dark"}],
+        }
+        (tmp_path / "val.json").write_text(json.dumps(content))
+        files = {"json_file": tmp_path / "results.json", "annotations": tmp_path / "val.json"}
+        outcome = run([photos], tmp_path / "out", threshold=0.0, **files)
+        records = json.loads((tmp_path / "results.json").read_text())
+        assert [(record["image_id"], record["category_id"]) for record in records] == [(30, 9), (31, 8)]
+        assert (outcome.done, outcome.detections) == (5, 2)
+
+    def test_json_is_not_written_over_an_input(self, tmp_path: Path, photos: Path) -> None:
+        (tmp_path / "link.json").symlink_to("val.json")
+        (tmp_path / "val.json").write_text("{}")
+        for file in ("link.json", "val.json", "photos/0.png"):
+            with pytest.raises(InputError, match=f"{file} is the input .*: name another file for the JSON"):
+                run([photos], tmp_path / "out", json_file=tmp_path / file, annotations=tmp_path / "val.json")
+
+    def test_a_file_in_the_way_of_a_folder(self, tmp_path: Path, photos: Path) -> None:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "more").touch()
+        with pytest.raises(InputError, match=r"out/more cannot be made: .*Name another"):
+            run([photos], tmp_path / "out")
+
+
+class TestVideos:
+    @pytest.mark.parametrize("batch", [1, 3])
+    def test_frames_are_drawn_and_numbered(self, tmp_path: Path, batch: int) -> None:
+        path = write_video(tmp_path / "clip.mp4", rate=7.5)
+        detector = Bright()
+        results = tmp_path / "results.json"
+        outcome = run([path], tmp_path / "out", detector, threshold=100 / 255, batch=batch, json_file=results)
+        assert (outcome.done, outcome.failed) == (1, 0)
+        assert max(map(len, detector.batches)) == batch
+        records = json.loads(results.read_text())
+        numbers = [record["frame"] for record in records]
+        assert numbers == list(range(numbers[0], 20))
+        assert numbers[0] in (10, 11)
+        assert {(record["image_id"], record["file_name"]) for record in records} == {(1, "clip.mp4")}
+        drawn, rate = frames_of(tmp_path / "out" / "clip.mp4")
+        before, _ = frames_of(path)
+        assert rate == 7.5
+        assert {frame.shape for frame in drawn} == {(48, 64, 3)}
+        changes = [np.abs(one.astype(int) - other)[:, 32:].max() for one, other in zip(before, drawn, strict=True)]
+        assert max(changes[:10]) < 20 < min(changes[12:])
+
+    @pytest.mark.parametrize("batch", [1, 5, 7, 100])
+    def test_one_that_breaks_off_is_named_and_kept_up_to_there(
+        self, tmp_path: Path, said: list[str], batch: int
+    ) -> None:
+        videos = tmp_path / "videos"
+        videos.mkdir()
+        cut(write_video(videos / "a.mkv"), 0.6)
+        cut(write_video(videos / "b.mp4"), 0.6)
+        write_video(videos / "c.mp4")
+        outcome = run([videos], tmp_path / "out", batch=batch)
+        assert (outcome.done, outcome.failed) == (1, 2)
+        assert len(said) == 2
+        assert f"{videos / 'a.mkv'} is damaged or cut short" in said[0]
+        assert f"{videos / 'b.mp4'} cannot be opened" in said[1]
+        lengths = {path.name: len(frames_of(path)[0]) for path in (tmp_path / "out").iterdir()}
+        assert lengths.keys() == {"a.mkv.mp4", "c.mp4"}
+        assert lengths["c.mp4"] == 20
+        assert f"{lengths['a.mkv.mp4']} of the 20 frames" in said[0]
+
+    def test_a_model_that_does_not_take_its_size(self, tmp_path: Path, said: list[str]) -> None:
+        outcome = run([write_video(tmp_path / "clip.mp4", size=(64, 120))], tmp_path / "out", batch=4)
+        assert (outcome.done, outcome.failed) == (0, 1)
+        assert said == [f"{tmp_path / 'clip.mp4'}: the model takes images of at most 100 pixels"]
+        assert list((tmp_path / "out").iterdir()) == []
+
+
+class Camera:
+    """A capture that gives frames for ever."""
+
+    opened: list[Any] = []  # noqa: RUF012
+
+    def __init__(self, source: Any) -> None:
+        self.opened.append(source)
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return True
+
+    def get(self, key: int) -> float:
+        return {cv2.CAP_PROP_FPS: 30.0, cv2.CAP_PROP_FRAME_COUNT: -1.0}.get(key, 0.0)
+
+    def read(self) -> tuple[bool, Any]:
+        return True, np.full((48, 64, 3), 200, dtype=np.uint8)
+
+    def release(self) -> None:
+        pass
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    yield now
+
+
+class TestStopping:
+    @pytest.fixture(autouse=True)
+    def _interruptible(self) -> Iterator[None]:
+        """As in a terminal: what runs in the background is started with this signal ignored."""
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+        signal.signal(signal.SIGINT, before)
+
+    @staticmethod
+    def signals(number: int, after: int, clock: list[float] | None = None) -> Callable[[], None]:
+        """Send a signal after so many calls; each call takes a tenth of a second."""
+        calls = [0]
+
+        def called() -> None:
+            calls[0] += 1
+            if clock is not None:
+                clock[0] += 0.1
+            if calls[0] == after:
+                os.kill(os.getpid(), number)
+
+        return called
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_camera_goes_on_until_a_signal(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: list[float], number: int
+    ) -> None:
+        before = signal.getsignal(number)
+        monkeypatch.chdir(tmp_path)
+        capture, real = Camera, cv2.VideoCapture
+        monkeypatch.setattr(cv2, "VideoCapture", lambda source: (capture if isinstance(source, int) else real)(source))
+        detector = Bright(after=self.signals(number, 6, clock))
+        outcome = run(["webcam:3"], Path("out"), detector, json_file=Path("results.json"))
+        assert Camera.opened.pop() == 3
+        assert outcome == Outcome(done=1, detections=6)
+        assert [record["frame"] for record in json.loads(Path("results.json").read_text())] == list(range(6))
+        frames, rate = frames_of(Path("out/webcam_3.mp4"))
+        assert (len(frames), rate) == (16, 30.0)  # half a second, in which frame after frame took a tenth
+        assert signal.getsignal(number) == before
+
+    def test_a_video_ends_where_it_is(self, tmp_path: Path) -> None:
+        write_video(tmp_path / "videos.mp4")
+        write_video(tmp_path / "videos2.mp4")
+        detector = Bright(after=self.signals(signal.SIGTERM, 6))
+        outcome = run([f"{tmp_path}/*.mp4"], tmp_path / "out", detector, json_file=tmp_path / "results.json")
+        assert outcome.stopped
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["videos.mp4"]
+        assert len(frames_of(tmp_path / "out" / "videos.mp4")[0]) == 6
+        assert not (tmp_path / "results.json").exists()
+
+    def test_images_end_where_they_are(self, tmp_path: Path, photos: Path) -> None:
+        outcome = run([photos], tmp_path / "out", Bright(after=self.signals(signal.SIGINT, 2)))
+        assert outcome == Outcome(done=2, stopped=True)
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png"]
+
+    def test_after_the_last_one_there_is_nothing_to_end(self, tmp_path: Path, photos: Path) -> None:
+        results = tmp_path / "results.json"
+        outcome = run([photos], tmp_path / "out", Bright(after=self.signals(signal.SIGINT, 5)), json_file=results)
+        assert (outcome.done, outcome.stopped, results.exists()) == (5, False, True)
+
+    def test_a_signal_that_is_ignored_stays_so(self, tmp_path: Path, photos: Path) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        outcome = run([photos], tmp_path / "out", Bright(after=self.signals(signal.SIGINT, 1)))
+        assert not outcome.stopped
+        assert outcome.done == 5
+
+    def test_a_second_signal_does_not_wait(self, tmp_path: Path, photos: Path) -> None:
+        def twice() -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        with pytest.raises(KeyboardInterrupt):
+            run([photos], tmp_path / "out", Bright(after=twice))
+
+
+class TestDrawing:
+    @staticmethod
+    def found(labels: list[int]) -> Instances:
+        boxes = torch.tensor([[40.0 * number + 4, 30, 40 * number + 36, 60] for number in range(len(labels))])
+        return Instances(
+            (80, 120),
+            pred_boxes=Boxes(boxes.reshape(-1, 4)),
+            scores=torch.full((len(labels),), 0.5),
+            pred_classes=torch.tensor(labels, dtype=torch.long),
+        )
+
+    def test_a_class_has_one_colour(self) -> None:
+        pixels = np.zeros((80, 120, 3), dtype=np.uint8)
+        drawn = draw_detections(pixels, self.found([0, 1, 0]), CLASSES)
+        assert (drawn == draw_detections(pixels, self.found([0, 1, 0]), CLASSES)).all()
+        first, second, third = (drawn[45:59, 40 * number : 40 * number + 40] for number in range(3))
+        assert (first == third).all()
+        assert (first != second).any()
+        assert not pixels.any()
+
+    def test_nothing_found_draws_nothing(self) -> None:
+        pixels = np.full((80, 120, 3), 90, dtype=np.uint8)
+        assert (draw_detections(pixels, self.found([]), CLASSES) == pixels).all()
+
+    def test_more_classes_than_colours(self) -> None:
+        names = [str(number) for number in range(400)]
+        assert draw_detections(np.zeros((80, 120, 3), dtype=np.uint8), self.found([0, 399]), names).any()
+
+    @pytest.mark.parametrize("name", ["$5 $", "$\\frac{$", "a_b^c", "%d", "\\alpha", "line\nbreak", "\u72d7", ""])
+    @pytest.mark.filterwarnings("ignore:Glyph")
+    def test_names_are_text_whatever_is_in_them(self, name: str) -> None:
+        assert draw_detections(np.zeros((80, 120, 3), dtype=np.uint8), self.found([0]), [name]).any()
