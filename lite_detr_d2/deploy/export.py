@@ -1,0 +1,237 @@
+"""Export of a detector: the file is there only after it has shown that it computes what the detector does."""
+
+import logging
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from ..errors import InputError
+from ..files import system_error
+from ..wording import shown
+from .bounds import Range
+from .fitting import report_fitting
+from .formats import FORMATS, Format, Runtime, Settings, Written
+from .inference import InferenceModel
+from .manifest import Manifest, Resize, SelfCheck, TensorSpec, digest_of_file, digest_of_weights, manifest_path
+from .probes import Pixels, find_images, make_batches, read_images
+from .run import PathLike, TrainedModel, load_trained
+from .self_check import Exported, check
+from .sizing import check_bounds
+
+logger = logging.getLogger(__name__)
+
+# By the names that they are imported by.
+_PACKAGES = (
+    *("lite_detr_d2", "torch", "torchvision", "detectron2", "numpy", "PIL"),
+    *("onnx", "onnxscript", "onnxruntime", "openvino", "nncf"),
+)
+
+
+def export(
+    trained: TrainedModel, format: str, output: Path, settings: Settings, images: Path | None = None
+) -> Manifest:
+    """Write a detector to a file, and its description beside it.
+
+    All is written to a hidden folder beside the file first, and moved when the check has passed: until then, what was
+    there before stays. The folder of an export that was killed is removed by the next one to the same file.
+
+    Args:
+        trained: the detector, on the CPU.
+        format: a name in ``formats.FORMATS``.
+        output: the file.
+        settings: what it takes, and how it computes.
+        images: a folder with real images to check it on; None for those that the detector was evaluated on.
+
+    Returns:
+        What is written beside the file.
+
+    Raises:
+        InputError: the settings do not fit the format or the detector, there are no images, or the file cannot be
+            written.
+        CheckFailed: the file does not compute what the detector does.
+    """
+    chosen = _checked_format(format, output, settings)
+    check_bounds(trained.detector, settings.bounds)
+    with _unfinished(output) as folder:
+        pixels = read_images(find_images(trained.cfg, images), trained.cfg)
+        file, twin = folder / output.name, folder / f"inspected{chosen.suffix}"
+        written = chosen.write(trained.detector, settings, file, twin)
+        runtime = chosen.load(file, written.requires)
+        result = _check(trained, settings, runtime, chosen.load(twin, written.requires), pixels)
+        manifest = _described(trained, chosen, settings, written, result)
+        manifest.write(file)
+        # What is loaded comes after what it needs, and its description last: a file that does not fit it is refused.
+        for path in [*reversed(written.files), manifest_path(file)]:
+            os.replace(path, output.with_name(path.name))
+    logger.info("%s is written, and checked: %s", shown(output), figures(result))
+    report_fitting(trained, settings.bounds, pixels)
+    return manifest
+
+
+def verify(file: Path, *, weights: PathLike | None = None, images: Path | None = None) -> SelfCheck:
+    """Check an exported file again, in the packages that are installed now.
+
+    Its detector is made of the config in its description, and compared with the file itself; what is computed on the
+    way is that of a twin, which is exported anew.
+
+    Args:
+        file: as :func:`export` wrote it.
+        weights: those that were exported; None where they still are where they were.
+        images: as of :func:`export`.
+
+    Raises:
+        InputError: the file or its description has changed, the weights are not those that were exported, or there are
+            no images.
+        CheckFailed: the file does not compute what the detector does.
+    """
+    manifest = Manifest.read(file)
+    if manifest.format not in FORMATS:
+        raise InputError(f"{shown(file)} is of the format {manifest.format!r}, which is none of {', '.join(FORMATS)}.")
+    chosen, settings = FORMATS[manifest.format], _settings_of(manifest)
+    with tempfile.TemporaryDirectory(prefix="lite_detr_d2_") as name:
+        folder = Path(name)
+        trained = _trained_again(file, manifest, weights, folder)
+        pixels = read_images(find_images(trained.cfg, images), trained.cfg)
+        twin = folder / f"inspected{chosen.suffix}"
+        written = chosen.write(trained.detector, settings, folder / file.name, twin)
+        runtime = chosen.load(file, manifest.requires)
+        result = _check(trained, settings, runtime, chosen.load(twin, written.requires), pixels)
+    logger.info("%s computes what its detector does: %s", shown(file), figures(result))
+    return result
+
+
+def figures(result: SelfCheck) -> str:
+    """The figures of a check, in one line."""
+    sizes = "one size" if len(result.sizes) == 1 else f"{len(result.sizes)} sizes"
+    return (
+        f"on {result.images} images at {sizes}, encoder tokens differ by "
+        f"{result.token_difference:.1e} and predictions by {result.prediction_difference:.1e} "
+        f"({result.tolerance:g} is allowed); of {result.compared} detections {result.matched:.2%} match, and scores "
+        f"differ by {result.max_score_difference:.1e}"
+    )
+
+
+def _checked_format(name: str, output: Path, settings: Settings) -> Format:
+    if name not in FORMATS:
+        raise InputError(f"There is no format {name!r}: choose one of {', '.join(FORMATS)}.")
+    chosen, bounds = FORMATS[name], settings.bounds
+    if output.suffix != chosen.suffix:
+        raise InputError(f"{shown(output)}: the format {name} is written to a file that ends in {chosen.suffix}.")
+    if settings.dtype not in chosen.dtypes:
+        raise InputError(f"The format {name} has no {settings.dtype}: choose {' or '.join(chosen.dtypes)}.")
+    if chosen.opsets and settings.opset not in chosen.opsets:
+        allowed = ", ".join(map(str, chosen.opsets))
+        raise InputError(f"The format {name} is not written with opset {settings.opset}: choose one of {allowed}.")
+    if not chosen.opsets and settings.opset != Settings.opset:
+        raise InputError(f"The format {name} has no operators of ONNX: leave --opset out.")
+    if not (chosen.dynamic or bounds.is_fixed):
+        raise InputError(f"A file of the format {name} takes one size and batch only: leave --dynamic out.")
+    return chosen
+
+
+@contextmanager
+def _unfinished(output: Path) -> Iterator[Path]:
+    """A folder beside a file, to make it in; it is removed in the end."""
+    folder = output.with_name(f".{output.name}.unfinished")
+    if output.is_dir():
+        raise InputError(f"{shown(output)} is a folder: name a file.")
+    if not output.parent.is_dir():
+        raise InputError(
+            f"{shown(output)} cannot be written: there is no folder {shown(output.parent)}. Make it first."
+        )
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        yield folder
+    except Exception as error:
+        cause = system_error(error)
+        if cause is None or isinstance(error, InputError):
+            raise
+        raise InputError(f"{shown(output)} cannot be written: {cause.strerror or cause}.") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check(
+    trained: TrainedModel, settings: Settings, runtime: Runtime, twin: Runtime, pixels: Sequence[Pixels]
+) -> SelfCheck:
+    batches = make_batches(pixels, trained.cfg, settings.bounds)
+    model = InferenceModel(trained.detector, dtype=settings.dtype).eval()
+    exported = Exported(runtime, twin, _outputs(trained, settings))
+    return check(exported, model, batches, num_images=len(pixels), dtype=settings.dtype)
+
+
+def _described(
+    trained: TrainedModel, format: Format, settings: Settings, written: Written, result: SelfCheck
+) -> Manifest:
+    batch, height, width = (
+        limits.smallest if limits.is_fixed else limits
+        for limits in (settings.bounds.batch, settings.bounds.height, settings.bounds.width)
+    )
+    cfg = trained.cfg.clone()
+    cfg.defrost()
+    if os.path.isfile(cfg.MODEL.WEIGHTS):
+        cfg.MODEL.WEIGHTS = os.path.abspath(cfg.MODEL.WEIGHTS)
+    return Manifest(
+        format=format.name,
+        dtype=settings.dtype,
+        opset=settings.opset if format.opsets else None,
+        inputs=(
+            TensorSpec("images", "uint8", (batch, 3, height, width)),
+            TensorSpec("sizes", "int64", (batch, 2)),
+        ),
+        outputs=_outputs(trained, settings),
+        image_format=cfg.INPUT.FORMAT,
+        resize=Resize(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST),
+        class_names=tuple(trained.class_names),
+        requires=written.requires,
+        versions=_versions(),
+        weights_sha256=digest_of_weights(trained.detector),
+        check=result,
+        files={file.name: digest_of_file(file) for file in written.files},
+        config=cfg.dump(),
+    )
+
+
+def _outputs(trained: TrainedModel, settings: Settings) -> tuple[TensorSpec, ...]:
+    batch = settings.bounds.batch
+    number: int | Range = batch.smallest if batch.is_fixed else batch
+    detector = trained.detector
+    kept = min(detector.max_detections, detector.query_selection.num_queries * detector.num_classes)
+    return (
+        TensorSpec("boxes", "float32", (number, kept, 4)),
+        TensorSpec("scores", "float32", (number, kept)),
+        TensorSpec("labels", "int64", (number, kept)),
+    )
+
+
+def _versions() -> dict[str, str]:
+    loaded = {name: sys.modules[name] for name in _PACKAGES if name in sys.modules}
+    return {"python": platform.python_version(), **{name: str(loaded[name].__version__) for name in loaded}}
+
+
+def _settings_of(manifest: Manifest) -> Settings:
+    settings = Settings(manifest.bounds, manifest.dtype)
+    return settings if manifest.opset is None else replace(settings, opset=manifest.opset)
+
+
+def _trained_again(file: Path, manifest: Manifest, weights: PathLike | None, folder: Path) -> TrainedModel:
+    """The detector of a file; ``folder`` is for its config."""
+    config = folder / "config.yaml"
+    config.write_text(manifest.config, encoding="utf-8")
+    known = yaml.safe_load(manifest.config)["MODEL"]["WEIGHTS"]
+    cure = "Give those that were exported: --weights FILE."
+    if weights is None and os.path.isabs(known) and not os.path.isfile(known):
+        raise InputError(f"{shown(file)} was made of the weights {shown(known)}, which are gone. {cure}")
+    trained = load_trained(config_file=config, weights=weights or known, device="cpu")
+    if digest_of_weights(trained.detector) != manifest.weights_sha256:
+        raise InputError(f"{shown(file)} was made of other weights than {shown(weights or known)} are now. {cure}")
+    return trained

@@ -1,0 +1,68 @@
+"""What a format of exported models is."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from ...detector import DetrDetector
+from ..bounds import Bounds
+
+Runtime = Callable[[npt.NDArray[Any], npt.NDArray[Any]], tuple[npt.NDArray[Any], ...]]
+"""A loaded file: images (N, 3, H, W) uint8 and sizes (N, 2) int64 -> its outputs. Threads may call it at once."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to export.
+
+    Attributes:
+        bounds: the images that the model takes.
+        dtype: "float32", or "bfloat16" for products in it.
+        opset: of ONNX's operators, where the format has them.
+    """
+
+    bounds: Bounds
+    dtype: str = "float32"
+    opset: int = 18
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a format has written.
+
+    Attributes:
+        files: the model's, the first of which is the one to load; beside it they must stay.
+        requires: what its runtime needs, by name, such as ``{"torch": "2.14.1"}``.
+    """
+
+    files: list[Path]
+    requires: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format.
+
+    Attributes:
+        name: what users call it.
+        suffix: of its files.
+        extra: the extra of lite_detr_d2 that brings its packages; "" for none.
+        dynamic: whether it takes bounds that are a range.
+        dtypes: those that it can be exported in.
+        write: writes a module of ``INPUTS`` and one that puts out the ``INSPECTED`` besides, for the self-check: of a
+            detector in evaluation mode, to the first path and to the second.
+        load: makes a runtime of a file and of what its manifest says that it requires.
+        opsets: of ONNX's operators, those that it can be written with; none where it does without.
+    """
+
+    name: str
+    suffix: str
+    extra: str
+    dynamic: bool
+    dtypes: tuple[str, ...]
+    write: Callable[[DetrDetector, Settings, Path, Path], Written]
+    load: Callable[[Path, Mapping[str, Any]], Runtime]
+    opsets: tuple[int, ...] = ()

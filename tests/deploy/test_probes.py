@@ -1,0 +1,103 @@
+"""Which images an exported file is checked on, and at which sizes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from lite_detr_d2.data import register_coco_folder
+from lite_detr_d2.deploy.bounds import Bounds, Range, fixed
+from lite_detr_d2.deploy.probes import find_images, make_batches, read_images
+from lite_detr_d2.errors import InputError
+from tests.data.folders import coco_content, write_coco_folder
+
+from .exports import write_images
+
+
+@pytest.fixture
+def cfg(small_cfg: CfgNode, tmp_path: Path) -> CfgNode:
+    small_cfg.INPUT.MIN_SIZE_TEST, small_cfg.INPUT.MAX_SIZE_TEST = 60, 80
+    small_cfg.MODEL.WEIGHTS = str(tmp_path / "run" / "model_final.pth")
+    return small_cfg
+
+
+def test_those_of_a_folder(cfg: CfgNode, tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "photos" / "deeper")
+    (folder / "notes.txt").write_text("no image")
+    assert find_images(cfg, tmp_path / "photos") == [folder / f"{number}.png" for number in range(3)]
+
+
+def test_those_that_a_training_was_evaluated_on(cfg: CfgNode, tmp_path: Path) -> None:
+    val = coco_content(3)
+    val["images"] = val["images"][1:]
+    val["annotations"] = [box for box in val["annotations"] if box["image_id"] > 1]
+    root = write_coco_folder(tmp_path / "data", coco_content(), val)
+    register_coco_folder(root, split_folder=tmp_path / "run" / "dataset")
+    assert find_images(cfg, None) == [root / "images" / "1.png", root / "images" / "2.png"]
+
+
+def test_those_of_a_registered_dataset(cfg: CfgNode, tmp_path: Path) -> None:
+    folder = register_coco_folder(write_coco_folder(tmp_path / "registered"), split_folder=tmp_path / "elsewhere")
+    cfg.DATASETS.TEST = ("not_registered", folder.val)
+    try:
+        assert find_images(cfg, None)[0] == tmp_path / "registered" / "images" / "0.png"
+        Path(MetadataCatalog.get(folder.val).json_file).unlink()
+        with pytest.raises(InputError, match="There are no images to check the exported file on"):
+            find_images(cfg, None)
+    finally:
+        for name in (folder.train, folder.val):
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+
+
+def test_a_dataset_that_is_not_whole_is_none(cfg: CfgNode, tmp_path: Path) -> None:
+    register_coco_folder(write_coco_folder(tmp_path / "data"), split_folder=tmp_path / "run" / "dataset")
+    record = tmp_path / "run" / "dataset" / "report.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "key": ""}))
+    cfg.DATASETS.TEST = ()
+    with pytest.raises(InputError, match="There are no images"):
+        find_images(cfg, None)
+
+
+def test_images_are_chosen_evenly(cfg: CfgNode, tmp_path: Path) -> None:
+    paths = sorted(write_images(tmp_path, number=10).iterdir(), key=lambda path: int(path.stem))
+    shapes = [image.shape for image in read_images(paths, cfg, number=4)]
+    assert shapes == [(120, width, 3) for width in (96, 160, 96, 160)]  # 0, 3, 6 and 9
+    assert len(read_images(paths, cfg, number=20)) == 10
+
+
+def images_of(*shapes: tuple[int, int]) -> list[np.ndarray]:  # type: ignore[type-arg]
+    return [np.full((*shape, 3), 255, dtype=np.uint8) for shape in shapes]
+
+
+def test_batches_of_one_size_are_padded_and_filled(cfg: CfgNode) -> None:
+    batches = make_batches(images_of((60, 80), (80, 60), (60, 80)), cfg, fixed(2, 80, 80))
+    assert [batch.shape for batch in batches] == [(2, 80, 80), (2, 80, 80)]
+    assert [batch.sizes.tolist() for batch in batches] == [[[60, 80], [80, 60]], [[60, 80], [60, 80]]]
+    for batch in batches:
+        assert (batch.images.dtype, batch.sizes.dtype) == (np.uint8, np.int64)
+        for image, (height, width) in zip(batch.images, batch.sizes, strict=True):
+            assert (image[:, :height, :width] == 255).all()
+            assert image.astype(int).sum() == 255 * 3 * height * width
+
+
+def test_batches_of_any_size_show_the_extremes(cfg: CfgNode) -> None:
+    bounds = Bounds(Range(1, 4), Range(32, 100), Range(40, 120))
+    batches = make_batches(images_of((60, 80), (80, 60)), cfg, bounds)
+    shapes = [batch.shape for batch in batches]
+    assert shapes[:2] == [(1, 60, 80), (1, 80, 60)]  # as evaluation has them
+    assert shapes[2:5] == [(1, 40, 53), (1, 75, 100), (1, 80, 60)]  # the smallest, the largest, and turned
+    assert shapes[5] == (2, 80, 60)
+    assert batches[5].sizes.tolist() == [[40, 53], [80, 60]]
+    for _, height, width in shapes:
+        assert height in bounds.height
+        assert width in bounds.width
+
+
+def test_any_batch_of_one_size(cfg: CfgNode) -> None:
+    bounds = Bounds(Range(1, 3), Range(80, 80), Range(80, 80))
+    batches = make_batches(images_of((60, 80), (80, 60)), cfg, bounds)
+    assert [batch.shape for batch in batches] == [(1, 80, 80), (1, 80, 80), (2, 80, 80)]
