@@ -42,6 +42,11 @@ def add_lite_detr_config(cfg: CfgNode) -> None:
     # the smallest of 1 (floating point), 255, 1023, 4095, 16383, 65535 and 2**31 - 1 that holds its largest value.
     cfg.INPUT.MAX_VALUE = 0.0
 
+    # Keys of detectron2's samplers that have no default there. The part of the images that SAMPLER_TRAIN
+    # "RandomSubsetTrainingSampler" draws; and the weights of the others' datasets, such as [["mine_train", 2.0]].
+    cfg.DATALOADER.RANDOM_SUBSET_RATIO = 1.0
+    cfg.DATASETS.TRAIN_REPEAT_FACTOR = []
+
     # lite_detr_d2.engine.Trainer: ADAMW, or SGD as detectron2 builds it.
     cfg.SOLVER.OPTIMIZER = "ADAMW"
     # Learning-rate multipliers of the backbone, and of the layers that predict sampling offsets and reference points.

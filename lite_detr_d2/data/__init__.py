@@ -2,6 +2,8 @@
 
 A dataset goes one way: ``sources`` find it and hand over its content, ``normalise`` puts it in order and reports what
 it changed, ``split`` halves it if need be, ``prepare`` writes it down, ``coco_folder`` registers it with detectron2.
+From there, ``sampling`` says in which order images are trained on, ``mapper`` makes an input of each, and
+``training_loader`` makes batches of them.
 
 The demo dataset needs scikit-learn and scikit-image, and is imported from :mod:`lite_detr_d2.data.digits`.
 """
@@ -12,8 +14,10 @@ from .images import read_image
 from .inspection import TrainingSizes
 from .mapper import DetrDatasetMapper
 from .prepare import ON_BAD
+from .sampling import sampler_factory
 from .source import Source
 from .sources import find_source, source_of_files
+from .training_loader import TrainingLoader
 from .validation import DatasetReport, validate_dataset
 
 __all__ = [
@@ -26,11 +30,13 @@ __all__ = [
     "Report",
     "Severity",
     "Source",
+    "TrainingLoader",
     "TrainingSizes",
     "find_source",
     "read_image",
     "register_coco_folder",
     "register_source",
+    "sampler_factory",
     "source_of_files",
     "validate_dataset",
 ]

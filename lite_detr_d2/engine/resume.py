@@ -1,6 +1,8 @@
 """Going on with a training under another config: what was learnt stays, and what the config says acts from then on."""
 
+import json
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -79,6 +81,28 @@ def restart_schedule(scheduler: LRMultiplier, optimizer: Optimizer) -> None:
     if scheduler.last_epoch <= scheduler._max_iter:  # else there is no such iteration
         for group, rate in zip(optimizer.param_groups, scheduler.get_lr(), strict=True):
             group["lr"] = rate
+
+
+def keep_metrics_before(iteration: int, file: str) -> None:
+    """Cut ``metrics.json`` off where an iteration begins that is trained again, or a line that was not finished."""
+    if not os.path.isfile(file):
+        return
+    kept = 0
+    with open(file, "rb") as stream:
+        for line in stream:
+            if not line.endswith(b"\n") or _iteration_of(line) >= iteration:
+                break
+            kept += len(line)
+    if kept < os.path.getsize(file):
+        logger.info("%s ends where iteration %d begins, with which the training goes on.", file, iteration)
+        os.truncate(file, kept)  # in place: its writer has opened it
+
+
+def _iteration_of(line: bytes) -> int:
+    try:
+        return int(json.loads(line)["iteration"])
+    except (ValueError, KeyError, TypeError):
+        return -1
 
 
 def changed_settings(saved: str, cfg: CfgNode) -> list[str]:

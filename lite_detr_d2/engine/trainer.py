@@ -8,11 +8,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import (
-    build_detection_test_loader,
-    build_detection_train_loader,
-    get_detection_dataset_dicts,
-)
+from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
 from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver import LRMultiplier
@@ -20,13 +16,14 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..data import DetrDatasetMapper
+from ..data import DetrDatasetMapper, TrainingLoader, sampler_factory
 from ..errors import InputError
+from ..randomness import STEP, seed_generators
 from .checkpointer import SafeCheckpointer
 from .datasets import annotation_errors, check_datasets, check_trainable, classes_for_checkpoints
 from .evaluation import BoxEvaluator, check_box_counts, write_metrics
 from .optimizer import build_optimizer
-from .resume import changed_settings, optimizer_state, parameter_names, restart_schedule
+from .resume import changed_settings, keep_metrics_before, optimizer_state, parameter_names, restart_schedule
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +49,9 @@ class Trainer(DefaultTrainer):
         for name in cfg.DATASETS.TEST:
             self.build_test_loader(cfg, name)  # what is wrong with it is to be known before the training, not after
         super().__init__(cfg)
+        # Of all that is drawn in training; a checkpoint keeps it.
+        self.seed: int = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+        self._images_seen_before = 0
         # The checkpointer holds the model without its DistributedDataParallel wrapper.
         self.checkpointer.model.register_forward_hook(_check_finite_losses)
 
@@ -77,6 +77,8 @@ class Trainer(DefaultTrainer):
             self.checkpointer.initialize(init, backbone=self.cfg.MODEL.WEIGHTS)
             return
         super().resume_or_load(resume)
+        if self.start_iter and comm.is_main_process():
+            keep_metrics_before(self.start_iter, os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"))
         if self.start_iter >= self.max_iter:
             logger.warning(
                 "SOLVER.MAX_ITER is %d, and the training in %s has done %d iterations: there is nothing left to train. "
@@ -87,13 +89,24 @@ class Trainer(DefaultTrainer):
     def state_dict(self) -> dict[str, Any]:
         state: dict[str, Any] = super().state_dict()
         names = parameter_names(self.checkpointer.model, self.optimizer)
-        return {**state, "config": self.cfg.dump(), "parameter_names": names}
+        return {
+            **state,
+            "config": self.cfg.dump(),
+            "parameter_names": names,
+            "seed": self.seed,
+            "images_seen": self._images_seen_before + self._images_of(self.iter + 1 - self.start_iter),
+        }
+
+    def _images_of(self, iterations: int) -> int:
+        return iterations * int(self.cfg.SOLVER.IMS_PER_BATCH)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         changed = changed_settings(state_dict.get("config", ""), self.cfg)
         if changed:
             iteration = state_dict["iteration"] + 1
             logger.warning("From iteration %d on, the config is another: %s", iteration, ", ".join(changed))
+        self.seed = state_dict.get("seed", self.seed) if self.cfg.SEED < 0 else self.seed
+        self._images_seen_before = state_dict.get("images_seen", self._images_of(state_dict["iteration"] + 1))
         inner = {**self._trainer.state_dict(), **state_dict["_trainer"]}  # without AMP, there is no scaler's state
         names = state_dict.get("parameter_names")
         inner["optimizer"] = optimizer_state(inner["optimizer"], names, self.checkpointer.model, self.optimizer)
@@ -101,7 +114,15 @@ class Trainer(DefaultTrainer):
         if isinstance(self.scheduler, LRMultiplier):  # a subclass may have another schedule
             restart_schedule(self.scheduler, self.optimizer)
 
+    def train(self) -> Any:
+        loader = self._trainer.data_loader
+        if isinstance(loader, TrainingLoader):  # a subclass may have another
+            loader.start(self.seed, self._images_seen_before)
+        return super().train()
+
     def run_step(self) -> None:
+        # By the iteration, so that nothing that was drawn before, in evaluations or by other processes, matters.
+        seed_generators(STEP, self.seed, self.iter, comm.get_rank())
         try:
             super().run_step()
         except FloatingPointError as error:
@@ -118,8 +139,14 @@ class Trainer(DefaultTrainer):
             images = get_detection_dataset_dicts(names, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
         check_trainable(names, images)
         check_box_counts(cfg, ", ".join(map(repr, names)), images, is_train=True)
-        loader: Iterable[list[dict[str, Any]]] = build_detection_train_loader(cfg, mapper=mapper, dataset=images)
-        return loader
+        return TrainingLoader(
+            images,
+            mapper,
+            sampler_factory(cfg, images),
+            batch_size=cfg.SOLVER.IMS_PER_BATCH,
+            group_by_shape=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+        )
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict[str, Any]]]:
