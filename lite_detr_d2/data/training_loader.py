@@ -43,6 +43,7 @@ class TrainingLoader:
         batch_size: int,
         group_by_shape: bool = True,
         num_workers: int = 0,
+        worker_init_fn: Callable[[int], None] | None = None,
     ) -> None:
         """Make a loader, that begins at the beginning, with seed 0.
 
@@ -55,6 +56,7 @@ class TrainingLoader:
             batch_size: in all processes together.
             group_by_shape: whether a batch has either wide images alone, or none that is wider than high.
             num_workers: data-loading processes; 0 for none.
+            worker_init_fn: what each of them does first.
 
         Raises:
             InputError: the batch cannot be shared out evenly, or an image whose shape is not stated cannot be read.
@@ -68,7 +70,7 @@ class TrainingLoader:
             )
         self._records, self._mapper, self._make_sampler = DatasetFromList(records, copy=False), mapper, make_sampler
         self._groups = _groups(records) if group_by_shape else np.zeros(len(records), np.uint8)
-        self._num_workers = num_workers
+        self._num_workers, self._worker_init_fn = num_workers, worker_init_fn
         self._seed = self._images_seen = 0
 
     def start(self, seed: int, images_seen: int) -> None:
@@ -81,6 +83,7 @@ class TrainingLoader:
             batch_sampler=self._batches(),
             num_workers=self._num_workers,
             collate_fn=trivial_batch_collator,
+            worker_init_fn=self._worker_init_fn,
             # Else it would draw from the global one.
             generator=torch.Generator(),
         )

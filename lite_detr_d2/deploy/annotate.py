@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from ..data.images import ImageError, read_image
 from ..errors import InputError
 from ..files import write_atomically
+from ..signals import noted_signals
 from ..visualization import draw_detections
 from ..wording import shown
 from .media import Media, make_folder, place_of
@@ -89,13 +90,13 @@ def annotate(
     names = (
         names_of(annotations, media, predictor.class_names) if annotations else own_names(media, predictor.class_names)
     )
-    with results_file(json_file) if json_file else nullcontext() as results, _stop_by_signal() as stopped:
+    with results_file(json_file) if json_file else nullcontext() as results, noted_signals(_SIGNALS) as stopped:
 
         def keep(item: Media, found: Instances, frame: int | None = None) -> None:
             if results is not None:
                 results.add(names.records(item, found, frame))
 
-        run = _Run(predictor, outputs, keep, stopped, threshold, batch)
+        run = _Run(predictor, outputs, keep, lambda: bool(stopped()), threshold, batch)
         outcome = run()
         if results is not None:
             results.complete = not outcome.stopped
@@ -239,26 +240,3 @@ def _groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
         if not group:
             return
         yield group
-
-
-@contextmanager
-def _stop_by_signal() -> Iterator[Callable[[], bool]]:
-    """Turn a first SIGINT or SIGTERM into an answer to whether to stop; a second one has its usual effect."""
-    received: list[int] = []
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}  # as by nohup
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def receive(number: int, _: object) -> None:
-        received.append(number)
-        restore()
-
-    for number in before:
-        signal.signal(number, receive)
-    try:
-        yield lambda: bool(received)
-    finally:
-        restore()

@@ -5,6 +5,7 @@ import errno
 import io
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -250,6 +251,9 @@ def one_line_errors() -> Iterator[None]:
     loop.addFilter(_without_expected_traceback)
     try:
         yield
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(128 + signal.SIGINT)
     except Exception as error:
         message = _message_to_user(error)
         if not message:

@@ -15,6 +15,7 @@ from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.data import DataLoader
 
 from ..data import DetrDatasetMapper, TrainingLoader, sampler_factory
 from ..errors import InputError
@@ -24,6 +25,7 @@ from .datasets import annotation_errors, check_datasets, check_trainable, classe
 from .evaluation import BoxEvaluator, check_box_counts, write_metrics
 from .optimizer import build_optimizer
 from .resume import changed_settings, keep_metrics_before, optimizer_state, parameter_names, restart_schedule
+from .stop import Stop, ignore_signals
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,9 @@ class Trainer(DefaultTrainer):
     To detectron2's ``DefaultTrainer`` it adds DETR's optimizer (:func:`build_optimizer`) and augmentation
     (:class:`DetrDatasetMapper`), COCO's evaluation, and :class:`SafeCheckpointer`. Every evaluation writes its metrics
     to ``OUTPUT_DIR/eval_metrics.json`` and its detections to ``OUTPUT_DIR/inference``. Without CUDA it runs on the CPU.
+
+    A training that is stopped and goes on, from a checkpoint of the same config and number of processes, gives the bits
+    of one that was not stopped (on the CPU). SIGTERM, SIGINT, SIGHUP and SIGUSR1 stop it, see :class:`Stop`.
 
     Raises:
         InputError: a dataset is not there, or has another number of classes than the model; ``SOLVER.AMP.ENABLED``
@@ -63,8 +68,15 @@ class Trainer(DefaultTrainer):
             **classes_for_checkpoints(self.cfg, "TRAIN"),
             trainer=weakref.proxy(self),
         )
-        hooks: list[HookBase | None] = super().build_hooks()
+        self._stop = Stop(self.checkpointer.model, self._save_now)
+        hooks: list[HookBase | None] = [*super().build_hooks(), self._stop]
         return hooks
+
+    def _save_now(self) -> str:
+        """Save a checkpoint of the current iteration, and return the file."""
+        self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
+        last: str = self.checkpointer.get_checkpoint_file()
+        return last
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Go on with the training in ``OUTPUT_DIR`` if ``resume`` and there is one; else start a new one.
@@ -118,7 +130,8 @@ class Trainer(DefaultTrainer):
         loader = self._trainer.data_loader
         if isinstance(loader, TrainingLoader):  # a subclass may have another
             loader.start(self.seed, self._images_seen_before)
-        return super().train()
+        with self._stop.listening():
+            return super().train()
 
     def run_step(self) -> None:
         # By the iteration, so that nothing that was drawn before, in evaluations or by other processes, matters.
@@ -146,6 +159,7 @@ class Trainer(DefaultTrainer):
             batch_size=cfg.SOLVER.IMS_PER_BATCH,
             group_by_shape=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
             num_workers=cfg.DATALOADER.NUM_WORKERS,
+            worker_init_fn=ignore_signals,
         )
 
     @classmethod
@@ -154,9 +168,10 @@ class Trainer(DefaultTrainer):
         with annotation_errors("TEST", dataset_name):
             images = get_detection_dataset_dicts(dataset_name, filter_empty=False)
         check_box_counts(cfg, repr(dataset_name), images, is_train=False)
-        loader: Iterable[list[dict[str, Any]]] = build_detection_test_loader(
+        loader: DataLoader[Any] = build_detection_test_loader(
             images, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS
         )
+        loader.worker_init_fn = ignore_signals
         return loader
 
     @classmethod

@@ -1,0 +1,136 @@
+"""A training that is asked to stop saves first, and says how to go on."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase
+
+from lite_detr_d2.engine import Trainer
+from lite_detr_d2.engine.stop import EXIT_CODES, TrainingStopped
+from lite_detr_d2.signals import noted_signals
+from tests.data.folders import write_coco_folder
+from tests.projects.scripts import PROJECT, TINY
+
+from .stops import assert_same_training, stoppable_config, train
+
+
+@pytest.fixture
+def cfg(tmp_path: Path) -> CfgNode:
+    return stoppable_config(tmp_path)
+
+
+class Signal(HookBase):
+    """Sends this process a signal in an iteration."""
+
+    def __init__(self, number: int, iteration: int) -> None:
+        self.number, self.iteration = number, iteration
+
+    def before_step(self) -> None:
+        if self.trainer.iter == self.iteration:
+            os.kill(os.getpid(), self.number)
+
+
+def stop(cfg: CfgNode, output: Path, number: int, iteration: int) -> TrainingStopped:
+    cfg = cfg.clone()
+    cfg.OUTPUT_DIR = str(output)
+    torch.manual_seed(0)
+    trainer = Trainer(cfg)
+    trainer.register_hooks([Signal(number, iteration)])
+    with pytest.raises(TrainingStopped) as stopped:
+        trainer.train()
+    return stopped.value
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGUSR1", 75), ("SIGHUP", 143)])
+def test_the_iteration_is_finished_and_saved(
+    cfg: CfgNode, tmp_path: Path, log: pytest.LogCaptureFixture, name: str, code: int
+) -> None:
+    handlers = [signal.getsignal(number) for number in EXIT_CODES]
+    assert stop(cfg, tmp_path / "stopped", signal.Signals[name], iteration=2).code == code
+    assert [signal.getsignal(number) for number in EXIT_CODES] == handlers
+    said = [message for message in log.messages if message.startswith(name)]
+    assert len(said) == 1
+    assert "stopped after iteration 2" in said[0]
+    assert "model_0000002.pth. --resume goes on from there" in said[0]
+    expected = train(cfg, tmp_path / "whole")
+    assert_same_training(train(cfg, tmp_path / "stopped"), expected)
+
+
+def test_an_evaluation_is_broken_off(cfg: CfgNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is done again where the training goes on, if it is the last one."""
+    cfg.DATASETS.TEST = cfg.DATASETS.TRAIN
+    evaluate = Trainer.test.__func__
+
+    def signalled(cls: type[Trainer], *args: object) -> object:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(cls, *args)
+
+    monkeypatch.setattr(Trainer, "test", classmethod(signalled))
+    with pytest.raises(TrainingStopped):
+        train(cfg, tmp_path / "run", TEST__EVAL_PERIOD=3)
+    assert (tmp_path / "run" / "model_0000002.pth").is_file()
+    assert not (tmp_path / "run" / "eval_metrics.json").exists()
+    monkeypatch.undo()
+    train(cfg, tmp_path / "run")
+    assert (tmp_path / "run" / "eval_metrics.json").is_file()
+
+
+def test_in_a_thread_there_are_no_signals(cfg: CfgNode, tmp_path: Path) -> None:
+    thread = threading.Thread(target=train, args=(cfg, tmp_path / "run"))
+    thread.start()
+    thread.join()
+    assert (tmp_path / "run" / "model_final.pth").is_file()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_signal_to_the_whole_group(tmp_path: Path, workers: int) -> None:
+    """As a terminal sends it, which a data-loading process is not to die of."""
+    write_coco_folder(tmp_path / "data")
+    command = [sys.executable, str(PROJECT / "train_net.py"), "--config-file", str(TINY), "--dataset"]
+    options = ["DATALOADER.NUM_WORKERS", workers, "OUTPUT_DIR", tmp_path / "run", "SOLVER.REFERENCE_NUM_IMAGES", 0]
+    command += [str(tmp_path / "data"), *map(str, options), "SOLVER.MAX_ITER", "100000", "SOLVER.STEPS", "()"]
+    command += ["SOLVER.CHECKPOINT_PERIOD", "1"]
+    with subprocess.Popen(command, text=True, stderr=-1, stdout=-1, start_new_session=True) as process:
+        try:
+            until = time.monotonic() + 300
+            while not (tmp_path / "run" / "last_checkpoint").is_file():
+                assert process.poll() is None and time.monotonic() < until
+                time.sleep(0.1)
+            os.killpg(process.pid, signal.SIGINT)
+            output, errors = process.communicate(timeout=300)
+        finally:
+            process.kill()
+    assert process.returncode == 130, errors
+    assert "Traceback" not in output + errors
+    assert output.count("SIGINT: stopped after iteration") == 1
+
+
+def test_what_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with noted_signals([signal.SIGHUP, signal.SIGTERM]) as noted:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert noted() == 0
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert noted() == signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_second_signal_ends_the_process_at_once() -> None:
+    code = (
+        "import os, signal\nfrom lite_detr_d2.signals import noted_signals\n"
+        "with noted_signals([signal.SIGINT], again=signal.SIG_DFL):\n"
+        "    for _ in range(2): os.kill(os.getpid(), signal.SIGINT)\n"
+        "    raise SystemExit('still there')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
