@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -79,10 +80,19 @@ class Stop(HookBase):
         raise TrainingStopped(EXIT_CODES[signal.Signals(number)])
 
 
-def ignore_signals(_: int) -> None:
-    """Let a data-loading process leave the signals to the main process; they often reach the whole group.
+def leave_signals_to_main(_: int) -> None:
+    """In a data-loading process: leave signals to the main process, as they often come to the whole group.
 
-    It ends with the main process all the same, which it looks for.
+    A SIGTERM of the main process itself ends it, by which that ends those that it no longer needs.
     """
-    for number in EXIT_CODES:
+    for number in EXIT_CODES.keys() - {signal.SIGTERM}:
         signal.signal(number, signal.SIG_IGN)
+    # A handler would not be told who sends it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    threading.Thread(target=_wait_for_main, daemon=True).start()
+
+
+def _wait_for_main() -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+        pass
+    os._exit(0)

@@ -25,7 +25,7 @@ from .datasets import annotation_errors, check_datasets, check_trainable, classe
 from .evaluation import BoxEvaluator, check_box_counts, write_metrics
 from .optimizer import build_optimizer
 from .resume import changed_settings, keep_metrics_before, optimizer_state, parameter_names, restart_schedule
-from .stop import Stop, ignore_signals
+from .stop import Stop, leave_signals_to_main
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ class Trainer(DefaultTrainer):
             batch_size=cfg.SOLVER.IMS_PER_BATCH,
             group_by_shape=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
             num_workers=cfg.DATALOADER.NUM_WORKERS,
-            worker_init_fn=ignore_signals,
+            worker_init_fn=leave_signals_to_main,
         )
 
     @classmethod
@@ -171,7 +171,7 @@ class Trainer(DefaultTrainer):
         loader: DataLoader[Any] = build_detection_test_loader(
             images, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS
         )
-        loader.worker_init_fn = ignore_signals
+        loader.worker_init_fn = leave_signals_to_main
         return loader
 
     @classmethod
