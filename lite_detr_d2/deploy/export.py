@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
-
+from ..data.sources.tree import check_folder
 from ..errors import InputError
-from ..files import system_error
+from ..files import check_output, system_error
 from ..wording import shown
 from .bounds import Range
 from .fitting import report_fitting
@@ -22,7 +21,7 @@ from .formats import FORMATS, Format, Runtime, Settings, Written
 from .inference import InferenceModel
 from .manifest import Manifest, Resize, SelfCheck, TensorSpec, digest_of_file, digest_of_weights, manifest_path
 from .probes import Pixels, find_images, make_batches, read_images
-from .run import PathLike, TrainedModel, load_trained
+from .run import PathLike, TrainedModel, build_trained, config_of_exported
 from .self_check import Exported, check
 from .sizing import check_bounds
 
@@ -58,7 +57,9 @@ def export(
             written.
         CheckFailed: the file does not compute what the detector does.
     """
-    chosen = _checked_format(format, output, settings)
+    chosen = check_request(
+        format, output, dtype=settings.dtype, opset=settings.opset, dynamic=not settings.bounds.is_fixed, images=images
+    )
     check_bounds(trained.detector, settings.bounds)
     with _unfinished(output) as folder:
         pixels = read_images(find_images(trained.cfg, images), trained.cfg)
@@ -98,7 +99,7 @@ def verify(file: Path, *, weights: PathLike | None = None, images: Path | None =
     chosen, settings = FORMATS[manifest.format], _settings_of(manifest)
     with tempfile.TemporaryDirectory(prefix="lite_detr_d2_") as name:
         folder = Path(name)
-        trained = _trained_again(file, manifest, weights, folder)
+        trained = _trained_again(file, manifest, weights)
         pixels = read_images(find_images(trained.cfg, images), trained.cfg)
         twin = folder / f"inspected{chosen.suffix}"
         written = chosen.write(trained.detector, settings, folder / file.name, twin)
@@ -119,21 +120,42 @@ def figures(result: SelfCheck) -> str:
     )
 
 
-def _checked_format(name: str, output: Path, settings: Settings) -> Format:
+def check_request(
+    name: str, output: Path, *, dtype: str, opset: int, dynamic: bool, images: Path | None = None
+) -> Format:
+    """See that an export is possible, as far as that can be known without its detector.
+
+    Args:
+        name: of the format.
+        output: the file.
+        dtype: as of :class:`Settings`.
+        opset: likewise.
+        dynamic: whether it is to take more than one size or batch.
+        images: as of :func:`export`.
+
+    Returns:
+        The format.
+
+    Raises:
+        InputError: it is not.
+    """
     if name not in FORMATS:
         raise InputError(f"There is no format {name!r}: choose one of {', '.join(FORMATS)}.")
-    chosen, bounds = FORMATS[name], settings.bounds
+    chosen = FORMATS[name]
     if output.suffix != chosen.suffix:
         raise InputError(f"{shown(output)}: the format {name} is written to a file that ends in {chosen.suffix}.")
-    if settings.dtype not in chosen.dtypes:
-        raise InputError(f"The format {name} has no {settings.dtype}: choose {' or '.join(chosen.dtypes)}.")
-    if chosen.opsets and settings.opset not in chosen.opsets:
+    if dtype not in chosen.dtypes:
+        raise InputError(f"The format {name} has no {dtype}: choose {' or '.join(chosen.dtypes)}.")
+    if chosen.opsets and opset not in chosen.opsets:
         allowed = ", ".join(map(str, chosen.opsets))
-        raise InputError(f"The format {name} is not written with opset {settings.opset}: choose one of {allowed}.")
-    if not chosen.opsets and settings.opset != Settings.opset:
+        raise InputError(f"The format {name} is not written with opset {opset}: choose one of {allowed}.")
+    if not chosen.opsets and opset != Settings.opset:
         raise InputError(f"The format {name} has no operators of ONNX: leave --opset out.")
-    if not (chosen.dynamic or bounds.is_fixed):
+    if dynamic and not chosen.dynamic:
         raise InputError(f"A file of the format {name} takes one size and batch only: leave --dynamic out.")
+    check_output(output)
+    if images is not None:
+        check_folder(images)
     return chosen
 
 
@@ -141,12 +163,6 @@ def _checked_format(name: str, output: Path, settings: Settings) -> Format:
 def _unfinished(output: Path) -> Iterator[Path]:
     """A folder beside a file, to make it in; it is removed in the end."""
     folder = output.with_name(f".{output.name}.unfinished")
-    if output.is_dir():
-        raise InputError(f"{shown(output)} is a folder: name a file.")
-    if not output.parent.is_dir():
-        raise InputError(
-            f"{shown(output)} cannot be written: there is no folder {shown(output.parent)}. Make it first."
-        )
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -223,15 +239,14 @@ def _settings_of(manifest: Manifest) -> Settings:
     return settings if manifest.opset is None else replace(settings, opset=manifest.opset)
 
 
-def _trained_again(file: Path, manifest: Manifest, weights: PathLike | None, folder: Path) -> TrainedModel:
-    """The detector of a file; ``folder`` is for its config."""
-    config = folder / "config.yaml"
-    config.write_text(manifest.config, encoding="utf-8")
-    known = yaml.safe_load(manifest.config)["MODEL"]["WEIGHTS"]
+def _trained_again(file: Path, manifest: Manifest, weights: PathLike | None) -> TrainedModel:
+    """The detector of a file."""
+    cfg = config_of_exported(manifest, file)
+    known = cfg.MODEL.WEIGHTS
     cure = "Give those that were exported: --weights FILE."
     if weights is None and os.path.isabs(known) and not os.path.isfile(known):
         raise InputError(f"{shown(file)} was made of the weights {shown(known)}, which are gone. {cure}")
-    trained = load_trained(config_file=config, weights=weights or known, device="cpu")
+    trained = build_trained(cfg, file, weights=weights or known)
     if digest_of_weights(trained.detector) != manifest.weights_sha256:
         raise InputError(f"{shown(file)} was made of other weights than {shown(weights or known)} are now. {cure}")
     return trained

@@ -97,7 +97,8 @@ def read_config(args: argparse.Namespace) -> CfgNode:
             cfg.merge_from_file(args.config_file)
         cfg.merge_from_list(args.opts)
     except _CONFIG_ERRORS as error:
-        raise InputError(f"Config {args.config_file} with overrides {args.opts}: {_text(error)}") from error
+        overrides = f" with overrides {args.opts}" if args.opts else ""
+        raise InputError(f"Config {args.config_file}{overrides}: {_text(error)}") from error
     return cfg
 
 

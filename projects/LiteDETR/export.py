@@ -20,7 +20,7 @@ from pathlib import Path
 from detectron2.utils.logger import setup_logger
 
 from lite_detr_d2.deploy.arguments import detector_arguments, positive
-from lite_detr_d2.deploy.export import export, verify
+from lite_detr_d2.deploy.export import check_request, export, verify
 from lite_detr_d2.deploy.formats import FORMATS, Settings
 from lite_detr_d2.deploy.run import load_trained
 from lite_detr_d2.deploy.sizing import choose_bounds
@@ -102,12 +102,11 @@ def main(arguments: Sequence[str]) -> None:
     if args.verify is not None:
         verify(args.verify, weights=args.weights, images=args.images)
         return
+    dtype, opset, dynamic = args.dtype or Settings.dtype, args.opset or OPSET, bool(args.dynamic)
+    check_request(args.format, args.output, dtype=dtype, opset=opset, dynamic=dynamic, images=args.images)
     trained = load_trained(args.run, config_file=args.config_file, weights=args.weights, device="cpu")
-    bounds = choose_bounds(
-        trained.cfg, trained.detector, size=args.size, batch=args.batch or 1, dynamic=args.dynamic or False
-    )
-    settings = Settings(bounds, args.dtype or Settings.dtype, args.opset or OPSET)
-    export(trained, args.format, args.output, settings, args.images)
+    bounds = choose_bounds(trained.cfg, trained.detector, size=args.size, batch=args.batch or 1, dynamic=dynamic)
+    export(trained, args.format, args.output, Settings(bounds, dtype, opset), args.images)
 
 
 if __name__ == "__main__":

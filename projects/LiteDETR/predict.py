@@ -5,13 +5,15 @@ Examples:
     a checkpoint:         predict.py --config-file FILE --weights dino.pth --input 'photos/**/*.jpg' --output found
     an exported model:    predict.py --model model.onnx --input clip.mp4 --output found
     a webcam:             predict.py output/mine --input webcam --output found    (until Ctrl-C)
-    results to score:     predict.py output/mine --input images --output found --threshold 0 \\
-                              --json results.json --annotations val.json
+    results to score:     predict.py output/mine --input images --threshold 0 --json results.json \\
+                              --annotations val.json
 
 Pictures keep the names that the inputs have below their folder, and the format if it is a usual one (else .png);
-videos become .mp4. What is in DIR from an earlier prediction is written over, the inputs never are.
+videos become .mp4. What is in DIR from an earlier prediction is written over, the inputs never are. DIR is made if it
+is not there; the folder of --json FILE has to be there.
 
-Exit code: 0 done, 1 error, 2 wrong arguments, 3 done, but some inputs could not be read: each is named.
+Exit code: 0 done, 1 error, 2 wrong arguments, 3 done, but some inputs could not be read: each is named. If none could
+be read, that is an error, and what FILE had before stays.
 """
 
 import argparse
@@ -27,6 +29,7 @@ from lite_detr_d2.deploy.arguments import detector_arguments, positive
 from lite_detr_d2.deploy.media import find_media, plan_outputs
 from lite_detr_d2.deploy.predictor import DTYPES, load
 from lite_detr_d2.engine import one_line_errors
+from lite_detr_d2.files import check_output
 
 SOME_UNREADABLE, STOPPED = 3, 130
 
@@ -48,7 +51,9 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         help="images, videos, folders (with those below them), patterns in quotes; or webcam, or webcam:1 for the next",
     )
-    result.add_argument("--output", metavar="DIR", required=True, type=Path, help="the folder of the pictures")
+    result.add_argument(
+        "--output", metavar="DIR", type=Path, help="the folder of the pictures; with --json, none are drawn without it"
+    )
     result.add_argument("--json", metavar="FILE", type=Path, help="write all detections to FILE; not without")
     result.add_argument(
         "--annotations",
@@ -81,6 +86,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         commands.error("give one of RUN, --config-file FILE with --weights FILE, and --model FILE")
     if from_config and (args.config_file is None or args.weights is None):
         commands.error("--config-file and --weights go together")
+    if args.output is None and args.json is None:
+        commands.error("give --output DIR for pictures, or --json FILE for detections, or both")
     if args.annotations and not args.json:
         commands.error("--annotations needs --json FILE, which gets their ids")
     return args
@@ -90,6 +97,8 @@ def main(arguments: Sequence[str]) -> int:
     """Predict, and return the exit code."""
     args = parse(arguments)
     setup_logger(name="lite_detr_d2", abbrev_name="lite_detr")
+    if args.json:
+        check_output(args.json)
     outputs = plan_outputs(find_media(args.input, args.output), args.output)
     predictor = load(
         args.model or args.run,
@@ -111,7 +120,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def say(outcome: Outcome, total: int, args: argparse.Namespace) -> int:
     """Sum up, and return the exit code."""
-    logger.info("%d of %d inputs are done: see %s", outcome.done, total, args.output)
+    see = f": see {args.output}" if args.output else ""
+    logger.info("%d of %d inputs are done%s", outcome.done, total, see)
     if outcome.stopped:
         logger.warning("Stopped before the end%s", f": {args.json} is not written" if args.json else "")
         return STOPPED
