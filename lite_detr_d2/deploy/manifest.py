@@ -140,7 +140,8 @@ class Manifest:
         """
         path = manifest_path(model)
         if not model.is_file():
-            raise InputError(f"{shown(model)}: no such file. Name one that was exported.")
+            what = "is a folder" if model.is_dir() else "is not there"
+            raise InputError(f"{shown(model)} {what}: name a file that was exported.")
         if not path.is_file():
             raise InputError(
                 f"{shown(model)} has no {path.name} beside it, without which it cannot be used: name a file that was "

@@ -15,11 +15,10 @@ Exit code: 0 done, 1 error, 2 wrong arguments.
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from detectron2.utils.logger import setup_logger
 
-from lite_detr_d2.deploy.arguments import detector_arguments, positive
+from lite_detr_d2.deploy.arguments import detector_arguments, path, positive
 from lite_detr_d2.deploy.export import check_request, export, verify
 from lite_detr_d2.deploy.formats import FORMATS, Settings
 from lite_detr_d2.deploy.run import load_trained
@@ -38,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     detector_arguments(result, "detector", "RUN, or --config-file with --weights.")
     file = result.add_argument_group("file")
     file.add_argument("--format", metavar="F", help=f"one of {', '.join(FORMATS)}")
-    file.add_argument("--output", metavar="FILE", type=Path, help="is written over if it is there")
+    file.add_argument("--output", metavar="FILE", type=path, help="is written over if it is there")
     file.add_argument("--dtype", metavar="D", help="float32 (default), or bfloat16 for products in it")
     file.add_argument("--opset", metavar="N", type=positive, help=f"of ONNX's operators (default: {OPSET})")
     inputs = result.add_argument_group(
@@ -63,14 +62,14 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument(
         "--images",
         metavar="DIR",
-        type=Path,
+        type=path,
         help="real images of what the detector detects, to run the file on; if not given, those that RUN was evaluated "
         "on, or the registered datasets of DATASETS.TEST",
     )
     check.add_argument(
         "--verify",
         metavar="FILE",
-        type=Path,
+        type=path,
         help="check an exported file again, instead; --weights, if those are no longer where they were",
     )
     return result

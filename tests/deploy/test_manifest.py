@@ -61,7 +61,8 @@ def test_what_a_later_version_adds_is_passed_over(model: Path) -> None:
 
 
 def test_no_such_file(tmp_path: Path) -> None:
-    assert "no such file" in refusal(tmp_path / "other.onnx")
+    assert "other.onnx is not there: name a file that was exported" in refusal(tmp_path / "other.onnx")
+    assert "is a folder: name a file that was exported" in refusal(tmp_path)
 
 
 def test_a_file_without_its_json(model: Path) -> None:

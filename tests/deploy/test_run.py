@@ -209,7 +209,8 @@ def test_a_published_checkpoint_is_converted(
         (("stranger",), r"MODEL\.META_ARCHITECTURE is 'GeneralizedRCNN': expected one of"),
         (("no_yaml",), r"no_yaml/config\.yaml"),
         (("config_file", "no_weights"), r"no_weights\.pth"),
-        (("no_config", "weights"), r"no_config\.yaml"),
+        (("no_config", "weights"), r"Config \S+no_config\.yaml: there is no such file\. Name a config file"),
+        (("folder", "weights"), r"Config \S+empty: it is a folder\. Name a config file"),
         (("wide", "weights"), r"model_final\.pth is a checkpoint of another architecture"),
         (("fewer", "weights"), r"model_final\.pth is of other classes: .*It has 10, .* 7 \(MODEL\.LITE_DETR\.NUM_CL"),
     ],
@@ -241,6 +242,7 @@ def test_what_cannot_be_loaded_is_named(
         "exported": ("run", tmp_path / "model.onnx"),
         "no_weights": ("weights", tmp_path / "no_weights.pth"),
         "no_config": ("config_file", tmp_path / "no_config.yaml"),
+        "folder": ("config_file", tmp_path / "empty"),
         "wide": ("config_file", wide),
         "fewer": ("config_file", fewer),
     }

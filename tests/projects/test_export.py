@@ -165,7 +165,10 @@ def test_without_images_there_is_no_check(run: Path, tmp_path: Path) -> None:
         (["--verify", "x", "run"], "leave RUN out"),
         (["--verify", "x", "--opset", "18"], "leave --opset out"),
         (["--verify", "x", "--dynamic"], "leave --dynamic out"),
-        (["run", "--format", "x", "--output", "x", "--batch", "0"], "0: expected 1 at least"),
+        (["run", "--format", "x", "--output", "x", "--batch", "0"], "'0': expected a whole number, 1 at least"),
+        (["run", "--format", "x", "--output", "x", "--batch", "x"], "'x': expected a whole number, 1 at least"),
+        (["run", "--format", "x", "--output", ""], "argument --output: the name is empty"),
+        (["--verify", ""], "argument --verify: the name is empty"),
         (["run", "--format", "x", "--output", "x", "--size", "5"], "expected 2 arguments"),
     ],
 )

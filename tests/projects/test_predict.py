@@ -1,6 +1,7 @@
 """Predict as a user does, from a training's folder to pictures, videos and JSON that COCO's tools score."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -197,7 +198,14 @@ def test_wrong_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         ("--weights", "a.pth", *where),
         ("run", *where, "--threshold", "1.5"),
         ("run", *where, "--threshold", "nan"),
+        ("run", *where, "--threshold", "half"),
         ("run", *where, "--batch", "0"),
+        ("run", *where, "--batch", "two"),
+        ("", *where),
+        ("run", *where, "--json", ""),
+        ("run", "--input", "", "--output", tmp_path / "out"),
+        ("run", "--input", "a.jpg", "--output", ""),
+        ("--model", "", *where),
         ("run", *where, "--dtype", "float16"),
         ("run", *where, "--annotations", "val.json"),
         ("run", *where, "--thresh", "0.5"),
@@ -205,7 +213,9 @@ def test_wrong_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         with pytest.raises(SystemExit) as stop:
             run(*arguments)
         assert stop.value.code == 2
-        assert "Traceback" not in capsys.readouterr().err
+        message = capsys.readouterr().err
+        assert "Traceback" not in message
+        assert not re.search(r"invalid \w+ value", message)  # as argparse says of what raises a ValueError
     assert list(tmp_path.iterdir()) == []
 
 
@@ -235,6 +245,10 @@ def bad_inputs(trained: Trained, folder: Path) -> dict[str, tuple[list[Any], str
             "a.json cannot be written: there is no folder .*none",
         ),
         "a folder for json": ([trained.run, *rest(trained, folder), "--json", folder], "is a folder: name a file"),
+        "no annotations": (
+            [trained.run, *rest(trained, folder), "--json", folder / "a.json", "--annotations", folder / "none.json"],
+            "none.json is not there: name a file of annotations",
+        ),
         "a checkpoint": (
             [trained.run / "model_final.pth", *rest(trained, folder)],
             r"model_final\.pth is a file, .* give that folder alone, ",
