@@ -182,7 +182,8 @@ def _find_probes(trained: TrainedModel, settings: Settings, images: Path | None)
     pixels = read_images(find_images(trained.cfg, images), trained.cfg)
     if settings.dtype != "int8":
         return _Probes(pixels)
-    return _Probes(pixels, calibration_batches(trained.cfg, settings.bounds), find_annotated(trained))
+    annotated = find_annotated(trained.cfg, trained.detector.num_classes)
+    return _Probes(pixels, calibration_batches(trained.cfg, settings.bounds), annotated)
 
 
 def _write(

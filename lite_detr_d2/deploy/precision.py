@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
+from detectron2.config import CfgNode
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -49,13 +50,18 @@ class Annotated:
     categories: Sequence[Any]
 
 
-def find_annotated(trained: TrainedModel, number: int = NUM_IMAGES) -> Annotated:
+def find_annotated(cfg: CfgNode, num_classes: int, number: int = NUM_IMAGES) -> Annotated:
     """Find so many of the annotated images that a detector is evaluated on, evenly chosen; all, if there are no more.
+
+    Args:
+        cfg: of the detector, with the path of its weights.
+        num_classes: of the detector.
+        number: of images.
 
     Raises:
         InputError: there are none, or their classes are not the detector's.
     """
-    dataset = find_dataset(trained.cfg, training=False)
+    dataset = find_dataset(cfg, training=False)
     cure = "export the OUTPUT_DIR of a training that was evaluated on some, or register what DATASETS.TEST names."
     if dataset is None:
         raise InputError(f"There are no annotated images, on which AP tells what int8 costs: {cure}")
@@ -68,10 +74,10 @@ def find_annotated(trained: TrainedModel, number: int = NUM_IMAGES) -> Annotated
             f"int8 costs: {cure}"
         )
     categories = sorted(category["id"] for category in content["categories"])
-    if len(categories) != len(trained.class_names):
+    if len(categories) != num_classes:
         raise InputError(
-            f"{shown(dataset.annotations)} has {len(categories)} categories, and the detector "
-            f"{len(trained.class_names)} classes: {cure}"
+            f"{shown(dataset.annotations)} has {len(categories)} categories, and the detector {num_classes} classes: "
+            f"{cure}"
         )
     images = [image for image in content["images"] if image["id"] in ids]
     return Annotated(
