@@ -43,7 +43,9 @@ def main() -> None:
         parser.error("the files take different sizes: export them with the same --size, --dynamic and --batch")
     cfg, names = detectors[0].cfg, detectors[0].class_names
     (batch,) = evaluation_batches(read_images(find_images(cfg, None), cfg, 1), cfg, bounds)
-    times = smallest_times([lambda detector=detector: detector.model(batch.images, batch.sizes) for detector in detectors])
+    times = smallest_times(
+        [lambda detector=detector: detector.model(batch.images, batch.sizes) for detector in detectors]
+    )
     annotated = find_annotated(cfg, len(names))
     for file, manifest, detector, milliseconds in zip(args.files, manifests, detectors, times, strict=True):
         precision = average_precision(detector, annotated, bounds.batch.smallest)

@@ -23,7 +23,7 @@ from lite_detr_d2.errors import InputError
 
 from .annotated import write_dataset
 from .exports import BOUNDS, PICKLED, load, write_run
-from .faults import FAULTS, Fault, with_fault
+from .faults import FAULTS, Fault, swapped_weight, with_fault, wrong_mean
 
 SETTINGS = Settings(BOUNDS, "int8")
 given: list[Any] = []
@@ -79,7 +79,7 @@ def test_a_file_of_int8(trained: TrainedModel, output: Path, log: pytest.LogCapt
     assert precision.images == 3
     assert precision.before > 50
     assert precision.after == pytest.approx(precision.before, rel=0.02)
-    assert manifest.check.tolerance == 0.3
+    assert manifest.check.tolerance == 0.5
     assert "int8 is calibrated on 4 images of" in log.text
     assert "What is quantised computes what the detector does: on 3 images" in log.text
     assert f"AP is {precision.after:.2f} on 3 images, of {precision.before:.2f}" in log.text
@@ -107,7 +107,7 @@ def test_other_types_are_not_scored(trained: TrainedModel, output: Path) -> None
     assert Manifest.read(output).check.precision is None
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", [swapped_weight, wrong_mean])  # sampling is not pickled: see tests/export
 def test_a_fault_is_seen_before_it_is_rounded(
     trained: TrainedModel, output: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
@@ -173,15 +173,16 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
         _change_val(lambda content: [box.update(iscrowd=1) for box in content["annotations"]]),
         "Nothing is annotated in 3 images",
     ),
-    "other classes": (_change_val(lambda content: content["categories"].pop()), "has 9 categories, and the detector 10"),
+    "other classes": (
+        _change_val(lambda content: content["categories"].pop()),
+        "has 9 categories, and the detector 10",
+    ),
     "nothing is found": (_change_val(_move), "The detector's AP on 3 images is 0"),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_run_without_what_it_takes(
-    trained: TrainedModel, run: Path, output: Path, tmp_path: Path, name: str
-) -> None:
+def test_a_run_without_what_it_takes(trained: TrainedModel, run: Path, output: Path, tmp_path: Path, name: str) -> None:
     change, reason = BAD[name]
     change(run / "dataset")
     with pytest.raises(InputError, match=reason) as caught:

@@ -35,7 +35,14 @@ def annotated(folder: Path, boxes: Boxes, number: int = 4) -> Annotated:
         "categories": [{"id": 5}, {"id": 7}],
         "images": [{"id": key} for key in images],
         "annotations": [
-            {"id": 1 + key, "image_id": index + 1, "category_id": 7, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+            {
+                "id": 1 + key,
+                "image_id": index + 1,
+                "category_id": 7,
+                "bbox": [*box],
+                "area": box[2] * box[3],
+                "iscrowd": 0,
+            }
             for key, (index, box) in enumerate(found)
         ],
     }
@@ -78,9 +85,7 @@ def test_what_finds_nothing_has_0(small_cfg: CfgNode, tmp_path: Path) -> None:
     assert average_precision(predictor(small_cfg, lambda _: [(40.0, 2.0, 20.0, 30.0)]), truth) == 0.0
 
 
-def test_boxes_of_images_that_cannot_be_read_are_not_found(
-    small_cfg: CfgNode, tmp_path: Path, said: list[str]
-) -> None:
+def test_boxes_of_images_that_cannot_be_read_are_not_found(small_cfg: CfgNode, tmp_path: Path, said: list[str]) -> None:
     truth = annotated(tmp_path, place)
     for key in (2, 3):
         truth.images[key].write_bytes(b"no image")

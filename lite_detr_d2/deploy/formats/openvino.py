@@ -1,7 +1,9 @@
 """OpenVINO's own format (IR) of the ONNX model: ``.xml``, and ``.bin`` with the weights."""
 
+import io
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +53,9 @@ def _written(openvino: Any, path: Path, requires: Mapping[str, Any]) -> Written:
 def _quantise(source: Path, inputs: Sequence[Inputs], path: Path, inspected_path: Path) -> Written:
     """Let products be of int8, in the ranges of values that the inputs show."""
     openvino = import_extra("openvino", extra=EXTRA)
-    with quiet("nncf", "torch.utils.cpp_extension"):
+    with quiet("torch.utils.cpp_extension"):
         nncf = import_extra("nncf", extra="int8")
+    with quiet("nncf"), redirect_stdout(io.StringIO()):  # its bars of progress
         model = nncf.quantize(
             openvino.Core().read_model(source),
             nncf.Dataset([dict(zip(INPUTS, each, strict=True)) for each in inputs]),
