@@ -3,8 +3,8 @@
     python tools/measure_exported.py mine.xml mine_bfloat16.xml mine_int8.xml
 
 They are of the same sizes. Their inputs are of the images that the detector was evaluated on, by which AP goes, too.
-Times are of one thread: the files take turns, and the smallest of each counts. Each is also told as how many times as
-fast as the first one.
+Times are of one thread: the files take turns, and the smallest of each counts; other work on the machine disturbs them.
+Each is also told as how many times as fast as the first one.
 """
 
 import argparse
