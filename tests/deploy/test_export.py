@@ -106,7 +106,10 @@ def test_images_that_cannot_be_read_are_reported(
 ) -> None:
     (images / "1.png").write_bytes(b"no image")
     assert export(trained, "pickled", output, SETTINGS, images).check.images == 2
-    assert any("1 of 3 images for the check are passed over" in message and "1.png" in message for message in said)
+    assert any(
+        "1 of 3 images to check the exported file on are passed over" in message and "1.png" in message
+        for message in said
+    )
     for name in ("0.png", "2.png"):
         (images / name).write_bytes(b"no image")
     with pytest.raises(InputError, match="None of 3 images can be read"):

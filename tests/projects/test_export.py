@@ -68,6 +68,12 @@ def test_a_config_and_weights(run: Path, images: Path, tmp_path: Path) -> None:
     assert Manifest.read(tmp_path / "model.bin").class_names[3] == "digit 3"
 
 
+def test_int8_is_a_type() -> None:
+    arguments = ["run", "--format", "openvino", "--output", "mine.xml"]
+    assert script.parse([*arguments, "--int8"]) == script.parse([*arguments, "--dtype", "int8"])
+    assert script.parse([*arguments, "--int8"]).dtype == "int8"
+
+
 def test_a_file_is_checked_again(run: Path, images: Path, tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "model.bin"
     export(run, file, "--images", images)
@@ -115,6 +121,7 @@ WRONG = {
     "no images": (["--images", "folder.bin"], "has no images to check the exported file on"),
     "no folder of images": (["--images", "nowhere"], "nowhere"),
     "another dtype": (["--dtype", "float16"], "The format pickled has no float16: choose float32 or bfloat16"),
+    "int8": (["--int8"], "The format pickled has no int8: choose float32 or bfloat16"),
     "too small": (["--size", "8", "8"], "Images of 8 x 8 (height x width) have 3 tokens, fewer than the 20 queries"),
 }
 
@@ -169,6 +176,8 @@ def test_without_images_there_is_no_check(run: Path, tmp_path: Path) -> None:
         (["run", "--format", "x", "--output", "x", "--batch", "x"], "'x': expected a whole number, 1 at least"),
         (["run", "--format", "x", "--output", ""], "argument --output: the name is empty"),
         (["--verify", ""], "argument --verify: the name is empty"),
+        (["--verify", "x", "--int8"], "leave --dtype or --int8 out"),
+        (["run", "--format", "x", "--output", "x", "--int8", "--dtype", "float32"], "not allowed with argument --int8"),
         (["run", "--format", "x", "--output", "x", "--size", "5"], "expected 2 arguments"),
     ],
 )
