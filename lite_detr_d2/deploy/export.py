@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..data.sources.tree import check_folder
 from ..errors import InputError
+from ..extras import check_extra
 from ..files import check_output, system_error
 from ..wording import shown
 from .bounds import Range
@@ -156,6 +157,8 @@ def check_request(
         raise InputError(f"The format {name} has no operators of ONNX: leave --opset out.")
     if dynamic and not chosen.dynamic:
         raise InputError(f"A file of the format {name} takes one size and batch only: leave --dynamic out.")
+    for package, extra in {**chosen.packages, **(chosen.quantiser if dtype == "int8" else {})}.items():
+        check_extra(package, extra=extra)
     check_output(output)
     if images is not None:
         check_folder(images)

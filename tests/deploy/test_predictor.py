@@ -469,7 +469,7 @@ def exported(cfg: CfgNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
         assert (file, requires) == (path, {"fake": "1.0"})
         return Bounded(Bounds(Range(1, 2), Range(32, 64), Range(32, 64)))
 
-    monkeypatch.setitem(FORMATS, "fake", Format("fake", ".fake", "", True, ("float32",), never, runtime))
+    monkeypatch.setitem(FORMATS, "fake", Format("fake", ".fake", True, ("float32",), never, runtime))
     manifest(cfg).write(path)
     return path
 

@@ -52,23 +52,25 @@ class Format:
     Attributes:
         name: what users call it.
         suffix: of its files.
-        extra: the extra of lite_detr_d2 that brings its packages; "" for none.
         dynamic: whether it takes bounds that are a range.
         dtypes: those that it can be exported in.
         write: writes a module of ``INPUTS`` and one that puts out the ``INSPECTED`` besides, for the self-check: of a
             detector in evaluation mode, to the first path and to the second.
         load: makes a runtime of a file and of what its manifest says that it requires.
+        packages: what is needed besides PyTorch, each with the extra of lite_detr_d2 that brings it.
         opsets: of ONNX's operators, those that it can be written with; none where it does without.
         quantise: makes of the second file that ``write`` made in float32 the two of int8, given inputs to calibrate
             them on; None where ``dtypes`` has no "int8". What is quantised can be checked first, so ``write`` does not.
+        quantiser: what is needed for that, as ``packages``.
     """
 
     name: str
     suffix: str
-    extra: str
     dynamic: bool
     dtypes: tuple[str, ...]
     write: Callable[[DetrDetector, Settings, Path, Path], Written]
     load: Callable[[Path, Mapping[str, Any]], Runtime]
+    packages: Mapping[str, str] = field(default_factory=dict)
     opsets: tuple[int, ...] = ()
     quantise: Callable[[Path, Sequence[Inputs], Path, Path], Written] | None = None
+    quantiser: Mapping[str, str] = field(default_factory=dict)

@@ -112,11 +112,11 @@ def _format(name: str, sample: Sampler) -> Format:
     return Format(
         name,
         ".onnx",
-        EXTRA,
         dynamic=True,
         dtypes=("float32",),
         write=partial(_write, sample),
         load=_load,
+        packages=dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), EXTRA),
         opsets=OPSETS,
     )
 

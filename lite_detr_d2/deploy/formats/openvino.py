@@ -135,11 +135,12 @@ def _load(path: Path, requires: Mapping[str, Any]) -> Runtime:
 OPENVINO = Format(
     "openvino",
     ".xml",
-    EXTRA,
     dynamic=True,
     dtypes=("float32", "bfloat16", "int8"),
     write=_write,
     load=_load,
+    packages=dict.fromkeys(("onnx", "onnxscript", "openvino"), EXTRA),
     opsets=OPSETS,
     quantise=_quantise,
+    quantiser={"nncf": "int8"},
 )
