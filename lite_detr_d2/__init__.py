@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,7 +12,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 if importlib.util.find_spec("detectron2") is not None:
-    from . import meta_arch, modeling  # noqa: F401  (imported for what they register)
+    with warnings.catch_warnings():
+        # By torch, of what detectron2's modules do when they are imported.
+        warnings.filterwarnings("ignore", "`torch.jit.script", FutureWarning)
+        from . import meta_arch, modeling  # noqa: F401  (imported for what they register)
     from .config import add_lite_detr_config
     from .ops.flops import register_flop_handlers
 

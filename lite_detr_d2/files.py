@@ -3,9 +3,11 @@
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import IO
 
 from .errors import InputError
+from .wording import shown
 
 
 def write_atomically(path: str, write: Callable[[IO[bytes]], object]) -> None:
@@ -29,7 +31,30 @@ def write_atomically(path: str, write: Callable[[IO[bytes]], object]) -> None:
         cause = system_error(error)
         if cause is None:
             raise
-        raise InputError(f"{path} cannot be written: {cause.strerror or cause}.") from error
+        raise InputError(f"{shown(path)} cannot be written: {cause.strerror or cause}.") from error
+
+
+def check_output(path: Path) -> None:
+    """See that a file can be written, before there is anything to write. Its folder has to be there.
+
+    Raises:
+        InputError: it is a folder, or there is no folder for it that can be written to.
+    """
+    if path.is_dir():
+        raise InputError(f"{shown(path)} is a folder: name a file.")
+    folder = path.parent
+    if not folder.is_dir():
+        cause, cure = (
+            (f"{shown(folder)} is a file, not a folder", "Name another.")
+            if folder.exists()
+            else (f"there is no folder {shown(folder)}", "Make it first, or correct the name.")
+        )
+        raise InputError(f"{shown(path)} cannot be written: {cause}. {cure}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(
+            f"{shown(path)} cannot be written: the folder {shown(folder)} is read-only. Give the permission, or name "
+            "another."
+        )
 
 
 def system_error(error: BaseException | None) -> OSError | None:

@@ -1,9 +1,12 @@
 """How messages name things: briefly, and in characters that every stream takes."""
 
 import os
+import unicodedata
 from collections.abc import Sequence
 
 _LONGEST_NAME = 80
+# Unicode's categories of control characters, halves of characters, and ends of lines and of paragraphs.
+_UNREADABLE = ("Cc", "Cs", "Zl", "Zp")
 
 
 def in_short(names: Sequence[str], most: int = 5) -> str:
@@ -17,8 +20,11 @@ def listed(title: str, lines: Sequence[str]) -> str:
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """A path in full; what of it is not Unicode is escaped."""
-    return os.fspath(path).encode("utf-8", "backslashreplace").decode("utf-8")
+    """A path in full, on one line; what of it is not Unicode, or controls a terminal, is escaped."""
+    return "".join(
+        character.encode("unicode_escape").decode() if unicodedata.category(character) in _UNREADABLE else character
+        for character in os.fspath(path)
+    )
 
 
 def shortened(name: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lite_detr_d2.errors import InputError
-from lite_detr_d2.extras import import_extra
+from lite_detr_d2.extras import check_extra, import_extra
 
 
 def test_what_is_installed_is_imported() -> None:
@@ -15,10 +15,16 @@ def test_what_is_installed_is_imported() -> None:
 
 @pytest.mark.parametrize("name", ["not_there_at_all", "not_there_at_all.either"])
 def test_what_is_missing_names_its_extra(name: str) -> None:
-    with pytest.raises(
-        InputError, match=r"^not_there_at_all is needed, but is not installed\. pip install 'lite_detr_d2\[export\]'"
-    ):
+    message = r"^not_there_at_all is needed, but is not installed\. pip install 'lite_detr_d2\[export\]'"
+    with pytest.raises(InputError, match=message):
         import_extra(name, extra="export")
+
+
+def test_what_is_installed_is_known_without_importing_it() -> None:
+    check_extra("this", extra="export")
+    assert "this" not in sys.modules
+    with pytest.raises(InputError, match=r"^not_there is needed, but is not installed\. pip install .*\[int8\]"):
+        check_extra("not_there", extra="int8")
 
 
 @pytest.mark.parametrize("line", ["import lacking_too", "raise ImportError('libfoo.so.1: no such file')"])

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lite_detr_d2.errors import InputError
-from lite_detr_d2.files import write_atomically
+from lite_detr_d2.files import check_output, write_atomically
 from tests.data.folders import write_coco_folder
 from tests.projects.scripts import PROJECT, TINY
 
@@ -93,3 +93,23 @@ def test_training_on_a_full_disk_ends_with_one_line(tmp_path: Path) -> None:
     assert result.stderr.splitlines()[-1] == expected
     assert not list(output.glob("*.unfinished"))
     assert not list(output.glob("*.pth"))
+
+
+def test_an_output_is_looked_at_before_there_is_anything_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    check_output(tmp_path / "new")
+    check_output(tmp_path / "file")
+    for name, message in (
+        (".", "is a folder: name a file"),
+        ("file/new", "cannot be written: .*file is a file, not a folder. Name another"),
+        ("none/new", "cannot be written: there is no folder .*none. Make it first, or correct the name"),
+        ("no\nne/new", r"no\\nne/new cannot be written"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check_output(tmp_path / name)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(InputError, match="cannot be written: the folder .* is read-only. Give the permission, or name"):
+        check_output(tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ from detectron2.utils.file_io import PathManager
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..errors import InputError
+from ..wording import shown
 from .deep_color import combined, load_lower, lower_rawmode
 from .png_metadata import metadata_behind_pixels
 
@@ -42,15 +43,29 @@ _TURNS = {
 _SWAPPING = (5, 6, 7, 8)
 _INTEGER_RANGES = (255.0, 1023.0, 4095.0, 16383.0, 65535.0, 2.0**31 - 1)
 _NAME_SHOWN = 120
-_RESTORE = "Restore the file, or remove the image from the annotation file."
-_SHRINK = "Make the image smaller, or cut it into tiles."
-_REASONS: dict[type[Exception], str] = {
-    MemoryError: f"it does not fit into the memory. {_SHRINK}",
-    FileNotFoundError: f"there is no such file. {_RESTORE}",
-    NotADirectoryError: f"there is no such file. {_RESTORE}",
-    PermissionError: "there is no permission to read it. Give the permission to read the file and its folders.",
-    IsADirectoryError: f"it is a folder, not a file. {_RESTORE}",
-    UnidentifiedImageError: f"it is not an image, its header is broken, or its format is unknown. {_RESTORE}",
+
+
+class _Cure(NamedTuple):
+    """What to do: for one who named the file, and for one whose annotations name it."""
+
+    of_file: str
+    of_dataset: str
+
+
+_IN_ANNOTATIONS = "Restore the file, or remove the image from the annotation file."
+_RESTORE = _Cure("Restore the file, or leave it out.", _IN_ANNOTATIONS)
+_NAME_ANOTHER = _Cure("Correct the name.", _IN_ANNOTATIONS)
+_SHRINK = _Cure(*["Make the image smaller, or cut it into tiles."] * 2)
+_REASONS: dict[type[Exception], tuple[str, _Cure]] = {
+    MemoryError: ("it does not fit into the memory", _SHRINK),
+    FileNotFoundError: ("there is no such file", _NAME_ANOTHER),
+    NotADirectoryError: ("there is no such file", _NAME_ANOTHER),
+    PermissionError: (
+        "there is no permission to read it",
+        _Cure(*["Give the permission to read the file and its folders."] * 2),
+    ),
+    IsADirectoryError: ("it is a folder, not a file", _Cure("Name a file.", _IN_ANNOTATIONS)),
+    UnidentifiedImageError: ("it is not an image, its header is broken, or its format is unknown", _RESTORE),
 }
 
 
@@ -58,17 +73,19 @@ class ImageError(InputError):
     """An image that cannot be read.
 
     Attributes:
-        reason: why, and the cure, without the file's name.
+        cause: why, without the file's name and the cure.
     """
 
-    def __init__(self, message: str, reason: str = "") -> None:
+    def __init__(self, message: str, cause: str = "", cure: _Cure = _RESTORE) -> None:
+        # Data-loading processes pass an error on as its message alone.
         super().__init__(message)
-        self.reason = reason or message
+        self.cause = cause or message
+        self._cure = cure
 
     @property
-    def cause(self) -> str:
-        """Why, without the cure: the first sentence of ``reason``."""
-        return self.reason.partition(". ")[0]
+    def reason_in_dataset(self) -> str:
+        """Why, and what to do about an image that annotations name; the message is for those who named the file."""
+        return f"{self.cause}. {self._cure.of_dataset}"
 
 
 @dataclass(frozen=True)
@@ -119,7 +136,8 @@ def read_image(path: str | os.PathLike[str], format: str = "RGB", max_value: flo
         try:
             pixels: npt.NDArray[np.uint8] = convert_PIL_to_numpy(image, format)
         except ValueError as error:
-            raise ImageError(f"its mode, {image.mode}, cannot be converted to {format}. Save it as RGB.") from error
+            cause = f"its mode, {image.mode}, cannot be converted to {format}"
+            raise _error(path, cause, _Cure(*["Save it as RGB."] * 2)) from error
     return pixels
 
 
@@ -172,8 +190,9 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Image.Image, IO[byte
             with Image.open(file) as image:
                 yield image, file
     except Exception as error:  # Pillow's decoders raise whatever a broken file makes them stumble over
-        reason = _reason(error)
-        raise ImageError(f"Image {_shown(path)} cannot be read: {reason}", reason) from error
+        if isinstance(error, ImageError):
+            raise
+        raise _error(path, *_reason(error)) from error
 
 
 def _silence_size_warning() -> None:
@@ -185,25 +204,24 @@ def _silence_size_warning() -> None:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
-def _reason(error: Exception) -> str:
-    """Say why an image cannot be read, and the cure."""
-    if isinstance(error, ImageError):
-        return error.reason
+def _reason(error: Exception) -> tuple[str, _Cure]:
+    """Why an image cannot be read, and the cure."""
     if isinstance(error, Image.DecompressionBombError):
         # Pillow warns at its limit, which is half of the one that it enforces.
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
-        return f"it has more pixels than the limit of {limit:.0f} megapixels. {_SHRINK}"
+        return f"it has more pixels than the limit of {limit:.0f} megapixels", _SHRINK
     for kind, reason in _REASONS.items():
         if isinstance(error, kind):
             return reason
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        return "its name is too long for a file. Correct 'file_name' in the annotation file."
-    return f"{str(error) or type(error).__name__}. {_RESTORE}"
+        return "its name is too long for a file", _Cure("Correct it.", "Correct 'file_name' in the annotation file.")
+    return str(error) or type(error).__name__, _RESTORE
 
 
-def _shown(path: str | os.PathLike[str]) -> str:
-    name = os.fsdecode(path)
-    return name if len(name) <= _NAME_SHOWN else f"{name[: _NAME_SHOWN - 20]}...{name[-20:]}"
+def _error(path: str | os.PathLike[str], cause: str, cure: _Cure) -> ImageError:
+    name = shown(os.fsdecode(path))
+    name = name if len(name) <= _NAME_SHOWN else f"{name[: _NAME_SHOWN - 20]}...{name[-20:]}"
+    return ImageError(f"Image {name} cannot be read: {cause}. {cure.of_file}", cause, cure)
 
 
 def _count_frames(image: Image.Image) -> int:

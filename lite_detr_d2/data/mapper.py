@@ -87,7 +87,7 @@ class DetrDatasetMapper(DatasetMapper):
         try:
             image = read_image(path, self.image_format, self.max_value)
         except ImageError as error:
-            raise ImageError(f"{name} cannot be read: {error.reason}", error.reason) from error
+            raise ImageError(f"{name} cannot be read: {error.reason_in_dataset}", error.cause) from error
         height, width = image.shape[:2]
         stated = (record.setdefault("width", width), record.setdefault("height", height))
         if stated != (width, height):

@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -44,7 +44,7 @@ class Outcome:
     """What came of a prediction.
 
     Attributes:
-        done: how many inputs were predicted on, to their end.
+        done: how many inputs were predicted on, to their end; where that is none, something is of one that broke off.
         failed: how many were passed over, or broke off.
         detections: how many records the JSON has.
         stopped: whether a signal ended it before the last input; of a camera, a signal is the end.
@@ -58,7 +58,7 @@ class Outcome:
 
 def annotate(
     predictor: Predictor,
-    outputs: Mapping[Media, Path],
+    outputs: Mapping[Media, Path | None],
     *,
     threshold: float = 0.5,
     batch: int = 1,
@@ -72,7 +72,7 @@ def annotate(
 
     Args:
         predictor: detects.
-        outputs: by input, where its picture or video goes.
+        outputs: by input, where its picture or video goes; None for none.
         threshold: of the scores that are drawn and written, the lowest.
         batch: how many images or frames of one size are detected in at a time.
         json_file: gets the records of all detections.
@@ -80,7 +80,8 @@ def annotate(
 
     Raises:
         InputError: an output cannot be written, the annotations are not those of the inputs, a camera cannot be
-            opened, or there is a video and no OpenCV.
+            opened, there is a video and no OpenCV, or nothing can be read of any input: then there is no JSON, and what
+            was there before stays.
     """
     if any(item.is_video for item in outputs):
         open_cv()
@@ -110,7 +111,7 @@ class _Run:
     def __init__(
         self,
         predictor: Predictor,
-        outputs: Mapping[Media, Path],
+        outputs: Mapping[Media, Path | None],
         keep: Callable[..., None],
         stopped: Callable[[], bool],
         threshold: float,
@@ -119,6 +120,8 @@ class _Run:
         self._predictor, self._outputs, self._keep, self._stopped = predictor, outputs, keep, stopped
         self._threshold, self._batch = threshold, batch
         self._outcome = Outcome()
+        self._is_empty = True  # until there is something that was predicted on
+        self._failures: list[str] = []
 
     def __call__(self) -> Outcome:
         videos = [item for item in self._outputs if item.is_video]
@@ -128,7 +131,13 @@ class _Run:
                 if not self._stopped():
                     self._video(video)
         outcome = self._outcome
+        outcome.failed = len(self._failures)
         outcome.stopped = self._stopped() and outcome.done + outcome.failed < len(self._outputs)
+        if self._is_empty and outcome.failed == len(self._outputs) > 0:
+            alone = outcome.failed == 1
+            raise InputError(
+                self._failures[0] if alone else f"None of the {outcome.failed} inputs can be read: each is named above."
+            )
         return outcome
 
     def _images(self, images: Sequence[Media]) -> None:
@@ -153,7 +162,7 @@ class _Run:
             try:
                 pixels = read_image(item.path, max_value=self._predictor.cfg.INPUT.MAX_VALUE)
             except ImageError as error:
-                self._fail(item, InputError(f"{shown(item.path)} cannot be read: {error.cause}."))
+                self._fail(item, error)
                 progress.update()
             else:
                 yield item, pixels
@@ -166,15 +175,22 @@ class _Run:
                 raise
             self._fail(item, error)
             return
-        make_folder(self._outputs[item].parent)
         with (
             reader,
-            VideoWriter(self._outputs[item], reader.rate, live=item.camera is not None) as writer,
+            self._writer(item, reader) as writer,
             tqdm(total=reader.count or None, desc=shown(item.name), unit="frame", disable=None) as progress,
         ):
             for picture in self._drawn_frames(item, reader):
-                writer.write(picture)
+                if writer is not None:
+                    writer.write(picture)
                 progress.update()
+
+    def _writer(self, item: Media, reader: VideoReader) -> AbstractContextManager[VideoWriter | None]:
+        path = self._outputs[item]
+        if path is None:
+            return nullcontext()
+        make_folder(path.parent)
+        return VideoWriter(path, reader.rate, live=item.camera is not None)
 
     def _drawn_frames(self, item: Media, reader: VideoReader) -> Iterator[Pixels]:
         """The frames of a video, up to the one that cannot be read or detected in."""
@@ -205,12 +221,14 @@ class _Run:
         if isinstance(found, InputError):
             raise found
         self._keep(item, found, frame)
-        return draw_detections(pixels, found, self._predictor.class_names)
+        self._is_empty = False
+        return pixels if self._outputs[item] is None else draw_detections(pixels, found, self._predictor.class_names)
 
     def _fail(self, item: Media, error: InputError) -> None:
-        self._outcome.failed += 1
         name = shown(item.path)
-        logger.warning("%s", error if name in str(error) else f"{name}: {error}")
+        self._failures.append(str(error) if name in str(error) else f"{name}: {error}")
+        if not self._is_empty or len(self._outputs) > 1:  # else it is the error of the whole
+            logger.warning("%s", self._failures[-1])
 
 
 def _check_no_input(file: Path, inputs: Iterable[Path]) -> None:
@@ -220,7 +238,9 @@ def _check_no_input(file: Path, inputs: Iterable[Path]) -> None:
         raise InputError(f"{shown(file)} is the input {shown(source)}: name another file for the JSON.")
 
 
-def _write_picture(path: Path, pixels: Pixels) -> None:
+def _write_picture(path: Path | None, pixels: Pixels) -> None:
+    if path is None:
+        return
     picture, kind = Image.fromarray(pixels), Image.registered_extensions()[path.suffix.lower()]
     make_folder(path.parent)
     write_atomically(os.fspath(path), lambda file: picture.save(file, kind, quality=_QUALITY))

@@ -1,20 +1,34 @@
 """What the command lines of prediction and of export have in common."""
 
 import argparse
+from pathlib import Path
 
 
 def detector_arguments(parser: argparse.ArgumentParser, title: str, description: str) -> argparse._ArgumentGroup:
     """Add ``run``, ``--config-file`` and ``--weights``, of which :func:`.run.load_trained` makes a detector."""
     group = parser.add_argument_group(title, description)
-    group.add_argument("run", metavar="RUN", nargs="?", help="OUTPUT_DIR of a training: its final or last checkpoint")
-    group.add_argument("--config-file", metavar="FILE", help="a config of this package")
-    group.add_argument("--weights", metavar="FILE", help="its checkpoint, ours or a published one")
+    group.add_argument(
+        "run", metavar="RUN", nargs="?", type=name, help="OUTPUT_DIR of a training: its final or last checkpoint"
+    )
+    group.add_argument("--config-file", metavar="FILE", type=name, help="a config of this package")
+    group.add_argument("--weights", metavar="FILE", type=name, help="its checkpoint, ours or a published one")
     return group
 
 
 def positive(text: str) -> int:
     """Parse a whole number from 1 on."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected 1 at least")
-    return value
+    if not (text.strip().isdecimal() and int(text) >= 1):
+        raise argparse.ArgumentTypeError(f"'{text}': expected a whole number, 1 at least")
+    return int(text)
+
+
+def name(text: str) -> str:
+    """Take a name that is one: a shell makes an empty one of a variable that is not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty")
+    return text
+
+
+def path(text: str) -> Path:
+    """Take the name of a file or folder."""
+    return Path(name(text))

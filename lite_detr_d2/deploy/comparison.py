@@ -5,8 +5,9 @@ selected tokens*. Two runtimes add in different orders, and where the proposals 
 the smallest difference swaps their ranks. In DINO a query's content goes by its rank, so that such a swap changes the
 detections of both; given the same tokens, all is continuous, and there is a bound.
 
-The second is of detections, as users see them: nearly all have to be found by both. In bfloat16, whose rounding swaps
-many ranks, they are those of the same selected tokens, too; and nearly all of these have to be selected by both.
+The second is of detections, as users see them: nearly all have to be found by both. In bfloat16 and int8, whose
+rounding swaps many ranks, they are those of the same selected tokens, too; and nearly all of these have to be selected
+by both.
 
 All arrays are numpy's. Letters in shapes: N images, S encoder tokens, C channels, D detections.
 """
@@ -52,9 +53,14 @@ class Limits:
 # difference among millions of values was 0.09, and the root mean square 0.013. Of the selected tokens, 2 to 3 % were
 # others and the rest had other ranks, by which a fifth of the detections scored otherwise; those of the same tokens
 # all scored within 0.013.
+# int8 has 256 values for all that a layer's channel takes: of the same detector, quantised, the root mean square was
+# 0.05 for the tokens of most images and 0.25 for one, and 0.06 for predictions. 97 % of the selected tokens were the
+# same, and 98 to 99 % of the detections matched. Such limits are for what is broken alone: a fault of the conversion is
+# seen before it is quantised, in float32, and what rounding costs is AP.
 LIMITS = {
     "float32": Limits(tolerance=1e-4, norm="max", selected=None, matched=0.98, iou=0.99, score_difference=1e-3),
     "bfloat16": Limits(tolerance=2e-2, norm="rms", selected=0.9, matched=0.98, iou=0.95, score_difference=2e-2),
+    "int8": Limits(tolerance=0.5, norm="rms", selected=0.9, matched=0.9, iou=0.85, score_difference=0.1),
 }
 
 

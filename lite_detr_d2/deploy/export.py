@@ -8,21 +8,22 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
-
+from ..data.sources.tree import check_folder
 from ..errors import InputError
-from ..files import system_error
+from ..extras import check_extra
+from ..files import check_output, system_error
 from ..wording import shown
 from .bounds import Range
 from .fitting import report_fitting
 from .formats import FORMATS, Format, Runtime, Settings, Written
 from .inference import InferenceModel
 from .manifest import Manifest, Resize, SelfCheck, TensorSpec, digest_of_file, digest_of_weights, manifest_path
-from .probes import Pixels, find_images, make_batches, read_images
-from .run import PathLike, TrainedModel, load_trained
+from .precision import Annotated, compare_precision, find_annotated
+from .probes import Batch, Pixels, calibration_batches, find_images, make_batches, read_images
+from .run import PathLike, TrainedModel, build_trained, config_of_exported
 from .self_check import Exported, check
 from .sizing import check_bounds
 
@@ -58,21 +59,23 @@ def export(
             written.
         CheckFailed: the file does not compute what the detector does.
     """
-    chosen = _checked_format(format, output, settings)
+    chosen = check_request(
+        format, output, dtype=settings.dtype, opset=settings.opset, dynamic=not settings.bounds.is_fixed, images=images
+    )
     check_bounds(trained.detector, settings.bounds)
     with _unfinished(output) as folder:
-        pixels = read_images(find_images(trained.cfg, images), trained.cfg)
+        probes = _find_probes(trained, settings, images)
         file, twin = folder / output.name, folder / f"inspected{chosen.suffix}"
-        written = chosen.write(trained.detector, settings, file, twin)
+        written = _write(trained, chosen, settings, probes, file, twin)
         runtime = chosen.load(file, written.requires)
-        result = _check(trained, settings, runtime, chosen.load(twin, written.requires), pixels)
+        result = _check(trained, settings, runtime, chosen.load(twin, written.requires), probes)
         manifest = _described(trained, chosen, settings, written, result)
         manifest.write(file)
         # What is loaded comes after what it needs, and its description last: a file that does not fit it is refused.
         for path in [*reversed(written.files), manifest_path(file)]:
             os.replace(path, output.with_name(path.name))
     logger.info("%s is written, and checked: %s", shown(output), figures(result))
-    report_fitting(trained, settings.bounds, pixels)
+    report_fitting(trained, settings.bounds, probes.pixels)
     return manifest
 
 
@@ -98,42 +101,67 @@ def verify(file: Path, *, weights: PathLike | None = None, images: Path | None =
     chosen, settings = FORMATS[manifest.format], _settings_of(manifest)
     with tempfile.TemporaryDirectory(prefix="lite_detr_d2_") as name:
         folder = Path(name)
-        trained = _trained_again(file, manifest, weights, folder)
-        pixels = read_images(find_images(trained.cfg, images), trained.cfg)
+        trained = _trained_again(file, manifest, weights)
+        probes = _find_probes(trained, settings, images)
         twin = folder / f"inspected{chosen.suffix}"
-        written = chosen.write(trained.detector, settings, folder / file.name, twin)
+        written = _write(trained, chosen, settings, probes, folder / file.name, twin)
         runtime = chosen.load(file, manifest.requires)
-        result = _check(trained, settings, runtime, chosen.load(twin, written.requires), pixels)
+        result = _check(trained, settings, runtime, chosen.load(twin, written.requires), probes)
     logger.info("%s computes what its detector does: %s", shown(file), figures(result))
     return result
 
 
 def figures(result: SelfCheck) -> str:
     """The figures of a check, in one line."""
+    precision = result.precision
+    cost = f"; AP is {precision.after:.2f} on {precision.images} images, of {precision.before:.2f}" if precision else ""
     sizes = "one size" if len(result.sizes) == 1 else f"{len(result.sizes)} sizes"
     return (
         f"on {result.images} images at {sizes}, encoder tokens differ by "
         f"{result.token_difference:.1e} and predictions by {result.prediction_difference:.1e} "
         f"({result.tolerance:g} is allowed); of {result.compared} detections {result.matched:.2%} match, and scores "
-        f"differ by {result.max_score_difference:.1e}"
+        f"differ by {result.max_score_difference:.1e}{cost}"
     )
 
 
-def _checked_format(name: str, output: Path, settings: Settings) -> Format:
+def check_request(
+    name: str, output: Path, *, dtype: str, opset: int, dynamic: bool, images: Path | None = None
+) -> Format:
+    """See that an export is possible, as far as that can be known without its detector.
+
+    Args:
+        name: of the format.
+        output: the file.
+        dtype: as of :class:`Settings`.
+        opset: likewise.
+        dynamic: whether it is to take more than one size or batch.
+        images: as of :func:`export`.
+
+    Returns:
+        The format.
+
+    Raises:
+        InputError: it is not.
+    """
     if name not in FORMATS:
         raise InputError(f"There is no format {name!r}: choose one of {', '.join(FORMATS)}.")
-    chosen, bounds = FORMATS[name], settings.bounds
+    chosen = FORMATS[name]
     if output.suffix != chosen.suffix:
         raise InputError(f"{shown(output)}: the format {name} is written to a file that ends in {chosen.suffix}.")
-    if settings.dtype not in chosen.dtypes:
-        raise InputError(f"The format {name} has no {settings.dtype}: choose {' or '.join(chosen.dtypes)}.")
-    if chosen.opsets and settings.opset not in chosen.opsets:
+    if dtype not in chosen.dtypes:
+        raise InputError(f"The format {name} has no {dtype}: choose {' or '.join(chosen.dtypes)}.")
+    if chosen.opsets and opset not in chosen.opsets:
         allowed = ", ".join(map(str, chosen.opsets))
-        raise InputError(f"The format {name} is not written with opset {settings.opset}: choose one of {allowed}.")
-    if not chosen.opsets and settings.opset != Settings.opset:
+        raise InputError(f"The format {name} is not written with opset {opset}: choose one of {allowed}.")
+    if not chosen.opsets and opset != Settings.opset:
         raise InputError(f"The format {name} has no operators of ONNX: leave --opset out.")
-    if not (chosen.dynamic or bounds.is_fixed):
+    if dynamic and not chosen.dynamic:
         raise InputError(f"A file of the format {name} takes one size and batch only: leave --dynamic out.")
+    for package, extra in {**chosen.packages, **(chosen.quantiser if dtype == "int8" else {})}.items():
+        check_extra(package, extra=extra)
+    check_output(output)
+    if images is not None:
+        check_folder(images)
     return chosen
 
 
@@ -141,12 +169,6 @@ def _checked_format(name: str, output: Path, settings: Settings) -> Format:
 def _unfinished(output: Path) -> Iterator[Path]:
     """A folder beside a file, to make it in; it is removed in the end."""
     folder = output.with_name(f".{output.name}.unfinished")
-    if output.is_dir():
-        raise InputError(f"{shown(output)} is a folder: name a file.")
-    if not output.parent.is_dir():
-        raise InputError(
-            f"{shown(output)} cannot be written: there is no folder {shown(output.parent)}. Make it first."
-        )
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -160,13 +182,52 @@ def _unfinished(output: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check(
-    trained: TrainedModel, settings: Settings, runtime: Runtime, twin: Runtime, pixels: Sequence[Pixels]
-) -> SelfCheck:
-    batches = make_batches(pixels, trained.cfg, settings.bounds)
+@dataclass(frozen=True)
+class _Probes:
+    """What a file is checked on, and for int8 what it is calibrated and scored on, too.
+
+    Attributes:
+        pixels: images to compare the file with its detector on.
+        calibration: inputs that are like those of training.
+        annotated: images to measure AP on.
+    """
+
+    pixels: Sequence[Pixels]
+    calibration: Sequence[Batch] = ()
+    annotated: Annotated | None = None
+
+
+def _find_probes(trained: TrainedModel, settings: Settings, images: Path | None) -> _Probes:
+    pixels = read_images(find_images(trained.cfg, images), trained.cfg)
+    if settings.dtype != "int8":
+        return _Probes(pixels)
+    annotated = find_annotated(trained.cfg, trained.detector.num_classes)
+    return _Probes(pixels, calibration_batches(trained.cfg, settings.bounds), annotated)
+
+
+def _write(
+    trained: TrainedModel, format: Format, settings: Settings, probes: _Probes, file: Path, twin: Path
+) -> Written:
+    if settings.dtype != "int8" or format.quantise is None:
+        return format.write(trained.detector, settings, file, twin)
+    # What int8 rounds away could hide a fault: what is to be rounded is checked first, within the limits of float32.
+    exact, exact_twin = (path.with_name(f"exact_{path.name}") for path in (file, twin))
+    in_float32 = replace(settings, dtype="float32")
+    written = format.write(trained.detector, in_float32, exact, exact_twin)
+    runtime, twin_runtime = (format.load(path, written.requires) for path in (exact, exact_twin))
+    result = _check(trained, in_float32, runtime, twin_runtime, replace(probes, annotated=None))
+    logger.info("What is quantised computes what the detector does: %s", figures(result))
+    return format.quantise(exact_twin, [(batch.images, batch.sizes) for batch in probes.calibration], file, twin)
+
+
+def _check(trained: TrainedModel, settings: Settings, runtime: Runtime, twin: Runtime, probes: _Probes) -> SelfCheck:
+    batches = make_batches(probes.pixels, trained.cfg, settings.bounds)
     model = InferenceModel(trained.detector, dtype=settings.dtype).eval()
     exported = Exported(runtime, twin, _outputs(trained, settings))
-    return check(exported, model, batches, num_images=len(pixels), dtype=settings.dtype)
+    result = check(exported, model, batches, num_images=len(probes.pixels), dtype=settings.dtype)
+    if probes.annotated is None:
+        return result
+    return replace(result, precision=compare_precision(trained, runtime, settings.bounds, probes.annotated))
 
 
 def _described(
@@ -223,15 +284,14 @@ def _settings_of(manifest: Manifest) -> Settings:
     return settings if manifest.opset is None else replace(settings, opset=manifest.opset)
 
 
-def _trained_again(file: Path, manifest: Manifest, weights: PathLike | None, folder: Path) -> TrainedModel:
-    """The detector of a file; ``folder`` is for its config."""
-    config = folder / "config.yaml"
-    config.write_text(manifest.config, encoding="utf-8")
-    known = yaml.safe_load(manifest.config)["MODEL"]["WEIGHTS"]
+def _trained_again(file: Path, manifest: Manifest, weights: PathLike | None) -> TrainedModel:
+    """The detector of a file."""
+    cfg = config_of_exported(manifest, file)
+    known = cfg.MODEL.WEIGHTS
     cure = "Give those that were exported: --weights FILE."
     if weights is None and os.path.isabs(known) and not os.path.isfile(known):
         raise InputError(f"{shown(file)} was made of the weights {shown(known)}, which are gone. {cure}")
-    trained = load_trained(config_file=config, weights=weights or known, device="cpu")
+    trained = build_trained(cfg, file, weights=weights or known)
     if digest_of_weights(trained.detector) != manifest.weights_sha256:
         raise InputError(f"{shown(file)} was made of other weights than {shown(weights or known)} are now. {cure}")
     return trained

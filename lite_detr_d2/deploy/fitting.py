@@ -33,14 +33,8 @@ def report_fitting(trained: TrainedModel, bounds: Bounds, images: Sequence[npt.N
     Returns:
         The part, 0..1, of the detections that score 0.1 above the lowest of their image.
     """
-    cfg, names = trained.cfg, trained.class_names
-    model = InferenceModel(trained.detector).eval()
-
-    @torch.no_grad()
-    def runtime(pixels: npt.NDArray[Any], sizes: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
-        return tuple(output.numpy() for output in model(torch.from_numpy(pixels), torch.from_numpy(sizes)))
-
-    predictors = Predictor(cfg, names, trained.detector), Predictor(cfg, names, runtime, bounds=bounds)
+    cfg = trained.cfg
+    predictors = Predictor(cfg, trained.class_names, trained.detector), fitted_predictor(trained, bounds)
     free, fitted = (predictor(images, format=cfg.INPUT.FORMAT) for predictor in predictors)
     pairs = zip(fitted, free, strict=True)
     agreement = sum((_compare(*pair) for pair in pairs), start=Agreement())
@@ -53,6 +47,17 @@ def report_fitting(trained: TrainedModel, bounds: Bounds, images: Sequence[npt.N
             *(100 * remaining, len(images), _SAME_OBJECT.iou, _SAME_OBJECT.score_difference),
         )
     return remaining
+
+
+def fitted_predictor(trained: TrainedModel, bounds: Bounds) -> Predictor:
+    """The detector, on the CPU and in float32, of images that are made to fit ``bounds`` as those of a file are."""
+    model = InferenceModel(trained.detector).eval()
+
+    @torch.no_grad()
+    def runtime(pixels: npt.NDArray[Any], sizes: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
+        return tuple(output.numpy() for output in model(torch.from_numpy(pixels), torch.from_numpy(sizes)))
+
+    return Predictor(trained.cfg, trained.class_names, runtime, bounds=bounds)
 
 
 def _compare(found: Detection, expected: Detection) -> Agreement:

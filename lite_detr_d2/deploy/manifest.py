@@ -52,6 +52,21 @@ class Resize:
 
 
 @dataclass(frozen=True)
+class Precision:
+    """What rounding to int8 costs, as COCO scores detections.
+
+    Attributes:
+        images: on how many of those that the detector is evaluated on.
+        before: AP of the detector in PyTorch, in float32, 0..100; images are made to fit the file for it, too.
+        after: that of the file.
+    """
+
+    images: int
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
 class SelfCheck:
     """How a file compared with the model that it was made of; see ``comparison``.
 
@@ -66,6 +81,7 @@ class SelfCheck:
         matched: which part of them both found, 0..1.
         max_score_difference: the largest between two that match.
         passed: whether all is within the limits.
+        precision: of int8; None for other types.
     """
 
     images: int
@@ -78,6 +94,7 @@ class SelfCheck:
     matched: float
     max_score_difference: float
     passed: bool
+    precision: Precision | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +103,7 @@ class Manifest:
 
     Attributes:
         format: a name in ``formats.FORMATS``.
-        dtype: "float32", or "bfloat16" for products in it; inputs and outputs are the same in both.
+        dtype: "float32"; or "bfloat16" or "int8" for products in it. Inputs and outputs are the same in all.
         opset: of ONNX's operators; None for a format without them.
         inputs: ``images`` (N, 3, H, W) and ``sizes`` (N, 2).
         outputs: ``boxes``, ``scores`` and ``labels``.
@@ -140,7 +157,8 @@ class Manifest:
         """
         path = manifest_path(model)
         if not model.is_file():
-            raise InputError(f"{shown(model)}: no such file. Name one that was exported.")
+            what = "is a folder" if model.is_dir() else "is not there"
+            raise InputError(f"{shown(model)} {what}: name a file that was exported.")
         if not path.is_file():
             raise InputError(
                 f"{shown(model)} has no {path.name} beside it, without which it cannot be used: name a file that was "

@@ -30,6 +30,7 @@ PICTURE_SUFFIXES = frozenset(
 """Of files that hold an RGB picture as it is; those of other formats get ``_PICTURE`` besides."""
 
 _PICTURE, _VIDEO = ".png", ".mp4"
+_OF_SHELLS = ("~", "$", "{")
 _CAMERA = re.compile(r"webcam(?::(\d{1,3}))?")
 
 
@@ -63,13 +64,13 @@ class Media:
         return self.name if suffix in own else self.name.with_name(self.name.name + other)
 
 
-def find_media(inputs: Sequence[str], output: Path) -> list[Media]:
+def find_media(inputs: Sequence[str], output: Path | None) -> list[Media]:
     """Find all inputs.
 
     Args:
         inputs: files, folders, patterns in which ``**`` stands for folders of any depth, or alone ``webcam`` or
             ``webcam:1``, ``webcam:2``, ... for a camera.
-        output: the output folder, which may lie in one of the folders, and need not be there yet.
+        output: the output folder, which may lie in one of the folders, and need not be there yet; None for none.
 
     Returns:
         Each file once, in the order of the names.
@@ -90,13 +91,15 @@ def find_media(inputs: Sequence[str], output: Path) -> list[Media]:
     return sorted(_named(found), key=lambda media: media.name)
 
 
-def plan_outputs(media: Iterable[Media], folder: Path) -> dict[Media, Path]:
-    """Choose the file that each input's picture or video is written to, and make the folder of all.
+def plan_outputs(media: Iterable[Media], folder: Path | None) -> Mapping[Media, Path | None]:
+    """Choose the file that each input's picture or video is written to, and make the folder of all; without, none is.
 
     Raises:
         InputError: the folder cannot be written to; one would be written over an input, whatever paths lead there, or
             two would be the same file; or a camera's recording over what is there.
     """
+    if folder is None:
+        return dict.fromkeys(media)
     planned = {item: folder / item.output_name for item in media}
     sources = {place: item for item in planned if item.camera is None and (place := place_of(item.path))}
     writers: dict[Path, Media] = {}
@@ -132,6 +135,8 @@ def make_folder(folder: Path) -> None:
     Raises:
         InputError: it cannot be made, or written to.
     """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{shown(folder)} is a file, and is to be the folder of the pictures: name another.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -154,7 +159,7 @@ def _camera(name: str) -> int | None:
     return int(match[1] or 0) if match else None
 
 
-def _files(name: str, output: Path) -> Iterator[tuple[Path, Path]]:
+def _files(name: str, output: Path | None) -> Iterator[tuple[Path, Path]]:
     """The files that an input names, each with the folder that its own name begins below."""
     path = Path(name)
     if os.path.isdir(path):
@@ -164,19 +169,25 @@ def _files(name: str, output: Path) -> Iterator[tuple[Path, Path]]:
     elif glob.has_magic(name):
         matches = [Path(match) for match in sorted(glob.glob(name, recursive=True))]
         if not matches:
-            raise InputError(f"No file matches {shown(name)}: correct the pattern, and give it in quotes.")
+            raise InputError(f"No file matches {shown(name)}: correct the pattern.{_not_replaced(name)}")
         files = itertools.chain.from_iterable(_below(match) if match.is_dir() else [match] for match in matches)
         fixed = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts[:-1])
         yield from _named_as_media(f"What matches {shown(name)}", files, Path(*fixed), output)
     else:
-        raise InputError(f"There is no file or folder {shown(name)}: correct the name.")
+        raise InputError(f"There is no file or folder {shown(name)}: correct the name.{_not_replaced(name)}")
+
+
+def _not_replaced(name: str) -> str:
+    """A hint, where a name has what a shell replaces, and has not replaced because of quotes."""
+    left = next((sign for sign in _OF_SHELLS if (name.startswith(sign) if sign == "~" else sign in name)), None)
+    return f" The {left} in it is for the shell, which leaves it as it is in quotes." if left else ""
 
 
 def _below(folder: Path) -> list[Path]:
     return sorted(itertools.chain.from_iterable(walk(folder).files.values()))
 
 
-def _named_as_media(what: str, files: Iterable[Path], root: Path, output: Path) -> Iterator[tuple[Path, Path]]:
+def _named_as_media(what: str, files: Iterable[Path], root: Path, output: Path | None) -> Iterator[tuple[Path, Path]]:
     """Those that are named as images or videos, and are not below the output folder; say what is left out."""
     others: dict[Path, None] = {}
     earlier: dict[Path, None] = {}
@@ -198,9 +209,9 @@ def _named_as_media(what: str, files: Iterable[Path], root: Path, output: Path) 
     yield from ((file, root) for file in found)
 
 
-def _is_inside(folder: Path, root: Path, output: Path) -> bool:
+def _is_inside(folder: Path, root: Path, output: Path | None) -> bool:
     """Whether a folder is the output folder or in it, where that itself lies below ``root``."""
-    place = place_of(output)
+    place = place_of(output) if output else None
     parts = folder.relative_to(root).parts
     return place is not None and any(
         place_of(root.joinpath(*parts[: count + 1])) == place for count in range(len(parts))

@@ -7,22 +7,21 @@ from typing import TypeAlias, overload
 import numpy as np
 import numpy.typing as npt
 import torch
-import yaml
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from ..config import add_lite_detr_config
 from ..detector import DetrDetector
 from ..errors import InputError
 from ..wording import shown
 from .bounds import Bounds
+from .checks import check_choice, check_positive, check_score
 from .formats import FORMATS, Runtime
 from .inference import InferenceModel
 from .manifest import Manifest
 from .preparation import CHANNELS, Image, Preparation, PreparedImage, Size, is_image
-from .run import PathLike, load_trained
+from .run import PathLike, check_sources, config_of_exported, is_exported, load_trained
 
 Detection: TypeAlias = dict[str, Instances]
 """``{"instances": Instances}``, as detectron2's ``DefaultPredictor`` gives."""
@@ -56,8 +55,9 @@ def load(
         InputError: they are not there or do not fit each other, or there is no such device; of an exported file, it is
             not the one that its JSON describes, or what runs it is not installed.
     """
-    _check_dtype(dtype)
-    if run is not None and Path(run).is_file():
+    check_choice("dtype", dtype, DTYPES)
+    check_sources(run=run, config_file=config_file, weights=weights, device=device)
+    if run is not None and Path(run).is_file() and is_exported(Path(run)):
         if config_file is not None or weights is not None:
             raise InputError(f"{shown(run)} is a file, which has its own config and weights: give none.")
         return _of_exported(Path(run), device, dtype)
@@ -99,7 +99,7 @@ class Predictor:
             dtype: of a detector: "float32" or "bfloat16".
             bounds: of a runtime: the images that it takes. Others are made smaller or padded, batches filled up.
         """
-        _check_dtype(dtype)
+        check_choice("dtype", dtype, DTYPES)
         self.cfg = cfg
         self.class_names = list(class_names)
         self.model = model
@@ -138,12 +138,9 @@ class Predictor:
             ImageError: a file cannot be read.
             InputError: an argument is none of these.
         """
-        if not 0.0 <= threshold <= 1.0:
-            raise InputError(f"threshold is {threshold}: expected a number from 0 to 1.")
-        if format not in CHANNELS:
-            raise InputError(f"format is {format!r}: expected one of {', '.join(CHANNELS)}.")
-        if batch < 1:
-            raise InputError(f"batch is {batch}: expected at least 1.")
+        check_score("threshold", threshold)
+        check_choice("format", format, CHANNELS)
+        check_positive("batch", batch)
         if isinstance(images, Iterable) and not (is_image(images) or isinstance(images, bytes | Mapping)):
             return self._run_all(images, threshold, format, batch)
         (detection,) = self._run([self._prepare(images, format, "The image")], threshold)  # type: ignore[arg-type]
@@ -185,30 +182,16 @@ class Predictor:
 
 def _of_exported(file: Path, device: str | torch.device | None, dtype: str) -> Predictor:
     manifest = Manifest.read(file)
-    if device is not None and not str(device).startswith("cpu"):
+    if device is not None and torch.device(device).type != "cpu":
         raise InputError(f"The device is {str(device)!r}, and exported files compute on the CPU: take 'cpu', or none.")
     if dtype not in (DTYPES[0], manifest.dtype):
         raise InputError(f"dtype is {dtype!r}, and {shown(file)} was exported in {manifest.dtype}: leave it out.")
     if manifest.format not in FORMATS:
         raise InputError(f"{shown(file)} is of the format {manifest.format!r}: expected one of {', '.join(FORMATS)}.")
     runtime = FORMATS[manifest.format].load(file, manifest.requires)
-    return Predictor(_config_of_exported(manifest, file), manifest.class_names, runtime, bounds=manifest.bounds)
-
-
-def _config_of_exported(manifest: Manifest, file: Path) -> CfgNode:
-    cfg = get_cfg()
-    add_lite_detr_config(cfg)
-    try:
-        cfg.merge_from_other_cfg(CfgNode.load_cfg(manifest.config))
-    except (AttributeError, KeyError, ValueError, AssertionError, yaml.YAMLError) as error:
-        raise InputError(
-            f"{shown(file)}: the config in its JSON is not one of this version of lite_detr_d2 ({error}). Export the "
-            "model again."
-        ) from error
-    cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = manifest.resize.min_size, manifest.resize.max_size
-    cfg.MODEL.DEVICE = "cpu"
+    cfg = config_of_exported(manifest, file)
     cfg.freeze()
-    return cfg
+    return Predictor(cfg, manifest.class_names, runtime, bounds=manifest.bounds)
 
 
 def _at_original_size(
@@ -239,8 +222,3 @@ def _of_runtime(runtime: Runtime) -> _Detect:
         return boxes, scores, labels
 
     return detect
-
-
-def _check_dtype(dtype: str) -> None:
-    if dtype not in DTYPES:
-        raise InputError(f"dtype is {dtype!r}: expected one of {', '.join(DTYPES)}.")

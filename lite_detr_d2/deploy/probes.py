@@ -2,10 +2,10 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,10 @@ logger = logging.getLogger(__name__)
 Pixels = npt.NDArray[np.uint8]
 
 NUM_IMAGES = 8
+NUM_CALIBRATION = 128
 _UNREADABLE_SHOWN = 5
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,49 @@ class Batch:
         return number, height, width
 
 
+@dataclass(frozen=True)
+class Dataset:
+    """Images with annotations in COCO's format.
+
+    Attributes:
+        annotations: their file.
+        images: of each image the file, by the id that it has there.
+    """
+
+    annotations: Path
+    images: Mapping[Any, Path]
+
+
+def find_dataset(cfg: CfgNode, *, training: bool) -> Dataset | None:
+    """Find what a detector was trained or evaluated on.
+
+    It is a half of the dataset that its training left beside the weights, or else the first of ``DATASETS.TRAIN`` or
+    ``DATASETS.TEST`` that is registered.
+
+    Args:
+        cfg: of the detector, with the path of its weights.
+        training: whether to find what it was trained on.
+    """
+    names, halves = (cfg.DATASETS.TRAIN, ("train",)) if training else (cfg.DATASETS.TEST, ("val", "test"))
+    prepared = find_prepared(Path(cfg.MODEL.WEIGHTS).parent / "dataset")
+    half = prepared and next((prepared.halves[name] for name in halves if name in prepared.halves), None)
+    if half:
+        records: list[dict[str, Any]] = json.loads(half.annotations.read_bytes())["images"]
+        return Dataset(half.annotations, {record["id"]: half.images / record["file_name"] for record in records})
+    for name in names:
+        file = MetadataCatalog.get(name).get("json_file") if name in DatasetCatalog else None
+        if file is not None and Path(file).is_file():
+            records = DatasetCatalog.get(name)
+            return Dataset(Path(file), {record["image_id"]: Path(record["file_name"]) for record in records})
+    return None
+
+
 def find_images(cfg: CfgNode, folder: Path | None) -> list[Path]:
     """Find real images for a check.
 
     Args:
         cfg: of the detector, with the path of its weights.
-        folder: that has them; None for those that the detector was evaluated on: the dataset that its training left
-            beside the weights, or else those of ``DATASETS.TEST`` that are registered.
+        folder: that has them; None for those that the detector was evaluated on, see :func:`find_dataset`.
 
     Returns:
         Their files, at least one.
@@ -61,34 +100,87 @@ def find_images(cfg: CfgNode, folder: Path | None) -> list[Path]:
         if not images:
             raise InputError(f"{shown(folder)} has no images to check the exported file on: name a folder that has.")
         return images
-    images = _evaluated_on(cfg)
-    if not images:
+    dataset = find_dataset(cfg, training=False)
+    if dataset is None or not dataset.images:
         raise InputError(
             "There are no images to check the exported file on, because the dataset that the detector was evaluated on "
             "is not found: name a folder with images of what it detects, --images DIR."
         )
-    return images
+    return list(dataset.images.values())
+
+
+def chosen(items: Sequence[_Item], number: int) -> list[_Item]:
+    """Some of the items, evenly chosen; all, if there are no more."""
+    return [items[index] for index in np.unique(np.linspace(0, len(items) - 1, number).round().astype(int))]
 
 
 def read_images(paths: Sequence[Path], cfg: CfgNode, number: int = NUM_IMAGES) -> list[Pixels]:
-    """Read some of the images, evenly chosen: (H, W, 3) each. Those that cannot be read are reported and passed over.
+    """Read some of the images, evenly chosen, as :func:`readable` does."""
+    return [pixels for _, pixels in readable(chosen(paths, number), cfg, "to check the exported file on")]
+
+
+def readable(paths: Sequence[Path], cfg: CfgNode, purpose: str) -> Iterator[tuple[int, Pixels]]:
+    """Read images one by one. Those that cannot be read are reported and passed over.
+
+    Args:
+        paths: of the images.
+        cfg: of the detector that they are for.
+        purpose: for messages: "to ...".
+
+    Yields:
+        The index in ``paths``, and the image, (H, W, 3).
 
     Raises:
         InputError: none of them can be read.
     """
-    chosen = np.unique(np.linspace(0, len(paths) - 1, number).round().astype(int))
-    images, problems = [], []
-    for index in chosen:
+    problems = []
+    for index, path in enumerate(paths):
         try:
-            images.append(read_image(paths[index], cfg.INPUT.FORMAT, cfg.INPUT.MAX_VALUE))
+            pixels = read_image(path, cfg.INPUT.FORMAT, cfg.INPUT.MAX_VALUE)
         except ImageError as error:
             problems.append(str(error))
-    if not images:
-        raise InputError(f"None of {len(chosen)} images can be read to check the exported file on: {problems[0]}")
+        else:
+            yield index, pixels
+    if len(problems) == len(paths):
+        raise InputError(f"None of {len(paths)} images can be read {purpose}: {problems[0]}")
     if problems:
-        title = f"{len(problems)} of {len(chosen)} images for the check are passed over:"
+        title = f"{len(problems)} of {len(paths)} images {purpose} are passed over:"
         logger.warning("%s", listed(title, problems[:_UNREADABLE_SHOWN]))
-    return images
+
+
+def calibration_batches(cfg: CfgNode, bounds: Bounds, number: int = NUM_CALIBRATION) -> list[Batch]:
+    """Inputs that show which values a model computes: images that it was trained on, evenly chosen.
+
+    Args:
+        cfg: of the detector, with the path of its weights.
+        bounds: of the exported model.
+        number: of images.
+
+    Raises:
+        InputError: there are none, or none of them can be read.
+    """
+    dataset = find_dataset(cfg, training=True)
+    if dataset is None or not dataset.images:
+        raise InputError(
+            "There are no images to calibrate int8 on, because the dataset that the detector was trained on is not "
+            "found: export the OUTPUT_DIR of a training by --dataset, or register what DATASETS.TRAIN names."
+        )
+    paths = chosen(list(dataset.images.values()), number)
+    logger.info("int8 is calibrated on %d images of %s", len(paths), shown(dataset.annotations))
+    return evaluation_batches((pixels for _, pixels in readable(paths, cfg, "to calibrate on")), cfg, bounds)
+
+
+def evaluation_batches(images: Iterable[Pixels], cfg: CfgNode, bounds: Bounds) -> list[Batch]:
+    """Inputs at the size of evaluation, each of as few images as the bounds allow.
+
+    Args:
+        images: (H, W, 3) uint8, in ``INPUT.FORMAT``.
+        cfg: of the detector.
+        bounds: of the exported model.
+    """
+    preparation, number = Preparation(cfg, bounds), bounds.batch.smallest
+    prepared = [_prepared(image, preparation) for image in images]
+    return [_batch(_filled(prepared[start : start + number], number)) for start in range(0, len(prepared), number)]
 
 
 def make_batches(images: Sequence[Pixels], cfg: CfgNode, bounds: Bounds) -> list[Batch]:
@@ -102,27 +194,26 @@ def make_batches(images: Sequence[Pixels], cfg: CfgNode, bounds: Bounds) -> list
         cfg: of the detector.
         bounds: of the exported model.
     """
-
-    def prepared(image: Pixels, preparation: Preparation) -> PreparedImage:
-        return preparation(image, cfg.INPUT.FORMAT, "The image")
-
-    evaluation = Preparation(cfg, bounds)
-    usual = [prepared(image, evaluation) for image in images]
-    number = bounds.batch.smallest
-    groups = [_filled(usual[start : start + number], number) for start in range(0, len(usual), number)]
+    evaluation, number = Preparation(cfg, bounds), bounds.batch.smallest
+    groups = []
     if not (bounds.height.is_fixed and bounds.width.is_fixed):
         smallest = max(bounds.height.smallest, bounds.width.smallest)
         largest = min(bounds.height.largest, bounds.width.largest)
         small, large = (
-            prepared(images[0], Preparation(_with_sizes(cfg, short, largest), bounds)) for short in (smallest, largest)
+            _prepared(images[0], Preparation(_with_sizes(cfg, short, largest), bounds)) for short in (smallest, largest)
         )
-        turned = prepared(np.rot90(images[0]), evaluation)
+        turned = _prepared(np.rot90(images[0]), evaluation)
         groups += [_filled([image], number) for image in (small, large, turned)]
         if bounds.batch.largest > 1:
             groups.append(_filled([small, turned], max(number, 2)))
     elif not bounds.batch.is_fixed:
-        groups.append(_filled(usual[:2], max(number, 2)))
-    return [_batch(group) for group in groups]
+        two = [_prepared(image, evaluation) for image in images[:2]]
+        groups.append(_filled(two, max(number, 2)))
+    return [*evaluation_batches(images, cfg, bounds), *map(_batch, groups)]
+
+
+def _prepared(image: Pixels, preparation: Preparation) -> PreparedImage:
+    return preparation(image, preparation.input_format, "The image")
 
 
 def _filled(images: list[PreparedImage], number: int) -> list[PreparedImage]:
@@ -143,16 +234,3 @@ def _with_sizes(cfg: CfgNode, min_size: int, max_size: int) -> CfgNode:
     changed.defrost()
     changed.INPUT.MIN_SIZE_TEST, changed.INPUT.MAX_SIZE_TEST = min_size, max_size
     return changed
-
-
-def _evaluated_on(cfg: CfgNode) -> list[Path]:
-    prepared = find_prepared(Path(cfg.MODEL.WEIGHTS).parent / "dataset")
-    half = prepared and next((prepared.halves[name] for name in ("val", "test") if name in prepared.halves), None)
-    if half:
-        records: list[dict[str, Any]] = json.loads(half.annotations.read_bytes())["images"]
-        return [half.images / record["file_name"] for record in records]
-    for name in cfg.DATASETS.TEST:
-        file = MetadataCatalog.get(name).get("json_file") if name in DatasetCatalog else None
-        if file is not None and Path(file).is_file():
-            return [Path(record["file_name"]) for record in DatasetCatalog.get(name)]
-    return []

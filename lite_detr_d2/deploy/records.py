@@ -3,7 +3,7 @@
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 from ..wording import in_short
@@ -35,6 +35,7 @@ def from_json(kind: Any, content: Any, where: str = "") -> Any:
     Args:
         kind: a dataclass; or the annotation of a field, of tuples, mappings, unions, ranges and plain values.
         content: as :mod:`json` reads it. Keys that a dataclass does not have are passed over: later versions add some.
+            Those of fields with a default may be missing: earlier versions did not have them.
         where: what messages call it.
 
     Raises:
@@ -57,6 +58,9 @@ def from_json(kind: Any, content: Any, where: str = "") -> Any:
 
 def _one_of(kinds: tuple[Any, ...], content: Any, where: str) -> Any:
     """Of the kinds in a union, JSON's own types tell them apart."""
+    if content is None and type(None) in kinds:
+        return None
+    kinds = tuple(kind for kind in kinds if kind is not type(None))
     for kind in kinds[:-1]:
         try:
             return from_json(kind, content, where)
@@ -76,11 +80,12 @@ def _range(content: Any, where: str) -> Range:
 
 def _dataclass(kind: Any, content: Mapping[str, Any], where: str) -> Any:
     hints, names = typing.get_type_hints(kind), [field.name for field in fields(kind)]
-    missing = [name for name in names if name not in content]
+    missing = [field.name for field in fields(kind) if field.name not in content and field.default is MISSING]
     if missing:
         raise RecordError(f"{where or 'it'} has no {in_short(missing)}")
     prefix = f"{where}." if where else ""
-    return kind(**{name: from_json(hints[name], content[name], f"{prefix}{name}") for name in names})
+    given = [name for name in names if name in content]
+    return kind(**{name: from_json(hints[name], content[name], f"{prefix}{name}") for name in given})
 
 
 def _tuple(kinds: tuple[Any, ...], content: Any, where: str) -> tuple[Any, ...]:

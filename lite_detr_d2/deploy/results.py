@@ -19,7 +19,7 @@ from detectron2.structures import Instances
 from ..data.normalise.categories import category_name
 from ..data.source import Content, read_coco_file
 from ..errors import InputError
-from ..files import write_atomically
+from ..files import check_output, write_atomically
 from ..wording import in_short, shortened, shown
 from .media import Media
 
@@ -84,8 +84,8 @@ def names_of(file: Path, media: Sequence[Media], class_names: Sequence[str]) -> 
     videos = [shown(item.path) for item in media if item.is_video]
     if videos:
         raise InputError(
-            f"Annotations are of images, and {in_short(videos)} is none: leave out --annotations, or predict on the "
-            "images alone."
+            f"Annotations are of images, and not of videos ({in_short(videos)}): leave out --annotations, or predict "
+            "on the images alone."
         )
     content = read_coco_file(file)
     return Names(_match_images(file, media, content), _match_categories(file, class_names, content), class_names)
@@ -98,10 +98,8 @@ def results_file(path: Path) -> Iterator["Results"]:
     Raises:
         InputError: it cannot be written.
     """
+    check_output(path)
     try:
-        if path.is_dir():
-            raise IsADirectoryError(0, "it is a folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = TemporaryFile(dir=path.parent)  # noqa: SIM115  (closed below)
     except OSError as error:
         raise InputError(f"{shown(path)} cannot be written: {error.strerror}. Name another file.") from error

@@ -10,17 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode
+import yaml
+from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 
 from ..checkpoint import StateDict
-from ..config import class_names_of, validate_config
+from ..config import add_lite_detr_config, class_names_of, validate_config
 from ..detector import DetrDetector
 from ..engine import SafeCheckpointer, on_available_device, read_config
 from ..errors import InputError
 from ..metadata import lend_class_names
 from ..wording import in_short, shown
+from .checks import check_device, check_path
+from .formats import FORMATS
+from .manifest import Manifest, manifest_path
 
 logger = logging.getLogger(__name__)
 
@@ -63,19 +67,54 @@ def load_trained(
     Raises:
         InputError: they are not there or do not fit each other, or there is no such device.
     """
+    check_sources(run=run, config_file=config_file, weights=weights, device=device)
     is_given = tuple(source is not None for source in (run, config_file, weights))
     if is_given not in ((True, False, False), (False, True, True)):
         raise InputError(
             "Which detector? Give a run alone, the OUTPUT_DIR of a training; or a config file and weights."
         )
     config = os.fspath(config_file) if config_file is not None else str(_config_of_run(Path(run or "")))
-    cfg = _configured(config, _available(device))
+    cfg = read_config(argparse.Namespace(config_file=config, opts=[]))
+    cfg.MODEL.DEVICE = _available(device)
+    return build_trained(cfg, config, run=run, weights=weights)
+
+
+def check_sources(*, device: object, **paths: object) -> None:
+    """See that the arguments of :func:`load_trained` are of the right types; None is.
+
+    Raises:
+        InputError: one is not.
+    """
+    for name, path in paths.items():
+        if path is not None:
+            check_path(name, path)
+    if device is not None:
+        check_device("device", device)
+
+
+def build_trained(
+    cfg: CfgNode, source: PathLike, *, run: PathLike | None = None, weights: PathLike | None = None
+) -> TrainedModel:
+    """Build the detector of a config, and load its weights.
+
+    Args:
+        cfg: not frozen, with ``MODEL.DEVICE``.
+        source: the file that the config is of, which messages name.
+        run: as of :func:`load_trained`; or else
+        weights: likewise.
+
+    Raises:
+        InputError: the config is not valid, the device not there, or the weights do not fit.
+    """
+    cfg = on_available_device(cfg)
+    try:
+        validate_config(cfg)
+    except InputError as error:
+        raise InputError(f"Config {shown(source)}: {error}") from error
     model = build_model(cfg)
     checkpointer = _Weights(model, cfg, is_own=run is not None, save_dir="" if run is None else os.fspath(run))
     cfg.MODEL.WEIGHTS = os.fspath(weights) if weights is not None else _checkpoint_of_run(checkpointer)
-    if not cfg.MODEL.WEIGHTS:
-        raise InputError("No weights are given: name a checkpoint.")
-    logger.info("The detector is of %s, and its weights of %s", shown(config), shown(cfg.MODEL.WEIGHTS))
+    logger.info("The detector is of %s, and its weights of %s", shown(source), shown(cfg.MODEL.WEIGHTS))
     loaded = checkpointer.load(cfg.MODEL.WEIGHTS)
     names = checkpointer.names_of_classes(loaded.get("class_names"))
     if names is None:
@@ -119,16 +158,6 @@ class _Weights(SafeCheckpointer):
         return self._configured or self.class_names or own or self._registered
 
 
-def _configured(config_file: str, device: str) -> CfgNode:
-    cfg = read_config(argparse.Namespace(config_file=config_file, opts=["MODEL.DEVICE", device]))
-    cfg = on_available_device(cfg)
-    try:
-        validate_config(cfg)
-    except InputError as error:
-        raise InputError(f"Config {shown(config_file)}: {error}") from error
-    return cfg
-
-
 def _available(device: str | torch.device | None) -> str:
     if device is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -137,7 +166,40 @@ def _available(device: str | torch.device | None) -> str:
     return str(device)
 
 
+def is_exported(file: Path) -> bool:
+    """Whether a file was exported, by its name or by the JSON beside it."""
+    return manifest_path(file).is_file() or file.suffix in {each.suffix for each in FORMATS.values()}
+
+
+def config_of_exported(manifest: Manifest, file: Path) -> CfgNode:
+    """The config of an exported file's detector, on the CPU; neither checked nor frozen.
+
+    Raises:
+        InputError: it is not one of this version.
+    """
+    cfg = get_cfg()
+    add_lite_detr_config(cfg)
+    try:
+        cfg.merge_from_other_cfg(CfgNode.load_cfg(manifest.config))
+    except (AttributeError, KeyError, ValueError, AssertionError, yaml.YAMLError) as error:
+        raise InputError(
+            f"{shown(file)}: the config in its JSON is not one of this version of lite_detr_d2 ({error}). Export the "
+            "model again."
+        ) from error
+    cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = manifest.resize.min_size, manifest.resize.max_size
+    cfg.MODEL.DEVICE = "cpu"
+    return cfg
+
+
 def _config_of_run(run: Path) -> Path:
+    if run.is_file() and is_exported(run):
+        raise InputError(f"{shown(run)} is an exported file: name the OUTPUT_DIR of a training.")
+    if run.is_file():
+        folder = f", {shown(run.parent)}" if (run.parent / "config.yaml").is_file() else ""
+        raise InputError(
+            f"{shown(run)} is a file, not the OUTPUT_DIR of a training: give that folder alone{folder}; or a config "
+            "file, and a checkpoint as its weights."
+        )
     if not run.is_dir():
         raise InputError(
             f"{shown(run)}: there is no such run or file. Name the OUTPUT_DIR of a training, or an exported file."

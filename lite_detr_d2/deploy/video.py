@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 Pixels = npt.NDArray[np.uint8]
 
+_FFMPEG_QUIET = "-8"  # its AV_LOG_QUIET
 _USUAL_RATE = 25.0
 _HIGHEST_RATE = 1000.0
 # By how much a video may end before what its header says, which need not be exact: in frames, or a share of them.
@@ -28,12 +29,19 @@ _FRAMES_SHORT, _SHARE_SHORT = 1, 0.01
 
 
 def open_cv() -> ModuleType:
-    """Import OpenCV.
+    """Import OpenCV, and keep it and its FFmpeg from writing lines of their own, unless they were told to.
+
+    What is wrong is an error of :class:`VideoReader` or :class:`VideoWriter`.
 
     Raises:
         InputError: it is not installed.
     """
-    return import_extra("cv2", extra="video")
+    cv2 = import_extra("cv2", extra="video")
+    # Read when the first video is opened; that sets it for all that this process has of OpenCV's FFmpeg.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", _FFMPEG_QUIET)
+    if "OPENCV_LOG_LEVEL" not in os.environ:
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    return cv2
 
 
 class VideoReader:

@@ -44,7 +44,16 @@ class BoxEvaluator(COCOEvaluator):
                 f"{crowded} more than {_COCO_DETECTIONS}: AP counts up to {boxes[fullest]} detections per image "
                 f"instead of COCO's {_COCO_DETECTIONS}. TEST.DETECTIONS_PER_IMAGE is how many a model gives."
             )
-            self._max_dets_per_image = [1, 10, boxes[fullest]]
+            self._max_dets_per_image = [1, 10, counted_detections(self._coco_api.imgToAnns.values())]
+
+
+def counted_detections(images: Iterable[Any]) -> int:
+    """How many detections of a class count in an image: COCO's 100, or as many as an image has boxes.
+
+    Args:
+        images: of each the list of its annotations, as in COCO's files.
+    """
+    return max([_COCO_DETECTIONS, *map(_num_boxes, images)])
 
 
 def check_box_counts(cfg: CfgNode, name: str, images: object, is_train: bool) -> None:

@@ -16,6 +16,7 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
@@ -23,6 +24,7 @@ from ..config import add_lite_detr_config, validate_config
 from ..data import ON_BAD, CocoFolder, Source, TrainingSizes, find_source, register_source, source_of_files
 from ..errors import InputError
 from ..files import write_atomically
+from ..wording import shown
 from .datasets import check_datasets, class_names
 from .schedule import fit_schedule
 from .trainer import on_available_device
@@ -91,6 +93,9 @@ def read_config(args: argparse.Namespace) -> CfgNode:
     late = [word for word in args.opts if word.startswith("--")]
     if late:
         raise InputError(f"{late[0]} comes after KEY VALUE pairs, which end the options: put it before them.")
+    if args.config_file and not PathManager.isfile(args.config_file):
+        what = "it is a folder" if PathManager.isdir(args.config_file) else "there is no such file"
+        raise InputError(f"Config {shown(args.config_file)}: {what}. Name a config file.")
     cfg = get_cfg()
     add_lite_detr_config(cfg)
     try:
@@ -98,7 +103,8 @@ def read_config(args: argparse.Namespace) -> CfgNode:
             cfg.merge_from_file(args.config_file)
         cfg.merge_from_list(args.opts)
     except _CONFIG_ERRORS as error:
-        raise InputError(f"Config {args.config_file} with overrides {args.opts}: {_text(error)}") from error
+        overrides = f" with overrides {args.opts}" if args.opts else ""
+        raise InputError(f"Config {args.config_file}{overrides}: {_text(error)}") from error
     return cfg
 
 

@@ -5,28 +5,33 @@ Examples:
     a checkpoint:         predict.py --config-file FILE --weights dino.pth --input 'photos/**/*.jpg' --output found
     an exported model:    predict.py --model model.onnx --input clip.mp4 --output found
     a webcam:             predict.py output/mine --input webcam --output found    (until Ctrl-C)
-    results to score:     predict.py output/mine --input images --output found --threshold 0 \\
-                              --json results.json --annotations val.json
+    results to score:     predict.py output/mine --input images --threshold 0 --json results.json \\
+                              --annotations val.json
 
 Pictures keep the names that the inputs have below their folder, and the format if it is a usual one (else .png);
-videos become .mp4. What is in DIR from an earlier prediction is written over, the inputs never are.
+videos become .mp4. What is in DIR from an earlier prediction is written over, the inputs never are. DIR is made if it
+is not there; the folder of --json FILE has to be there.
 
-Exit code: 0 done, 1 error, 2 wrong arguments, 3 done, but some inputs could not be read: each is named.
+Exit code: 0 done, 1 error, 2 wrong arguments, 3 done, but some inputs could not be read: each is named. If none could
+be read, that is an error, and what FILE had before stays.
 """
 
 import argparse
 import logging
+import math
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from detectron2.utils.logger import setup_logger
 
 from lite_detr_d2.deploy.annotate import Outcome, annotate
-from lite_detr_d2.deploy.arguments import detector_arguments, positive
+from lite_detr_d2.deploy.arguments import detector_arguments, name, path, positive
 from lite_detr_d2.deploy.media import find_media, plan_outputs
 from lite_detr_d2.deploy.predictor import DTYPES, load
 from lite_detr_d2.engine import one_line_errors
+from lite_detr_d2.errors import InputError
+from lite_detr_d2.files import check_output
+from lite_detr_d2.wording import shown
 
 SOME_UNREADABLE, STOPPED = 3, 130
 
@@ -38,22 +43,25 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     model = detector_arguments(result, "model", "One of RUN, --config-file with --weights, and --model.")
-    model.add_argument("--model", metavar="FILE", help="an exported model, whose .json lies beside it")
+    model.add_argument("--model", metavar="FILE", type=name, help="an exported model, whose .json lies beside it")
     model.add_argument("--device", metavar="D", help="such as cpu or cuda:1; CUDA where there is some, if not given")
     model.add_argument("--dtype", choices=DTYPES, default="float32", help="of the model's products (default: float32)")
     result.add_argument(
         "--input",
         metavar="INPUT",
         nargs="+",
+        type=name,
         required=True,
         help="images, videos, folders (with those below them), patterns in quotes; or webcam, or webcam:1 for the next",
     )
-    result.add_argument("--output", metavar="DIR", required=True, type=Path, help="the folder of the pictures")
-    result.add_argument("--json", metavar="FILE", type=Path, help="write all detections to FILE; not without")
+    result.add_argument(
+        "--output", metavar="DIR", type=path, help="the folder of the pictures; with --json, none are drawn without it"
+    )
+    result.add_argument("--json", metavar="FILE", type=path, help="write all detections to FILE; not without")
     result.add_argument(
         "--annotations",
         metavar="FILE",
-        type=Path,
+        type=path,
         help="with --json: take image_id and category_id from these annotations in COCO's format, by file_name and by "
         "the names of the classes; else images count from 1 in the order of their names, and classes from 1",
     )
@@ -67,9 +75,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def score(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected a score from 0 to 1")
+        raise argparse.ArgumentTypeError(f"'{text}': expected a score from 0 to 1")
     return value
 
 
@@ -81,6 +92,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         commands.error("give one of RUN, --config-file FILE with --weights FILE, and --model FILE")
     if from_config and (args.config_file is None or args.weights is None):
         commands.error("--config-file and --weights go together")
+    if args.output is None and args.json is None:
+        commands.error("give --output DIR for pictures, or --json FILE for detections, or both")
     if args.annotations and not args.json:
         commands.error("--annotations needs --json FILE, which gets their ids")
     return args
@@ -90,6 +103,11 @@ def main(arguments: Sequence[str]) -> int:
     """Predict, and return the exit code."""
     args = parse(arguments)
     setup_logger(name="lite_detr_d2", abbrev_name="lite_detr")
+    if args.json:
+        check_output(args.json)
+    if args.annotations and not args.annotations.is_file():
+        what = "is a folder" if args.annotations.is_dir() else "is not there"
+        raise InputError(f"{shown(args.annotations)} {what}: name a file of annotations in COCO's format.")
     outputs = plan_outputs(find_media(args.input, args.output), args.output)
     predictor = load(
         args.model or args.run,
@@ -111,7 +129,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def say(outcome: Outcome, total: int, args: argparse.Namespace) -> int:
     """Sum up, and return the exit code."""
-    logger.info("%d of %d inputs are done: see %s", outcome.done, total, args.output)
+    see = f": see {args.output}" if args.output else ""
+    logger.info("%d of %d inputs are done%s", outcome.done, total, see)
     if outcome.stopped:
         logger.warning("Stopped before the end%s", f": {args.json} is not written" if args.json else "")
         return STOPPED

@@ -296,25 +296,32 @@ BROKEN = {
 def test_a_broken_file_is_named(tmp_path: Path, name: str) -> None:
     content, reason = BROKEN[name]
     path = write(tmp_path / "broken.png", content)
-    with pytest.raises(InputError, match=rf"Image .*broken\.png cannot be read: .*{reason}.*Restore the file, or") as e:
+    with pytest.raises(
+        InputError, match=rf"Image .*broken\.png cannot be read: .*{reason}.*Restore the file, or leave"
+    ) as e:
         read_image(path)
     assert isinstance(e.value, ImageError)
-    assert str(e.value).endswith(f"cannot be read: {e.value.reason}")
+    assert str(e.value).endswith(f"cannot be read: {e.value.cause}. Restore the file, or leave it out.")
+    in_dataset = "Restore the file, or remove the image from the annotation file."
+    assert e.value.reason_in_dataset == f"{e.value.cause}. {in_dataset}"
     assert "object at" not in str(e.value)
 
 
 def test_no_file_a_folder_and_names_that_cannot_be(tmp_path: Path) -> None:
     for read in (read_image, read_header, largest_value):
-        with pytest.raises(InputError, match=r"nothing\.png cannot be read: there is no such file\. Restore"):
+        with pytest.raises(InputError, match=r"nothing\.png cannot be read: there is no such file\. Correct the"):
             read(tmp_path / "nothing.png")
-        with pytest.raises(InputError, match="cannot be read: it is a folder"):
+        with pytest.raises(InputError, match="cannot be read: it is a folder, not a file. Name a file."):
             read(tmp_path)
+        with pytest.raises(InputError, match=r"two\\nlines\.png cannot be read"):
+            read(tmp_path / "two\nlines.png")
         write(tmp_path / "file", b"x")
         with pytest.raises(InputError, match="there is no such file"):
             read(tmp_path / "file" / "image.png")
-        with pytest.raises(InputError, match="its name is too long.*'file_name'") as error:
+        with pytest.raises(ImageError, match="its name is too long for a file. Correct it.") as error:
             read(tmp_path / ("a" * 300 + ".png"))
         assert len(str(error.value)) < 350
+        assert "Correct 'file_name' in the annotation file." in error.value.reason_in_dataset
         with pytest.raises(InputError, match="null byte"):
             read(f"{tmp_path}/a\0.png")
 

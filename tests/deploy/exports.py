@@ -83,7 +83,6 @@ def load_pickled(file: Path, requires: Mapping[str, Any]) -> Runtime:
 PICKLED = Format(
     name="pickled",
     suffix=".bin",
-    extra="",
     dynamic=True,
     dtypes=("float32", "bfloat16"),
     write=write_pickled,

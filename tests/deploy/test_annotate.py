@@ -194,7 +194,7 @@ class TestImages:
     def test_a_file_in_the_way_of_a_folder(self, tmp_path: Path, photos: Path) -> None:
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "more").touch()
-        with pytest.raises(InputError, match=r"out/more cannot be made: .*Name another"):
+        with pytest.raises(InputError, match=r"out/more is a file, and is to be the folder .* name another"):
             run([photos], tmp_path / "out")
 
 
@@ -239,10 +239,72 @@ class TestVideos:
         assert f"{lengths['a.mkv.mp4']} of the 20 frames" in said[0]
 
     def test_a_model_that_does_not_take_its_size(self, tmp_path: Path, said: list[str]) -> None:
-        outcome = run([write_video(tmp_path / "clip.mp4", size=(64, 120))], tmp_path / "out", batch=4)
-        assert (outcome.done, outcome.failed) == (0, 1)
-        assert said == [f"{tmp_path / 'clip.mp4'}: the model takes images of at most 100 pixels"]
+        tall, usual = write_video(tmp_path / "clip.mp4", size=(64, 120)), write_video(tmp_path / "usual.mp4")
+        outcome = run([tall, usual], tmp_path / "out", batch=4)
+        assert (outcome.done, outcome.failed) == (1, 1)
+        assert said == [f"{tall}: the model takes images of at most 100 pixels"]
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["usual.mp4"]
+
+
+class TestNothingToPredictOn:
+    """Then nothing is written, and what an earlier prediction wrote stays."""
+
+    @pytest.fixture
+    def earlier(self, tmp_path: Path) -> Path:
+        results = tmp_path / "results.json"
+        results.write_text("earlier")
+        return results
+
+    def test_one_input_is_the_error(self, tmp_path: Path, earlier: Path, said: list[str]) -> None:
+        (tmp_path / "a.jpg").write_bytes(b"no image")
+        (tmp_path / "a.mp4").write_bytes(b"no video")
+        tall = picture(tmp_path / "tall.png", 9, size=(64, 120))
+        for name, reason in (("a.jpg", "it is not an image"), ("a.mp4", "cannot be opened"), (tall.name, "at most")):
+            with pytest.raises(InputError, match=rf"{tmp_path / name}.*{reason}"):
+                run([tmp_path / name], tmp_path / "out", json_file=earlier)
+        assert said == []
+        assert earlier.read_text() == "earlier"
         assert list((tmp_path / "out").iterdir()) == []
+
+    def test_of_several_each_is_named(self, tmp_path: Path, earlier: Path, said: list[str]) -> None:
+        for name in ("a.jpg", "b.png", "c.mp4"):
+            (tmp_path / "in").mkdir(exist_ok=True)
+            (tmp_path / "in" / name).write_bytes(b"nothing")
+        with pytest.raises(InputError, match="None of the 3 inputs can be read: each is named above"):
+            run([tmp_path / "in"], tmp_path / "out", json_file=earlier, batch=2)
+        assert len(said) == 3
+        assert earlier.read_text() == "earlier"
+
+    def test_an_image_without_detections_is_something(self, tmp_path: Path, earlier: Path) -> None:
+        (tmp_path / "a.jpg").write_bytes(b"no image")
+        inputs = [picture(tmp_path / "b.png", 9), tmp_path / "a.jpg"]
+        outcome = run(inputs, tmp_path / "out", threshold=1.0, json_file=earlier)
+        assert (outcome.done, outcome.failed) == (1, 1)
+        assert json.loads(earlier.read_text()) == []
+
+    def test_a_video_that_breaks_off_is_something(self, tmp_path: Path, earlier: Path) -> None:
+        path = cut(write_video(tmp_path / "a.mkv"), 0.6)
+        outcome = run([path], tmp_path / "out", threshold=0.0, json_file=earlier)
+        assert (outcome.done, outcome.failed) == (0, 1)
+        assert len(json.loads(earlier.read_text())) == len(frames_of(tmp_path / "out" / "a.mkv.mp4")[0]) > 0
+
+
+class TestWithoutPictures:
+    def test_the_detections_are_the_same(
+        self, tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+    ) -> None:
+        write_video(photos / "clip.mp4")
+        picture(photos / "long.png", 200, size=(2**16, 2))  # which cannot be drawn
+        files = [tmp_path / f"{name}.json" for name in ("drawn", "plain")]
+        run([photos], tmp_path / "out", threshold=0.3, json_file=files[0])
+        assert len(said) == 1
+        before = sorted(tmp_path.rglob("*"))
+        monkeypatch.setattr("lite_detr_d2.deploy.annotate.draw_detections", None)
+        outputs = plan_outputs(find_media([str(photos)], None), None)
+        outcome = annotate(Bright(), outputs, threshold=0.3, json_file=files[1])  # type: ignore[arg-type]
+        assert (outcome.done, outcome.failed) == (7, 0)
+        assert sorted(tmp_path.rglob("*")) == sorted([*before, files[1]])
+        assert json.loads(files[0].read_text()) == json.loads(files[1].read_text())
 
 
 class Camera:

@@ -14,7 +14,7 @@ from detectron2.config import CfgNode
 from torch.nn import functional
 
 from lite_detr_d2.deploy.bounds import Bounds, Range, fixed
-from lite_detr_d2.deploy.export import export, verify
+from lite_detr_d2.deploy.export import check_request, export, verify
 from lite_detr_d2.deploy.formats import FORMATS, Format, Runtime, Settings, Written
 from lite_detr_d2.deploy.manifest import Manifest, digest_of_file
 from lite_detr_d2.deploy.run import TrainedModel
@@ -106,7 +106,10 @@ def test_images_that_cannot_be_read_are_reported(
 ) -> None:
     (images / "1.png").write_bytes(b"no image")
     assert export(trained, "pickled", output, SETTINGS, images).check.images == 2
-    assert any("1 of 3 images for the check are passed over" in message and "1.png" in message for message in said)
+    assert any(
+        "1 of 3 images to check the exported file on are passed over" in message and "1.png" in message
+        for message in said
+    )
     for name in ("0.png", "2.png"):
         (images / name).write_bytes(b"no image")
     with pytest.raises(InputError, match="None of 3 images can be read"):
@@ -355,3 +358,24 @@ def test_settings_that_a_format_cannot_have(
     with pytest.raises(InputError, match=reason):
         export(trained, "pickled", output, settings, images)
     assert left(output) == []
+
+
+@pytest.mark.parametrize(
+    ("format", "dtype", "missing", "extra"),
+    [
+        ("onnx", "float32", "onnxscript", "export"),
+        ("onnx-gather", "float32", "onnxruntime", "export"),
+        ("openvino", "bfloat16", "openvino", "openvino"),
+        ("openvino", "int8", "nncf", "int8"),
+    ],
+)
+def test_a_package_that_is_missing_is_named_before_the_work(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, format: str, dtype: str, missing: str, extra: str
+) -> None:
+    needed = {**FORMATS[format].packages, **FORMATS[format].quantiser}
+    monkeypatch.setattr(
+        "lite_detr_d2.extras.importlib.util.find_spec", lambda name: name if name in needed.keys() - {missing} else None
+    )
+    output = tmp_path / f"model{FORMATS[format].suffix}"
+    with pytest.raises(InputError, match=rf"^{missing} is needed, but is not installed\. .*lite_detr_d2\[{extra}\]"):
+        check_request(format, output, dtype=dtype, opset=Settings.opset, dynamic=True)

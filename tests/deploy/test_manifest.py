@@ -61,7 +61,8 @@ def test_what_a_later_version_adds_is_passed_over(model: Path) -> None:
 
 
 def test_no_such_file(tmp_path: Path) -> None:
-    assert "no such file" in refusal(tmp_path / "other.onnx")
+    assert "other.onnx is not there: name a file that was exported" in refusal(tmp_path / "other.onnx")
+    assert "is a folder: name a file that was exported" in refusal(tmp_path)
 
 
 def test_a_file_without_its_json(model: Path) -> None:
@@ -94,7 +95,7 @@ CHANGES = {
     **{f"no {field.name}": (_without(field.name), f"it has no {field.name}") for field in fields(Manifest)},
     "another layout": (_with(2, "layout"), "its layout is 2, and this version of lite_detr_d2 knows 1"),
     "number for text": (_with(3, "format"), "format is int: expected a text"),
-    "text for number": (_with("18", "opset"), "opset is str: expected null"),
+    "text for number": (_with("18", "opset"), "opset is str: expected a whole number"),
     "true for a number": (_with(True, "check", "images"), "check.images is bool: expected a whole number"),
     "list for object": (_with([], "resize"), "resize is list: expected an object"),
     "object for list": (_with({}, "class_names"), "class_names is dict: expected a list"),

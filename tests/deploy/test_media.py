@@ -74,7 +74,11 @@ class TestWhatIsFound:
         [
             (["missing.jpg"], r"no file or folder missing\.jpg"),
             (["webcam:one"], "no file or folder webcam:one"),
-            (["*.tiff"], r"No file matches \*\.tiff"),
+            (["*.tiff"], r"No file matches \*\.tiff: correct the pattern\.$"),
+            (["~/*.tiff"], r"correct the pattern\. The ~ in it is for the shell"),
+            (["$HOME/a.jpg"], r"correct the name\. The \$ in it is for the shell"),
+            (["{a,b}/*.jpg"], r"correct the pattern\. The \{ in it is for the shell"),
+            (["two\nlines.jpg"], r"no file or folder two\\nlines\.jpg: correct the name\.$"),
             (["empty"], "The folder empty has no images or videos"),
             (["texts"], "The folder texts has no images or videos"),
             (["texts/*"], r"What matches texts/\* has no images or videos"),
@@ -171,10 +175,16 @@ class TestNothingIsWrittenOver:
         assert list(plan_outputs(find_media(["photos"], OUT), OUT).values()) == [OUT / "a.jpg"]
 
 
-@pytest.mark.parametrize("output", ["file", "file/below"])
-def test_an_output_that_cannot_be_a_folder(place: Path, output: str) -> None:
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("file", "file is a file, and is to be the folder of the pictures: name another"),
+        ("file/below", "The folder file/below cannot be made: .* Name another"),
+    ],
+)
+def test_an_output_that_cannot_be_a_folder(place: Path, output: str, message: str) -> None:
     touch("file", "a.jpg")
-    with pytest.raises(InputError, match=f"The folder {output} cannot be made: .* Name another"):
+    with pytest.raises(InputError, match=message):
         plan_outputs([Media(place / "a.jpg", PurePath("a.jpg"))], Path(output))
 
 

@@ -1,6 +1,7 @@
 """Predicting from Python: what comes in, and that what comes out is detectron2's."""
 
 import hashlib
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -261,9 +262,25 @@ def test_a_file_that_cannot_be_read_is_named(idle: Predictor, tmp_path: Path, na
     [
         ({"threshold": -0.1}, r"threshold is -0\.1: expected a number from 0 to 1"),
         ({"threshold": 50}, r"threshold is 50"),
-        ({"threshold": float("nan")}, r"threshold is nan"),
+        *(
+            ({"threshold": value}, rf"^threshold is {name}: expected a number from 0 to 1\.$")
+            for value, name in (
+                (float("nan"), "nan"),
+                ("0.5", "'0.5'"),
+                (None, "None"),
+                (True, "True"),
+                ([0], r"\[0\]"),
+            )
+        ),
         ({"format": "rgb"}, r"format is 'rgb': expected one of RGB, BGR"),
-        ({"batch": 0}, r"batch is 0: expected at least 1"),
+        *(
+            ({"format": value}, rf"^format is {name}: expected one of RGB, BGR\.$")
+            for value, name in (("", "''"), (5, "5"), (None, "None"), (["RGB"], r"\['RGB'\]"))
+        ),
+        *(
+            ({"batch": value}, rf"^batch is {name}: expected a whole number, at least 1\.$")
+            for value, name in ((0, "0"), (1.5, "1.5"), ("2", "'2'"), (None, "None"), (True, "True"), ([1], r"\[1\]"))
+        ),
     ],
 )
 def test_wrong_options_are_refused(idle: Predictor, options: dict[str, Any], message: str) -> None:
@@ -271,9 +288,41 @@ def test_wrong_options_are_refused(idle: Predictor, options: dict[str, Any], mes
         idle(noise(4, 4), **options)
 
 
-def test_another_dtype_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"dtype is 'float16': expected one of float32, bfloat16"):
-        lite_detr_d2.load(tmp_path, dtype="float16")
+def test_numbers_of_numpy_are_numbers(idle: Predictor) -> None:
+    assert idle([], threshold=np.float32(0.5), batch=np.int64(2)) == []  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "", None, 5, True, ["float32"], torch.float32])
+def test_another_dtype_is_refused(tmp_path: Path, dtype: Any) -> None:
+    with pytest.raises(InputError, match=r"dtype is .*: expected one of float32, bfloat16\.$"):
+        lite_detr_d2.load(tmp_path, dtype=dtype)
+
+
+@pytest.mark.parametrize("value", ["", 5, float("nan"), True, ["run"], b"run"], ids=repr)
+@pytest.mark.parametrize("name", ["run", "config_file", "weights"])
+def test_what_is_no_path_is_named(name: str, value: Any) -> None:
+    with pytest.raises(InputError, match=rf"^{name} is {re.escape(repr(value))}: expected a path\.$"):
+        lite_detr_d2.load(**{name: value})
+
+
+@pytest.mark.parametrize("value", ["", "gpu", 5, True, ["cpu"]], ids=repr)
+def test_what_is_no_device_is_named(tmp_path: Path, value: Any) -> None:
+    with pytest.raises(InputError, match=rf"^device is {re.escape(repr(value))}: expected cuda, cuda:1 or the like"):
+        lite_detr_d2.load(tmp_path, device=value)
+
+
+def test_files_of_a_training_are_told_from_exported_ones(cfg: CfgNode, tmp_path: Path) -> None:
+    write_run(cfg, tmp_path / "run")
+    for name in ("model_final.pth", "config.yaml"):
+        file = tmp_path / "run" / name
+        with pytest.raises(InputError, match=rf"{name} is a file, .*give that folder alone, {tmp_path / 'run'}; or a "):
+            lite_detr_d2.load(file)
+    moved = (tmp_path / "run" / "model_final.pth").rename(tmp_path / "moved.pth")
+    with pytest.raises(InputError, match=r"moved\.pth is a file, .*give that folder alone; or a config file, and"):
+        lite_detr_d2.load(moved)
+    (tmp_path / "model.onnx").touch()
+    with pytest.raises(InputError, match=r"has no model\.onnx\.json beside it"):
+        lite_detr_d2.load(tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize("image", [{"image": noise(4, 4)}, b"photo.jpg", 5], ids=["dict", "bytes", "number"])
@@ -420,7 +469,7 @@ def exported(cfg: CfgNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
         assert (file, requires) == (path, {"fake": "1.0"})
         return Bounded(Bounds(Range(1, 2), Range(32, 64), Range(32, 64)))
 
-    monkeypatch.setitem(FORMATS, "fake", Format("fake", ".fake", "", True, ("float32",), never, runtime))
+    monkeypatch.setitem(FORMATS, "fake", Format("fake", ".fake", True, ("float32",), never, runtime))
     manifest(cfg).write(path)
     return path
 
@@ -464,7 +513,7 @@ def test_an_exported_file_has_the_same_interface(exported: Path) -> None:
     ("options", "message"),
     [
         ({"device": "cuda"}, r"The device is 'cuda', and exported files compute on the CPU"),
-        ({"device": "gpu"}, r"The device is 'gpu', and exported files compute on the CPU"),
+        ({"device": "gpu"}, r"device is 'gpu': expected cuda"),
         ({"dtype": "bfloat16"}, r"dtype is 'bfloat16', and \S+model\.fake was exported in float32"),
         ({"weights": "model.pth"}, r"model\.fake is a file, which has its own config and weights"),
         ({"config_file": "config.yaml"}, r"model\.fake is a file, which has its own config and weights"),

@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from lite_detr_d2.data import register_coco_folder
 from lite_detr_d2.deploy.bounds import Bounds, Range, fixed
-from lite_detr_d2.deploy.probes import find_images, make_batches, read_images
+from lite_detr_d2.deploy.probes import calibration_batches, find_dataset, find_images, make_batches, read_images
 from lite_detr_d2.errors import InputError
 from tests.data.folders import coco_content, write_coco_folder
 
@@ -37,12 +37,22 @@ def test_those_that_a_training_was_evaluated_on(cfg: CfgNode, tmp_path: Path) ->
     root = write_coco_folder(tmp_path / "data", coco_content(), val)
     register_coco_folder(root, split_folder=tmp_path / "run" / "dataset")
     assert find_images(cfg, None) == [root / "images" / "1.png", root / "images" / "2.png"]
+    trained_on, evaluated_on = (find_dataset(cfg, training=training) for training in (True, False))
+    assert trained_on is not None
+    assert evaluated_on is not None
+    assert trained_on.annotations == tmp_path / "run" / "dataset" / "train.json"
+    assert trained_on.images == {key: root / "images" / f"{key - 1}.png" for key in (1, 2, 3, 4)}
+    assert evaluated_on.images == {key: root / "images" / f"{key - 1}.png" for key in (2, 3)}
 
 
 def test_those_of_a_registered_dataset(cfg: CfgNode, tmp_path: Path) -> None:
     folder = register_coco_folder(write_coco_folder(tmp_path / "registered"), split_folder=tmp_path / "elsewhere")
     cfg.DATASETS.TEST = ("not_registered", folder.val)
+    cfg.DATASETS.TRAIN = ("not_registered", folder.train)
     try:
+        trained_on = find_dataset(cfg, training=True)
+        assert trained_on is not None
+        assert trained_on.images[1] == tmp_path / "registered" / "images" / "0.png"
         assert find_images(cfg, None)[0] == tmp_path / "registered" / "images" / "0.png"
         Path(MetadataCatalog.get(folder.val).json_file).unlink()
         with pytest.raises(InputError, match="There are no images to check the exported file on"):
@@ -67,6 +77,26 @@ def test_images_are_chosen_evenly(cfg: CfgNode, tmp_path: Path) -> None:
     shapes = [image.shape for image in read_images(paths, cfg, number=4)]
     assert shapes == [(120, width, 3) for width in (96, 160, 96, 160)]  # 0, 3, 6 and 9
     assert len(read_images(paths, cfg, number=20)) == 10
+
+
+def test_int8_is_calibrated_on_some_of_what_was_trained_on(cfg: CfgNode, tmp_path: Path, said: list[str]) -> None:
+    root = write_coco_folder(tmp_path / "data", coco_content(9), coco_content(2))
+    register_coco_folder(root, split_folder=tmp_path / "run" / "dataset")
+    bounds = fixed(2, 80, 80)
+    batches = calibration_batches(cfg, bounds, number=3)  # 0, 4 and 8
+    assert [batch.shape for batch in batches] == [(2, 80, 80), (2, 80, 80)]
+    chosen = make_batches(read_images([root / "images" / f"{number}.png" for number in (0, 4, 8)], cfg), cfg, bounds)
+    for batch, expected in zip(batches, chosen, strict=True):
+        np.testing.assert_array_equal(batch.images, expected.images)
+        np.testing.assert_array_equal(batch.sizes, expected.sizes)
+    said.clear()
+    (root / "images" / "4.png").write_bytes(b"no image")
+    assert len(calibration_batches(cfg, bounds, number=3)) == 1
+    assert "1 of 3 images to calibrate on are passed over" in said[0]
+    for number in (0, 8):
+        (root / "images" / f"{number}.png").unlink()
+    with pytest.raises(InputError, match="None of 3 images can be read to calibrate on"):
+        calibration_batches(cfg, bounds, number=3)
 
 
 def images_of(*shapes: tuple[int, int]) -> list[np.ndarray]:  # type: ignore[type-arg]

@@ -131,8 +131,8 @@ class TestImagesOfAnAnnotationFile:
             ids(annotation_file(tmp_path, "a.jpg"), "z.jpg")
 
     def test_videos_have_none(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=r"clip\.avi is none: leave out --annotations"):
-            ids(annotation_file(tmp_path, "a.jpg"), "a.jpg", "clip.avi")
+        with pytest.raises(InputError, match=r"not of videos \(clip\.avi, clip\.mp4\): leave out --annotations"):
+            ids(annotation_file(tmp_path, "a.jpg"), "a.jpg", "clip.avi", "clip.mp4")
 
     @pytest.mark.parametrize(
         ("text", "message"),
@@ -184,7 +184,7 @@ class TestCategoriesOfAnAnnotationFile:
 
 class TestTheFile:
     def test_it_is_a_list_that_grows(self, tmp_path: Path) -> None:
-        path = tmp_path / "new" / "results.json"
+        path = tmp_path / "results.json"
         with results_file(path) as results:
             results.add([{"n": 1}, {"n": 2}])
             results.add([])
@@ -211,12 +211,14 @@ class TestTheFile:
 
     def test_it_cannot_be_written(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        for name in ("file/results.json", ""):
-            with (
-                pytest.raises(InputError, match="cannot be written: .* Name another file"),
-                results_file(tmp_path / name),
-            ):
+        for name, message in (
+            ("file/results.json", "file is a file, not a folder. Name another"),
+            ("new/results.json", "there is no folder .*new. Make it first, or correct the name"),
+            ("", "is a folder: name a file"),
+        ):
+            with pytest.raises(InputError, match=message), results_file(tmp_path / name):
                 pass
+        assert os_names(tmp_path) == ["file"]
 
 
 def os_names(folder: Path) -> list[str]:

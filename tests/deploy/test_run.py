@@ -201,14 +201,16 @@ def test_a_published_checkpoint_is_converted(
         (("config_file",), r"Which detector\?"),
         (("weights",), r"Which detector\?"),
         (("gone",), r"gone: there is no such run or file\. Name the OUTPUT_DIR"),
-        (("file",), r"config\.yaml: there is no such run"),
+        (("file",), r"config\.yaml is a file, not the OUTPUT_DIR of a training: give that folder alone, \S+run; or"),
+        (("exported",), r"model\.onnx is an exported file: name the OUTPUT_DIR of a training"),
         (("empty",), r"empty has no config\.yaml"),
         (("untrained",), r"untrained has neither model_final\.pth nor a last checkpoint"),
         (("damaged",), r"last checkpoint, \S*damaged/model_final\.pth, is damaged or missing"),
         (("stranger",), r"MODEL\.META_ARCHITECTURE is 'GeneralizedRCNN': expected one of"),
         (("no_yaml",), r"no_yaml/config\.yaml"),
         (("config_file", "no_weights"), r"no_weights\.pth"),
-        (("no_config", "weights"), r"no_config\.yaml"),
+        (("no_config", "weights"), r"Config \S+no_config\.yaml: there is no such file\. Name a config file"),
+        (("folder", "weights"), r"Config \S+empty: it is a folder\. Name a config file"),
         (("wide", "weights"), r"model_final\.pth is a checkpoint of another architecture"),
         (("fewer", "weights"), r"model_final\.pth is of other classes: .*It has 10, .* 7 \(MODEL\.LITE_DETR\.NUM_CL"),
     ],
@@ -219,6 +221,7 @@ def test_what_cannot_be_loaded_is_named(
     write_run(small_cfg, tmp_path / "run")
     config, weights = tmp_path / "run" / "config.yaml", tmp_path / "run" / "model_final.pth"
     (tmp_path / "empty").mkdir()
+    (tmp_path / "model.onnx").touch()
     write_config(small_cfg, tmp_path / "untrained")
     write_run(small_cfg, tmp_path / "damaged")
     damage(tmp_path / "damaged" / "model_final.pth")
@@ -236,8 +239,10 @@ def test_what_cannot_be_loaded_is_named(
         "config_file": ("config_file", config),
         "weights": ("weights", weights),
         "file": ("run", config),
+        "exported": ("run", tmp_path / "model.onnx"),
         "no_weights": ("weights", tmp_path / "no_weights.pth"),
         "no_config": ("config_file", tmp_path / "no_config.yaml"),
+        "folder": ("config_file", tmp_path / "empty"),
         "wide": ("config_file", wide),
         "fewer": ("config_file", fewer),
     }

@@ -1,5 +1,7 @@
 """Videos and cameras."""
 
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -184,3 +186,28 @@ def test_a_size_that_changes_and_a_rate_that_is_not_known(
         with pytest.raises(InputError, match=r"a\.ts changes its size after 1 frames"):
             next(frames)
     assert said == [f"{tmp_path / 'a.ts'} does not say its frames per second: taken for 25."]
+
+
+def test_opencv_and_ffmpeg_leave_the_word_to_us(tmp_path: Path) -> None:
+    """In a process of its own: what FFmpeg writes is decided once, and goes past Python."""
+    cut(write_video(tmp_path / "a.mkv"), 0.6)
+    (tmp_path / "b.mp4").write_bytes(b"\0" * 4000)
+    code = (
+        "import sys, pathlib\n"
+        "from lite_detr_d2.deploy.video import VideoReader, VideoWriter\n"
+        "from lite_detr_d2.errors import InputError\n"
+        "import numpy\n"
+        "def said(act):\n"
+        "    try: act()\n"
+        "    except InputError as error: return str(error)\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "for name in ('a.mkv', 'b.mp4'): assert name in said(lambda: list(VideoReader(folder / name)))\n"
+        "assert 'webcam' in said(lambda: VideoReader(pathlib.Path('webcam:77'), 77))\n"
+        "frame = numpy.zeros((4, 4, 3), numpy.uint8)\n"
+        "assert 'c.mp4' in said(lambda: VideoWriter(folder / 'none' / 'c.mp4', 8.0).write(frame))\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENCV")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

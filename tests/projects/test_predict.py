@@ -1,7 +1,7 @@
 """Predict as a user does, from a training's folder to pictures, videos and JSON that COCO's tools score."""
 
 import json
-import os
+import re
 import shutil
 import signal
 import subprocess
@@ -139,6 +139,34 @@ def test_inputs_that_cannot_be_read(trained: Trained, tmp_path: Path, log: pytes
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "2.png", "3.png", "clip.mkv.mp4"]
 
 
+def test_without_pictures(trained: Trained, tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+    inputs, results = ("--input", trained.images, "--threshold", 0), [tmp_path / "0.json", tmp_path / "1.json"]
+    assert run(trained.run, *inputs, "--json", results[0], "--output", tmp_path / "out") == 0
+    log.clear()
+    before = sorted(tmp_path.rglob("*"))
+    assert run(trained.run, *inputs, "--json", results[1]) == 0
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, results[1]])
+    assert results[0].read_bytes() == results[1].read_bytes()
+    assert "4 of 4 inputs are done\n" in log.text
+
+
+def test_nothing_that_can_be_read_is_an_error(trained: Trained, tmp_path: Path) -> None:
+    """And leaves what an earlier prediction wrote."""
+    results = tmp_path / "results.json"
+    assert run(trained.run, "--input", trained.images, "--threshold", 0, "--json", results) == 0
+    before = results.read_bytes()
+    (tmp_path / "in").mkdir()
+    for name in ("a.jpg", "b.mp4"):
+        (tmp_path / "in" / name).write_bytes(b"nothing")
+    command = [PROJECT / "predict.py", trained.run, *rest(trained, tmp_path, input=tmp_path / "in"), "--json", results]
+    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "error: None of the 2 inputs can be read: each is named above.\n"
+    for name in ("a.jpg", "b.mp4"):
+        assert str(tmp_path / "in" / name) in done.stdout
+    assert results.read_bytes() == before
+
+
 def test_ctrl_c_ends_a_video_properly(trained: Trained, tmp_path: Path) -> None:
     """What was written can be played, and there is no JSON."""
     write_video(tmp_path / "clip.mp4", frames=3000)
@@ -161,6 +189,7 @@ def test_wrong_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     where = ("--input", "a.jpg", "--output", tmp_path / "out")
     for arguments in (
         ("run", "--output", "out"),
+        ("run", "--input", "a.jpg", "--threshold", "0.5"),
         ("run", "--input", "a.jpg"),
         where,
         ("run", "--model", "a.onnx", *where),
@@ -169,7 +198,14 @@ def test_wrong_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         ("--weights", "a.pth", *where),
         ("run", *where, "--threshold", "1.5"),
         ("run", *where, "--threshold", "nan"),
+        ("run", *where, "--threshold", "half"),
         ("run", *where, "--batch", "0"),
+        ("run", *where, "--batch", "two"),
+        ("", *where),
+        ("run", *where, "--json", ""),
+        ("run", "--input", "", "--output", tmp_path / "out"),
+        ("run", "--input", "a.jpg", "--output", ""),
+        ("--model", "", *where),
         ("run", *where, "--dtype", "float16"),
         ("run", *where, "--annotations", "val.json"),
         ("run", *where, "--thresh", "0.5"),
@@ -177,7 +213,9 @@ def test_wrong_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         with pytest.raises(SystemExit) as stop:
             run(*arguments)
         assert stop.value.code == 2
-        assert "Traceback" not in capsys.readouterr().err
+        message = capsys.readouterr().err
+        assert "Traceback" not in message
+        assert not re.search(r"invalid \w+ value", message)  # as argparse says of what raises a ValueError
     assert list(tmp_path.iterdir()) == []
 
 
@@ -193,11 +231,35 @@ def bad_inputs(trained: Trained, folder: Path) -> dict[str, tuple[list[Any], str
         "no such file": ([trained.run, *rest(trained, folder, input=folder / "a.jpg")], r"no file or folder .*a\.jpg"),
         "an empty folder": ([trained.run, *rest(trained, folder, input=folder / "empty")], "empty has no images"),
         "a pattern": ([trained.run, *rest(trained, folder, input=folder / "*.jpg")], r"No file matches .*\*\.jpg"),
-        "a file for a folder": ([trained.run, *rest(trained, folder, output=folder / "file")], "file cannot be made"),
+        "a file for a folder": (
+            [trained.run, *rest(trained, folder, output=folder / "file")],
+            "file is a file, and is",
+        ),
         "the input's folder": ([trained.run, *rest(trained, folder, output=trained.images)], "is never written over"),
         "json in a file": (
             [trained.run, *rest(trained, folder), "--json", folder / "file" / "a.json"],
-            "a.json cannot be",
+            "a.json cannot be written: .*file is a file",
+        ),
+        "json in no folder": (
+            [trained.run, *rest(trained, folder), "--json", folder / "none" / "a.json"],
+            "a.json cannot be written: there is no folder .*none",
+        ),
+        "a folder for json": ([trained.run, *rest(trained, folder), "--json", folder], "is a folder: name a file"),
+        "no annotations": (
+            [trained.run, *rest(trained, folder), "--json", folder / "a.json", "--annotations", folder / "none.json"],
+            "none.json is not there: name a file of annotations",
+        ),
+        "a checkpoint": (
+            [trained.run / "model_final.pth", *rest(trained, folder)],
+            r"model_final\.pth is a file, .* give that folder alone, ",
+        ),
+        "a checkpoint for a model": (
+            ["--model", trained.run / "model_final.pth", *rest(trained, folder)],
+            r"model_final\.pth is a file, .* give that folder alone, ",
+        ),
+        "no images at all": (
+            [trained.run, *rest(trained, folder, input=folder / "file")],
+            "file cannot be read: the file",
         ),
         "other classes": (
             [trained.run, *rest(trained, folder), "--json", folder / "a.json", "--annotations", folder / "others.json"],
@@ -225,13 +287,7 @@ def test_bad_input_is_one_line(trained: Trained, tmp_path: Path) -> None:
 def test_the_command_ends_with_its_error_alone(trained: Trained, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     command = [PROJECT / "predict.py", trained.run, *rest(trained, tmp_path, input=tmp_path / "empty")]
-    done = subprocess.run(
-        [sys.executable, *map(str, command)],
-        env={**os.environ, "PYTHONWARNINGS": "ignore"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: The folder {tmp_path / 'empty'} has no images or videos")
     assert done.stderr.count("\n") == 1

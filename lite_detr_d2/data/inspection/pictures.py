@@ -82,7 +82,7 @@ def _look(max_value: float, image: tuple[str, tuple[int, int]]) -> Picture:
         header = read_header(path)
         pixels = read_image(path, "RGB", max_value)
     except ImageError as error:
-        return Picture(IMAGE_UNREADABLE, error.reason, "", blank)
+        return Picture(IMAGE_UNREADABLE, error.reason_in_dataset, "", blank)
     plain = header.mode in _PLAIN_MODES or header.depth  # of depth, it is said elsewhere
     oddity = [*([] if plain else [header.mode]), *([f"{header.frames} frames"] if header.frames > 1 else [])]
     height, width = pixels.shape[:2]

@@ -66,6 +66,17 @@ def is_junk(name: str) -> bool:
     return name.startswith(".") or name.lower() in _JUNK_FOLDERS or name.lower() in _JUNK_FILES
 
 
+def check_folder(folder: Path) -> None:
+    """See that a folder is one.
+
+    Raises:
+        InputError: it is a file, or not there.
+    """
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "is not there"
+        raise InputError(f"{shown(folder)} {what}: name a folder.")
+
+
 def walk(root: Path) -> Tree:
     """List what lies below a folder; links are followed, but never in a circle.
 
@@ -80,9 +91,7 @@ def walk(root: Path) -> Tree:
         files.setdefault(os.path.splitext(file.name)[1].lower(), []).append(file)
     if unreadable:
         names = in_short([shown(folder) for folder in unreadable])
-        if not root.is_dir():
-            what = "is a file, not a folder" if root.exists() else "is not there"
-            raise InputError(f"{shown(root)} {what}: name a folder.")
+        check_folder(root)
         if root in unreadable:
             raise InputError(f"The folder {shown(root)} cannot be listed: check its permissions.")
         logger.warning("Folders that cannot be listed are left out; check their permissions: %s", names)

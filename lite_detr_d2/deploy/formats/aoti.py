@@ -106,4 +106,4 @@ def _check_instructions(what: str, instructions: str) -> None:
         )
 
 
-AOTI = Format("aoti", ".pt2", "", dynamic=False, dtypes=("float32", "bfloat16"), write=_write, load=_load)
+AOTI = Format("aoti", ".pt2", dynamic=False, dtypes=("float32", "bfloat16"), write=_write, load=_load)

@@ -1,6 +1,6 @@
 """What a format of exported models is."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,9 @@ from ..bounds import Bounds
 Runtime = Callable[[npt.NDArray[Any], npt.NDArray[Any]], tuple[npt.NDArray[Any], ...]]
 """A loaded file: images (N, 3, H, W) uint8 and sizes (N, 2) int64 -> its outputs. Threads may call it at once."""
 
+Inputs = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+"""What a runtime takes: images and sizes."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -20,7 +23,7 @@ class Settings:
 
     Attributes:
         bounds: the images that the model takes.
-        dtype: "float32", or "bfloat16" for products in it.
+        dtype: "float32"; or "bfloat16" or "int8" for products in it.
         opset: of ONNX's operators, where the format has them.
     """
 
@@ -49,20 +52,25 @@ class Format:
     Attributes:
         name: what users call it.
         suffix: of its files.
-        extra: the extra of lite_detr_d2 that brings its packages; "" for none.
         dynamic: whether it takes bounds that are a range.
         dtypes: those that it can be exported in.
         write: writes a module of ``INPUTS`` and one that puts out the ``INSPECTED`` besides, for the self-check: of a
             detector in evaluation mode, to the first path and to the second.
         load: makes a runtime of a file and of what its manifest says that it requires.
+        packages: what is needed besides PyTorch, each with the extra of lite_detr_d2 that brings it.
         opsets: of ONNX's operators, those that it can be written with; none where it does without.
+        quantise: makes of the second file that ``write`` made in float32 the two of int8, given inputs to calibrate
+            them on; None where ``dtypes`` has no "int8". What is quantised can be checked first, so ``write`` does not.
+        quantiser: what is needed for that, as ``packages``.
     """
 
     name: str
     suffix: str
-    extra: str
     dynamic: bool
     dtypes: tuple[str, ...]
     write: Callable[[DetrDetector, Settings, Path, Path], Written]
     load: Callable[[Path, Mapping[str, Any]], Runtime]
+    packages: Mapping[str, str] = field(default_factory=dict)
     opsets: tuple[int, ...] = ()
+    quantise: Callable[[Path, Sequence[Inputs], Path, Path], Written] | None = None
+    quantiser: Mapping[str, str] = field(default_factory=dict)

@@ -1,9 +1,6 @@
 """ONNX models of standard operators, for ONNX Runtime and whatever else reads them."""
 
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from ..inference import INPUTS, INSPECTED, OUTPUTS, InferenceModel, InspectedMod
 from .capture import capture
 from .format import Format, Runtime, Settings, Written
 from .input_check import add_input_check
+from .quiet import quiet
 from .standard_ops import PlainAttention
 
 EXTRA = "export"
@@ -38,7 +36,7 @@ def make_model(detector: DetrDetector, settings: Settings, sample: Sampler) -> A
     inspected = [name for name in INSPECTED if selects or name != "selected"]
     with PlainAttention(sample):
         program = capture(InspectedModel(InferenceModel(detector)).eval(), detector, settings.bounds)
-    with _quiet():
+    with quiet("onnxscript", "onnx_ir", "torch.onnx"):
         exported = torch.onnx.export(
             program,
             dynamo=True,
@@ -85,22 +83,6 @@ def _forget_origin(model: Any) -> None:
         item.doc_string = ""
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks on its own workings to itself."""
-    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
 def _write(sample: Sampler, detector: DetrDetector, settings: Settings, path: Path, inspected_path: Path) -> Written:
     onnx = import_extra("onnx", extra=EXTRA)
     model = make_model(detector, settings, sample)
@@ -130,11 +112,11 @@ def _format(name: str, sample: Sampler) -> Format:
     return Format(
         name,
         ".onnx",
-        EXTRA,
         dynamic=True,
         dtypes=("float32",),
         write=partial(_write, sample),
         load=_load,
+        packages=dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), EXTRA),
         opsets=OPSETS,
     )
 

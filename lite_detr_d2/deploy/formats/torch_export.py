@@ -34,4 +34,4 @@ def _load(file: Path, requires: Mapping[str, Any]) -> Runtime:
     return make_runtime(file, program.module())
 
 
-TORCH = Format("torch", ".pt2", "", dynamic=True, dtypes=("float32", "bfloat16"), write=_write, load=_load)
+TORCH = Format("torch", ".pt2", dynamic=True, dtypes=("float32", "bfloat16"), write=_write, load=_load)

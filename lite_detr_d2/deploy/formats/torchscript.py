@@ -39,4 +39,4 @@ def _load(file: Path, requires: Mapping[str, Any]) -> Runtime:
     return make_runtime(file, program)
 
 
-TORCHSCRIPT = Format("torchscript", ".ts", "", dynamic=False, dtypes=("float32",), write=_write, load=_load)
+TORCHSCRIPT = Format("torchscript", ".ts", dynamic=False, dtypes=("float32",), write=_write, load=_load)
