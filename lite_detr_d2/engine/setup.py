@@ -11,14 +11,13 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
-import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-from ..config import add_lite_detr_config, validate_config
+from ..config import add_lite_detr_config, merge_file, merge_overrides, validate_config
 from ..data import ON_BAD, CocoFolder, Source, TrainingSizes, find_source, register_source, source_of_files
 from ..errors import InputError
 from ..files import write_atomically
@@ -31,8 +30,6 @@ logger = logging.getLogger(__name__)
 # Of the numbers that --epochs takes; beyond are slips of the keyboard.
 MOST_EPOCHS = 1_000_000
 _CLASS_NAMES = "MODEL.LITE_DETR.CLASS_NAMES"
-# What yacs raises for unknown keys, values of the wrong type, and an odd number of overrides; and for unreadable files.
-_CONFIG_ERRORS = (KeyError, ValueError, AssertionError, OSError, yaml.YAMLError)
 # Errors whose message says all there is to say; the second is of losses and matching costs.
 _EXPECTED_ERRORS = (InputError, FloatingPointError)
 # The disk is full, or has become read-only.
@@ -82,22 +79,21 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
 
 
 def read_config(args: argparse.Namespace) -> CfgNode:
-    """Return the config of ``args.config_file`` with the overrides ``args.opts``, neither checked nor frozen.
+    """Return the config of ``args.config_file`` with the overrides ``args.opts``, not frozen.
+
+    Each value that they set is checked; what keys are to each other is left to :func:`validate_config`.
 
     Raises:
-        InputError: the file cannot be read, or a key or the type of a value is wrong.
+        InputError: the file cannot be read, or a key or a value is wrong.
     """
     late = [word for word in args.opts if word.startswith("--")]
     if late:
         raise InputError(f"{late[0]} comes after KEY VALUE pairs, which end the options: put it before them.")
     cfg = get_cfg()
     add_lite_detr_config(cfg)
-    try:
-        if args.config_file:
-            cfg.merge_from_file(args.config_file)
-        cfg.merge_from_list(args.opts)
-    except _CONFIG_ERRORS as error:
-        raise InputError(f"Config {args.config_file} with overrides {args.opts}: {_text(error)}") from error
+    if args.config_file:
+        merge_file(cfg, args.config_file)
+    merge_overrides(cfg, args.opts)
     return cfg
 
 
