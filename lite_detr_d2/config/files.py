@@ -188,7 +188,7 @@ def _check_tree(node: CfgNode, tree: dict[str, Any], prefix: str) -> None:
         elif isinstance(value, dict):
             _check_tree(known, value, f"{key}.")
         else:
-            raise InputError(f"{key} is {quoted(value)}: expected keys below it, such as {next(iter(known), 'KEY')}.")
+            raise InputError(f"{key} is {quoted(value)}: expected keys below it, such as {key}.{next(iter(known))}.")
 
 
 def _check(key: str, value: object, default: object) -> None:

@@ -32,6 +32,7 @@ NOT_READ = (
     "MODEL.ROI_MASK_HEAD.",
     "MODEL.RPN.",
     "MODEL.SEM_SEG_HEAD.",
+    "SOLVER.NUM_DECAYS",
     "TEST.AUG.FLIP",
     "TEST.AUG.MAX_SIZE",
     "TEST.AUG.MIN_SIZES",
@@ -115,19 +116,14 @@ _RULES = (
     ),
     _Rule(_below("SOLVER", "MOMENTUM NESTEROV"), "SOLVER.OPTIMIZER", lambda cfg: cfg.SOLVER.OPTIMIZER == "ADAMW"),
     _Rule(
-        _below("SOLVER", "BASE_LR_END NUM_DECAYS"),
+        ("SOLVER.BASE_LR_END",),
         "SOLVER.LR_SCHEDULER_NAME",
         lambda cfg: cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupMultiStepLR",
     ),
     _Rule(
-        _below("SOLVER", "STEPS GAMMA NUM_DECAYS"),
+        _below("SOLVER", "STEPS GAMMA"),
         "SOLVER.LR_SCHEDULER_NAME",
         lambda cfg: cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupCosineLR",
-    ),
-    _Rule(
-        _below("SOLVER", "STEPS BASE_LR_END"),
-        "SOLVER.LR_SCHEDULER_NAME",
-        lambda cfg: cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupStepWithFixedGammaLR",
     ),
     _Rule(
         _below("SOLVER", "WARMUP_FACTOR WARMUP_METHOD RESCALE_INTERVAL"),
@@ -172,4 +168,5 @@ def _defaults() -> dict[str, object]:
 
 
 def _plain(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value
+    """A value as files have it, where there are no tuples."""
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -10,7 +10,7 @@ from ..encoder_spec import EncoderSpec
 from ..errors import InputError
 from ..modeling.denoising import SMALLEST_SHARED_DENOISING
 from ..modeling.neck import GROUPS
-from ..wording import in_short
+from ..wording import in_short, quoted, shortened
 from .idle import idle_keys
 from .schema import CHANNELS, check_values
 
@@ -66,7 +66,7 @@ def check_in_features(features: Sequence[str], outputs: Sequence[str]) -> None:
     missing = [name for name in features if name not in outputs]
     if missing:
         raise InputError(
-            f"MODEL.LITE_DETR.IN_FEATURES names {missing}, which the backbone does not put out. It puts out: "
+            f"MODEL.LITE_DETR.IN_FEATURES names {quoted(missing)}, which the backbone does not put out. It puts out: "
             f"{', '.join(outputs)} (MODEL.RESNETS.OUT_FEATURES, MODEL.SWIN.OUT_INDICES)."
         )
 
@@ -79,7 +79,8 @@ def _check_images(cfg: CfgNode) -> None:
     sizes = cfg.INPUT.MIN_SIZE_TRAIN
     if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range":
         is_range = len(sizes) == 2 and 0 < sizes[0] <= sizes[1]
-        _require("INPUT.MIN_SIZE_TRAIN", sizes, is_range, "the smallest and the largest, as its _SAMPLING is 'range'")
+        expected = "the smallest and the largest, as INPUT.MIN_SIZE_TRAIN_SAMPLING is 'range'"
+        _require("INPUT.MIN_SIZE_TRAIN", sizes, is_range, expected)
     for half, shortest in (("TRAIN", max(sizes)), ("TEST", cfg.INPUT.MIN_SIZE_TEST)):
         longest = cfg.INPUT[f"MAX_SIZE_{half}"]
         _require(
@@ -208,7 +209,7 @@ def _check_encoder(cfg: CfgNode) -> None:
     if encoder.NAME != "InterleavedEncoder":
         return
     try:
-        spec = EncoderSpec.parse(encoder.SPEC)
+        spec = EncoderSpec.parse(shortened(encoder.SPEC))
     except ValueError as error:
         raise InputError(f"MODEL.LITE_DETR.ENCODER.SPEC: {error}") from None
     _require(
@@ -251,13 +252,10 @@ def _check_schedule(cfg: CfgNode) -> None:
         # detectron2 leaves out those that come later.
         at_end = solver.MAX_ITER in steps
         _require("SOLVER.STEPS", solver.STEPS, not at_end, f"iterations before SOLVER.MAX_ITER ({solver.MAX_ITER})")
-    elif name == "WarmupCosineLR":
+    else:
         _require("SOLVER.BASE_LR", solver.BASE_LR, solver.BASE_LR > 0, f"more than 0 with {name}")
         low_enough = solver.BASE_LR_END <= solver.BASE_LR
         _require("SOLVER.BASE_LR_END", solver.BASE_LR_END, low_enough, f"at most SOLVER.BASE_LR ({solver.BASE_LR})")
-    else:
-        fits = solver.NUM_DECAYS < solver.MAX_ITER
-        _require("SOLVER.NUM_DECAYS", solver.NUM_DECAYS, fits, f"fewer than SOLVER.MAX_ITER ({solver.MAX_ITER})")
 
 
 def _check_optimizer(cfg: CfgNode) -> None:
@@ -291,4 +289,4 @@ _CHECKS = (
 
 def _require(key: str, value: object, satisfied: bool, expected: str) -> None:
     if not satisfied:
-        raise InputError(f"{key} is {value!r}: expected {expected}.")
+        raise InputError(f"{key} is {quoted(value)}: expected {expected}.")

@@ -162,10 +162,10 @@ SCHEMA: Mapping[str, Kind] = {
     "SOLVER.REFERENCE_NUM_IMAGES": Integer(0, 10**12),
     "SOLVER.MAX_ITER": Integer(1, _ITERATIONS),
     "SOLVER.CHECKPOINT_PERIOD": Integer(1, _EVER),
-    "SOLVER.LR_SCHEDULER_NAME": Choice("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR"),
+    # detectron2's third, WarmupStepWithFixedGammaLR, fails after the last iteration.
+    "SOLVER.LR_SCHEDULER_NAME": Choice("WarmupMultiStepLR", "WarmupCosineLR"),
     "SOLVER.STEPS": Items(Integer(1, _EVER)),
     "SOLVER.GAMMA": Number(above=0, most=1),
-    "SOLVER.NUM_DECAYS": Integer(1, 1000),
     "SOLVER.BASE_LR": Number(least=0),  # too large a one diverges, and is named then
     "SOLVER.BASE_LR_END": Number(least=0),
     "SOLVER.WARMUP_FACTOR": _FRACTION,
