@@ -255,7 +255,7 @@ def _is_meant(key: str, value: Any, default: Any) -> bool:
         return isinstance(default, (list, tuple)) and all(_is_meant(key, item, default[0]) for item in items)
     if isinstance(value, (bool, str)) or isinstance(default, bool):
         return default is None or type(value) is type(default)
-    if value in (math.inf, -math.inf) or value != value:
+    if isinstance(value, float) and not math.isfinite(value):
         return key in MAY_BE_INFINITE and bool(value > 0)
     is_whole = isinstance(value, int) or not isinstance(default, int)
     return is_whole and isinstance(default, (int, float, type(None))) and (value >= 0 or key in MAY_BE_NEGATIVE)
