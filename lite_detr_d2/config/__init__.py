@@ -2,6 +2,7 @@
 
 from .defaults import add_lite_detr_config
 from .files import merge_file, merge_overrides
+from .idle import warn_of_idle_keys
 from .rules import check_in_features, class_names_of, validate_config
 
 __all__ = [
@@ -11,4 +12,5 @@ __all__ = [
     "merge_file",
     "merge_overrides",
     "validate_config",
+    "warn_of_idle_keys",
 ]

@@ -4,6 +4,7 @@ What a switch of its own turns off, such as INPUT.CROP.ENABLED or SOLVER.CLIP_GR
 keep its settings for when it is on.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +13,8 @@ from detectron2.config import CfgNode, get_cfg
 
 from .defaults import add_lite_detr_config
 from .schema import leaves
+
+logger = logging.getLogger(__name__)
 
 # What only other models of detectron2 read, or nothing.
 NOT_READ = (
@@ -143,6 +146,18 @@ _RULES = (
         ),
     ),
 )
+
+
+def warn_of_idle_keys(cfg: CfgNode) -> None:
+    """Log the keys that were set and have no effect in ``cfg``, a valid config; of the same, once."""
+    idle = idle_keys(cfg)
+    if idle:
+        _warn_once(f"The config sets what has no effect here: {'; '.join(idle)}.")
+
+
+@cache
+def _warn_once(message: str) -> None:
+    logger.warning("%s", message)
 
 
 def idle_keys(cfg: CfgNode) -> list[str]:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from functools import cache
 
 from detectron2.config import CfgNode
 
@@ -11,7 +10,6 @@ from ..errors import InputError
 from ..modeling.denoising import SMALLEST_SHARED_DENOISING
 from ..modeling.neck import GROUPS
 from ..wording import in_short, quoted, shortened
-from .idle import idle_keys
 from .schema import CHANNELS, check_values
 
 # detectron2's group norm has so many groups.
@@ -29,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 def validate_config(cfg: CfgNode) -> None:
-    """Check that all keys that have an effect are usable, alone and together; and name those that were set without.
+    """Check that all keys that have an effect are usable, alone and together.
 
     Raises:
         InputError: naming the key, its value and what is allowed.
@@ -44,15 +42,6 @@ def validate_config(cfg: CfgNode) -> None:
             "queries per box, and takes more memory than above.",
             *(model.DENOISING.NUM_QUERIES, SMALLEST_SHARED_DENOISING),
         )
-    idle = idle_keys(cfg)
-    if idle:
-        _warn_once(f"The config sets what has no effect here: {'; '.join(idle)}.")
-
-
-@cache
-def _warn_once(message: str) -> None:
-    """A config is checked by whoever takes it: when it is read, and when the model is made."""
-    logger.warning("%s", message)
 
 
 def class_names_of(cfg: CfgNode) -> list[str]:

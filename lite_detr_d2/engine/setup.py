@@ -17,7 +17,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-from ..config import add_lite_detr_config, merge_file, merge_overrides, validate_config
+from ..config import add_lite_detr_config, merge_file, merge_overrides, validate_config, warn_of_idle_keys
 from ..data import ON_BAD, CocoFolder, Source, TrainingSizes, find_source, register_source, source_of_files
 from ..errors import InputError
 from ..files import write_atomically
@@ -129,6 +129,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     except ValueError as error:
         source = f"Config {args.config_file}: " if args.config_file else ""
         raise InputError(f"{source}{error}") from error
+    warn_of_idle_keys(cfg)
     halves = ("TEST",) if args.eval_only else ("TRAIN", "TEST")
     if not cfg.DATASETS[halves[0]]:
         raise InputError(

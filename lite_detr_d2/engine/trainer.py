@@ -20,6 +20,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..config import warn_of_idle_keys
 from ..data import DetrDatasetMapper
 from ..errors import InputError
 from .checkpointer import SafeCheckpointer
@@ -52,6 +53,7 @@ class Trainer(DefaultTrainer):
         for name in cfg.DATASETS.TEST:
             self.build_test_loader(cfg, name)  # what is wrong with it is to be known before the training, not after
         super().__init__(cfg)
+        warn_of_idle_keys(cfg)
         # The checkpointer holds the model without its DistributedDataParallel wrapper.
         self.checkpointer.model.register_forward_hook(_check_finite_losses)
 
