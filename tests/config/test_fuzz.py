@@ -41,7 +41,7 @@ def test_values(fuzzer: Any) -> None:
     fuzzer.values(random.Random(0), 1, SAMPLE)
     assert fuzzer.failures == []
     assert fuzzer.counts["values refused"] > 100
-    assert fuzzer.counts["values used"] > 10
+    assert fuzzer.counts["values used"] > 5
 
 
 def test_files(fuzzer: Any) -> None:
@@ -65,7 +65,7 @@ def test_a_fault_of_the_schema_is_noticed(
     fuzzer: Any, monkeypatch: pytest.MonkeyPatch, key: str, kind: kinds.Kind
 ) -> None:
     monkeypatch.setitem(schema.SCHEMA, key, kind)
-    fuzzer.use = 0.0
+    fuzzer.use = 0.0 if key.startswith("MODEL.") else 1.0  # models take their time
     fuzzer.values(random.Random(0), 1, [key])
     assert fuzzer.failures
 
