@@ -9,6 +9,7 @@ from detectron2.config import CfgNode, get_cfg
 
 from lite_detr_d2 import add_lite_detr_config
 from lite_detr_d2.config import files, merge_file, merge_overrides
+from lite_detr_d2.deploy.run import load_trained
 from lite_detr_d2.engine import read_config
 from lite_detr_d2.errors import InputError
 
@@ -68,6 +69,24 @@ def test_nothing_in_a_config_runs(cfg: CfgNode, tmp_path: Path, value: str, plac
     assert "\n" not in str(error.value)
     if place in ("file", "base"):
         assert f"{file}" in str(error.value) and "A config holds values, and runs nothing." in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "SEED: !!python/object/apply:os.mkdir [{marker}]",
+            "line 1: '!!python/object/apply:os.mkdir' is no kind of value",
+        ),
+        ("INPUT: {{MIN_SIZE_TEST: null}}", "INPUT.MIN_SIZE_TEST is None: expected an integer from 0 to"),
+    ],
+)
+def test_the_config_of_a_run_is_read_so_too(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "config.yaml").write_text(content.format(marker=tmp_path / "ran"))
+    with pytest.raises(InputError) as error:
+        load_trained(tmp_path)
+    assert message in str(error.value)
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize(
