@@ -9,7 +9,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.modeling.backbone import Backbone
 from torch import nn
 
-from .config import class_names_of, validate_config
+from .config import check_in_features, class_names_of, validate_config
 from .detector import DetrDetector
 from .errors import InputError
 from .metadata import lend_class_names
@@ -174,12 +174,7 @@ def _common_parts(cfg: CfgNode, conventions: Conventions) -> dict[str, Any]:
 
 def _channels_of(backbone: Backbone, in_features: list[str]) -> list[int]:
     shapes = backbone.output_shape()
-    missing = [name for name in in_features if name not in shapes]
-    if missing:
-        raise InputError(
-            f"MODEL.LITE_DETR.IN_FEATURES names {missing}, which the backbone does not put out. It puts out: "
-            f"{', '.join(shapes)} (MODEL.RESNETS.OUT_FEATURES, MODEL.SWIN.OUT_INDICES)."
-        )
+    check_in_features(in_features, list(shapes))
     strides = [shapes[name].stride for name in in_features]
     if strides != sorted(set(strides)):
         raise InputError(

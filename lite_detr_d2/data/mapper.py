@@ -73,7 +73,8 @@ class DetrDatasetMapper(DatasetMapper):
         augmented = T.AugInput(self._read(mapped))
         transforms = self.augmentations(augmented)
         image = augmented.image
-        mapped["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        # A copy also of a column of pixels that was flipped, which numpy calls contiguous, and torch does not take.
+        mapped["image"] = torch.from_numpy(image.transpose(2, 0, 1).copy())
         if not self.is_train:
             mapped.pop("annotations", None)
         elif "annotations" in mapped:

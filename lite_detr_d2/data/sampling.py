@@ -11,17 +11,10 @@ from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.data.samplers import RandomSubsetTrainingSampler, RepeatFactorTrainingSampler, TrainingSampler
 from torch import Tensor
 
+from ..config.schema import SAMPLERS
 from ..errors import InputError
 
 Record = dict[str, Any]
-
-SAMPLERS = (
-    "TrainingSampler",
-    "RandomSubsetTrainingSampler",
-    "RepeatFactorTrainingSampler",
-    "WeightedTrainingSampler",
-    "WeightedCategoryTrainingSampler",
-)
 
 
 def sampler_factory(cfg: CfgNode, records: Sequence[Record]) -> Callable[[int], Iterable[int]]:

@@ -8,8 +8,6 @@ from detectron2.solver.build import get_default_optimizer_params, maybe_add_grad
 from torch import nn
 from torch.optim import Optimizer
 
-from ..errors import InputError
-
 # Layers that predict where to look; Deformable DETR and H-DETR train them slower (Deformable DETR, Appendix A.4).
 _OFFSET_LAYERS = ("sampling_offsets", "reference_points")
 
@@ -21,9 +19,6 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
     ``OFFSET_MULTIPLIER`` for layers that predict sampling offsets or reference points, times ``BIAS_LR_FACTOR`` for
     biases. ``WEIGHT_DECAY``, ``WEIGHT_DECAY_NORM`` and ``WEIGHT_DECAY_BIAS`` are detectron2's. Gradients are clipped as
     ``CLIP_GRADIENTS`` says: with ``FULL_MODEL`` the norm of all of them together, else each parameter's.
-
-    Raises:
-        InputError: ``CLIP_GRADIENTS.FULL_MODEL`` with a ``CLIP_TYPE`` other than "norm".
     """
     solver = cfg.SOLVER
     groups: list[dict[str, Any]] = get_default_optimizer_params(
@@ -44,11 +39,6 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
     if not (clip.ENABLED and clip.FULL_MODEL):
         clipped: Optimizer = maybe_add_gradient_clipping(cfg, optimizer)
         return clipped
-    if clip.CLIP_TYPE != "norm":
-        raise InputError(
-            f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {clip.CLIP_TYPE!r}: with FULL_MODEL it must be 'norm', the norm of "
-            "all gradients together."
-        )
     parameters = [parameter for group in groups for parameter in group["params"]]
 
     def clip_all(*_: object) -> None:

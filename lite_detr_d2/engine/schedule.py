@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 from detectron2.config import CfgNode
 
-from ..errors import InputError
-
 logger = logging.getLogger(__name__)
 
 # Fewer steps of AdamW at the recipes' learning rate hardly leave the initial weights.
@@ -121,18 +119,10 @@ def fit_schedule(
         overrides: ``KEY VALUE`` pairs. They win; if ``SOLVER.MAX_ITER`` is one of them, the rest keeps its ratio to it.
         num_images: at least 1.
         epochs: how often each image is to be seen, above 0; None for as often as the recipe means for so many images.
-
-    Raises:
-        InputError: the recipe has no iterations, to which the rest could keep its ratio.
     """
     if cfg.SOLVER.REFERENCE_NUM_IMAGES == 0 and epochs is None:
         return
     whole = Schedule.from_config(recipe)
-    if whole.max_iter < 1:
-        raise InputError(
-            f"SOLVER.MAX_ITER of the config file is {whole.max_iter}, and the schedule is to be fitted to the dataset: "
-            "expected at least 1 there, or, without --epochs, SOLVER.REFERENCE_NUM_IMAGES 0."
-        )
     fitted, reason = _chosen(whole, cfg, "SOLVER.MAX_ITER" in overrides[::2], num_images, epochs)
     cfg.merge_from_list(fitted.to_overrides())
     cfg.merge_from_list(list(overrides))

@@ -12,7 +12,6 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
-import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.utils import comm
@@ -20,7 +19,7 @@ from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-from ..config import add_lite_detr_config, validate_config
+from ..config import add_lite_detr_config, merge_file, merge_overrides, validate_config, warn_of_idle_keys
 from ..data import ON_BAD, CocoFolder, Source, TrainingSizes, find_source, register_source, source_of_files
 from ..errors import InputError
 from ..files import write_atomically
@@ -34,8 +33,6 @@ logger = logging.getLogger(__name__)
 # Of the numbers that --epochs takes; beyond are slips of the keyboard.
 MOST_EPOCHS = 1_000_000
 _CLASS_NAMES = "MODEL.LITE_DETR.CLASS_NAMES"
-# What yacs raises for unknown keys, values of the wrong type, and an odd number of overrides; and for unreadable files.
-_CONFIG_ERRORS = (KeyError, ValueError, AssertionError, OSError, yaml.YAMLError)
 # Errors whose message says all there is to say; the second is of losses and matching costs.
 _EXPECTED_ERRORS = (InputError, FloatingPointError)
 # The disk is full, or has become read-only.
@@ -85,10 +82,12 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
 
 
 def read_config(args: argparse.Namespace) -> CfgNode:
-    """Return the config of ``args.config_file`` with the overrides ``args.opts``, neither checked nor frozen.
+    """Return the config of ``args.config_file`` with the overrides ``args.opts``, not frozen.
+
+    Each value that they set is checked; what keys are to each other is left to :func:`validate_config`.
 
     Raises:
-        InputError: the file cannot be read, or a key or the type of a value is wrong.
+        InputError: the file cannot be read, or a key or a value is wrong.
     """
     late = [word for word in args.opts if word.startswith("--")]
     if late:
@@ -98,13 +97,9 @@ def read_config(args: argparse.Namespace) -> CfgNode:
         raise InputError(f"Config {shown(args.config_file)}: {what}. Name a config file.")
     cfg = get_cfg()
     add_lite_detr_config(cfg)
-    try:
-        if args.config_file:
-            cfg.merge_from_file(args.config_file)
-        cfg.merge_from_list(args.opts)
-    except _CONFIG_ERRORS as error:
-        overrides = f" with overrides {args.opts}" if args.opts else ""
-        raise InputError(f"Config {args.config_file}{overrides}: {_text(error)}") from error
+    if args.config_file:
+        merge_file(cfg, args.config_file)
+    merge_overrides(cfg, args.opts)
     return cfg
 
 
@@ -140,6 +135,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     except ValueError as error:
         source = f"Config {args.config_file}: " if args.config_file else ""
         raise InputError(f"{source}{error}") from error
+    warn_of_idle_keys(cfg)
     halves = ("TEST",) if args.eval_only else ("TRAIN", "TEST")
     if not cfg.DATASETS[halves[0]]:
         raise InputError(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
+from ..config import warn_of_idle_keys
 from ..data import DetrDatasetMapper, TrainingLoader, sampler_factory
 from ..errors import InputError
 from ..randomness import STEP, seed_generators
@@ -57,6 +58,7 @@ class Trainer(DefaultTrainer):
         # Of all that is drawn in training; a checkpoint keeps it.
         self.seed: int = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         self._images_seen_before = 0
+        warn_of_idle_keys(cfg)
         # The checkpointer holds the model without its DistributedDataParallel wrapper.
         self.checkpointer.model.register_forward_hook(_check_finite_losses)
 

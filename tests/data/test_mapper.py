@@ -52,6 +52,18 @@ def record(tmp_path: Path) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize("flip", ["horizontal", "vertical", "none"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1)])
+def test_a_flipped_line_of_pixels_is_an_image(cfg: CfgNode, tmp_path: Path, size: tuple[int, int], flip: str) -> None:
+    cfg.INPUT.CROP.ENABLED, cfg.INPUT.RANDOM_FLIP = False, flip
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN = (1,), 400
+    Image.new("RGB", size, (1, 2, 3)).save(tmp_path / "line.png")
+    mapper = DetrDatasetMapper(cfg, True)
+    for _ in range(10):
+        image = mapper({"file_name": str(tmp_path / "line.png"), "image_id": 0})["image"]
+        assert image.flatten(1).unique(dim=1).tolist() == [[1], [2], [3]]
+
+
 def test_half_of_the_images_are_cropped_and_boxes_follow(cfg: CfgNode, record: dict[str, Any]) -> None:
     mapper = DetrDatasetMapper(cfg, True)
     np.random.seed(0)

@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import hooks
 from detectron2.engine.hooks import PeriodicWriter
 
-from lite_detr_d2.data.sampling import SAMPLERS
+from lite_detr_d2.config.schema import SAMPLERS
 
 from .stops import LENGTH, assert_same_training, stoppable_config, train
 

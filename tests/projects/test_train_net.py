@@ -172,7 +172,7 @@ def test_an_override_of_the_class_count_wins_and_is_checked(
         (("MODEL.LITE_DETR.ENCODER.SPEC", "H2L1-(1+1)x1"), "H2L1-(1+1)x1"),
         (("MODEL.LITE_DETR.NO_SUCH_KEY", 1), "NO_SUCH_KEY"),
         (("SOLVER.MAX_ITER", "many"), "SOLVER.MAX_ITER"),
-        (("SOLVER.MAX_ITER",), "odd length"),
+        (("SOLVER.MAX_ITER",), "has no value: give it one"),
         (("DATASETS.TRAIN", "()"), "DATASETS.TRAIN is empty: give --dataset DIR"),
         (("MODEL.WEIGHTS", "gone.pth"), "MODEL.WEIGHTS: there is no file gone.pth"),
         (("MODEL.DEVICE", "foo"), "MODEL.DEVICE is 'foo'"),

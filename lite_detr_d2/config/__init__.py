@@ -1,0 +1,16 @@
+"""Every configuration key that Lite DETR adds to detectron2's, and what makes a config valid."""
+
+from .defaults import add_lite_detr_config
+from .files import merge_file, merge_overrides
+from .idle import warn_of_idle_keys
+from .rules import check_in_features, class_names_of, validate_config
+
+__all__ = [
+    "add_lite_detr_config",
+    "check_in_features",
+    "class_names_of",
+    "merge_file",
+    "merge_overrides",
+    "validate_config",
+    "warn_of_idle_keys",
+]
