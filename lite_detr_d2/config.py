@@ -49,6 +49,9 @@ def add_lite_detr_config(cfg: CfgNode) -> None:
     cfg.SOLVER.OFFSET_MULTIPLIER = 1.0
     # Clip the L2 norm of all gradients together, instead of each parameter's (CLIP_GRADIENTS.ENABLED turns it on).
     cfg.SOLVER.CLIP_GRADIENTS.FULL_MODEL = False
+    # Of the checkpoints that CHECKPOINT_PERIOD makes, so many stay, the last ones; 0: all. model_best.pth, of the highest
+    # AP on the first of DATASETS.TEST, and model_final.pth stay beside them.
+    cfg.SOLVER.KEEP_LAST = 3
     # The number of training images that the schedule is made for: --dataset fits it to a set of another size, unless
     # --epochs decides (see lite_detr_d2.engine.schedule). 0: the schedule is for whatever dataset is given, as in a
     # config of your own set.
@@ -171,6 +174,7 @@ def validate_config(cfg: CfgNode) -> None:
     _at_least("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, 0)
     _at_least("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, 1)
     _at_least("SOLVER.MAX_ITER", cfg.SOLVER.MAX_ITER, 1)
+    _at_least("SOLVER.KEEP_LAST", cfg.SOLVER.KEEP_LAST, 0)
     _at_least("SOLVER.REFERENCE_NUM_IMAGES", cfg.SOLVER.REFERENCE_NUM_IMAGES, 0)
     _check_class_names(cfg)
     _check_channels(cfg)

@@ -76,7 +76,9 @@ def export(
     return manifest
 
 
-def verify(file: Path, *, weights: PathLike | None = None, images: Path | None = None) -> SelfCheck:
+def verify(
+    file: Path, *, weights: PathLike | None = None, images: Path | None = None, trust_pickle: bool = False
+) -> SelfCheck:
     """Check an exported file again, in the packages that are installed now.
 
     Its detector is made of the config in its description, and compared with the file itself; what is computed on the
@@ -86,6 +88,7 @@ def verify(file: Path, *, weights: PathLike | None = None, images: Path | None =
         file: as :func:`export` wrote it.
         weights: those that were exported; None where they still are where they were.
         images: as of :func:`export`.
+        trust_pickle: as of :func:`.run.load_trained`.
 
     Raises:
         InputError: the file or its description has changed, the weights are not those that were exported, or there are
@@ -98,7 +101,7 @@ def verify(file: Path, *, weights: PathLike | None = None, images: Path | None =
     chosen, settings = FORMATS[manifest.format], _settings_of(manifest)
     with tempfile.TemporaryDirectory(prefix="lite_detr_d2_") as name:
         folder = Path(name)
-        trained = _trained_again(file, manifest, weights, folder)
+        trained = _trained_again(file, manifest, weights, folder, trust_pickle)
         pixels = read_images(find_images(trained.cfg, images), trained.cfg)
         twin = folder / f"inspected{chosen.suffix}"
         written = chosen.write(trained.detector, settings, folder / file.name, twin)
@@ -223,7 +226,9 @@ def _settings_of(manifest: Manifest) -> Settings:
     return settings if manifest.opset is None else replace(settings, opset=manifest.opset)
 
 
-def _trained_again(file: Path, manifest: Manifest, weights: PathLike | None, folder: Path) -> TrainedModel:
+def _trained_again(
+    file: Path, manifest: Manifest, weights: PathLike | None, folder: Path, trust_pickle: bool
+) -> TrainedModel:
     """The detector of a file; ``folder`` is for its config."""
     config = folder / "config.yaml"
     config.write_text(manifest.config, encoding="utf-8")
@@ -231,7 +236,7 @@ def _trained_again(file: Path, manifest: Manifest, weights: PathLike | None, fol
     cure = "Give those that were exported: --weights FILE."
     if weights is None and os.path.isabs(known) and not os.path.isfile(known):
         raise InputError(f"{shown(file)} was made of the weights {shown(known)}, which are gone. {cure}")
-    trained = load_trained(config_file=config, weights=weights or known, device="cpu")
+    trained = load_trained(config_file=config, weights=weights or known, device="cpu", trust_pickle=trust_pickle)
     if digest_of_weights(trained.detector) != manifest.weights_sha256:
         raise InputError(f"{shown(file)} was made of other weights than {shown(weights or known)} are now. {cure}")
     return trained

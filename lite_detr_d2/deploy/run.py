@@ -3,7 +3,6 @@
 import argparse
 import logging
 import os
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,10 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 
-from ..checkpoint import StateDict
+from ..checkpoint import StateDict, is_intact, iteration_of
 from ..config import class_names_of, validate_config
 from ..detector import DetrDetector
-from ..engine import SafeCheckpointer, on_available_device, read_config
+from ..engine import SafeCheckpointer, on_available_device, read_config, tagged_checkpoint
 from ..errors import InputError
 from ..metadata import lend_class_names
 from ..wording import in_short, shown
@@ -51,6 +50,7 @@ def load_trained(
     config_file: PathLike | None = None,
     weights: PathLike | None = None,
     device: str | torch.device | None = None,
+    trust_pickle: bool = False,
 ) -> TrainedModel:
     """Load a detector.
 
@@ -59,9 +59,10 @@ def load_trained(
         config_file: instead of ``run``, with ``weights``: a config of this package.
         weights: a checkpoint, ours or a published one: a file, or an address that detectron2 knows.
         device: such as "cuda:1"; None for CUDA where there is some, else the CPU.
+        trust_pickle: let weights of a ``.pkl`` or ``.pyth`` file hold, and run, anything.
 
     Raises:
-        InputError: they are not there or do not fit each other, or there is no such device.
+        InputError: they are not there, are damaged or do not fit each other, or there is no such device.
     """
     is_given = tuple(source is not None for source in (run, config_file, weights))
     if is_given not in ((True, False, False), (False, True, True)):
@@ -72,6 +73,7 @@ def load_trained(
     cfg = _configured(config, _available(device))
     model = build_model(cfg)
     checkpointer = _Weights(model, cfg, is_own=run is not None, save_dir="" if run is None else os.fspath(run))
+    checkpointer.trust_pickle = trust_pickle
     cfg.MODEL.WEIGHTS = os.fspath(weights) if weights is not None else _checkpoint_of_run(checkpointer)
     if not cfg.MODEL.WEIGHTS:
         raise InputError("No weights are given: name a checkpoint.")
@@ -150,11 +152,14 @@ def _config_of_run(run: Path) -> Path:
 
 def _checkpoint_of_run(checkpointer: SafeCheckpointer) -> str:
     final = os.path.join(checkpointer.save_dir, _FINAL)
-    last = checkpointer.get_checkpoint_file()
-    if zipfile.is_zipfile(final):
-        if last and last != final and os.path.getmtime(last) > os.path.getmtime(final):
+    if is_intact(final):
+        last, _ = tagged_checkpoint(checkpointer.save_dir)
+        if last and (iteration_of(last) or 0) > (iteration_of(final) or 0):
             logger.warning("%s is older than %s, of a training that went on.", shown(final), shown(last))
         return final
+    last = checkpointer.get_checkpoint_file()
+    if last and os.path.isfile(final):
+        logger.warning("%s is damaged: the weights are of %s.", shown(final), shown(last))
     if not last:
         run = shown(checkpointer.save_dir)
         raise InputError(f"{run} has neither {_FINAL} nor a last checkpoint: train, or name weights and a config.")

@@ -23,6 +23,7 @@ from ..data import ON_BAD, CocoFolder, Source, TrainingSizes, find_source, regis
 from ..errors import InputError
 from ..files import write_atomically
 from .datasets import check_datasets, class_names
+from .output_folder import check_output_folder, tidy_output_folder
 from .schedule import fit_schedule
 from .trainer import on_available_device
 
@@ -78,7 +79,24 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
         "SOLVER.MAX_ITER, and in the config file's ratio to it SOLVER.STEPS, SOLVER.WARMUP_ITERS, "
         "SOLVER.CHECKPOINT_PERIOD and TEST.EVAL_PERIOD.",
     )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="start anew in an OUTPUT_DIR that has a training in it: its checkpoints are deleted, its records moved to "
+        "OUTPUT_DIR/overwritten_N",
+    )
+    add_trust_pickle(parser)
     return parser
+
+
+def add_trust_pickle(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add ``--trust-pickle``, of every program that loads weights."""
+    parser.add_argument(
+        "--trust-pickle",
+        action="store_true",
+        help="let a .pkl or .pyth file hold more than arrays and tensors, and run whatever it says; only for files of "
+        "people that you trust",
+    )
 
 
 def read_config(args: argparse.Namespace) -> CfgNode:
@@ -117,6 +135,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if args.epochs is not None and not 0 < args.epochs <= MOST_EPOCHS:
         raise InputError(f"--epochs is {args.epochs:g}: expected a number above 0, and at most {MOST_EPOCHS}.")
     cfg = read_config(args)
+    check_output_folder(cfg.OUTPUT_DIR, args)
     _open_log(cfg.OUTPUT_DIR)
     folder = _register_data(args, Path(cfg.OUTPUT_DIR, "dataset"), TrainingSizes.from_config(cfg))
     if folder:
@@ -147,6 +166,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     _limit_workers(cfg)
     cfg = on_available_device(cfg)
     cfg.freeze()
+    tidy_output_folder(cfg, args)
     with _config_of_training(cfg) if args.eval_only else nullcontext():
         default_setup(cfg, args)
     return cfg

@@ -14,6 +14,7 @@ from detectron2.data import (
     get_detection_dataset_dicts,
 )
 from detectron2.engine import DefaultTrainer, HookBase
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
@@ -27,6 +28,7 @@ from .datasets import annotation_errors, check_datasets, check_trainable, classe
 from .evaluation import BoxEvaluator, check_box_counts, write_metrics
 from .optimizer import build_optimizer
 from .resume import changed_settings, optimizer_state, parameter_names, restart_schedule
+from .retention import BestSaving, PeriodicSaving
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +46,9 @@ class Trainer(DefaultTrainer):
         FloatingPointError: in training, when a loss is not finite.
     """
 
-    def __init__(self, cfg: CfgNode) -> None:
+    def __init__(self, cfg: CfgNode, *, trust_pickle: bool = False) -> None:
+        """Build everything; ``trust_pickle`` lets a ``.pkl`` or ``.pyth`` file of weights hold, and run, anything."""
+        self._trust_pickle = trust_pickle
         cfg = on_available_device(cfg)
         check_datasets(cfg, "TRAIN", "TEST")
         if cfg.SOLVER.AMP.ENABLED and not torch.cuda.is_available():
@@ -61,9 +65,15 @@ class Trainer(DefaultTrainer):
             self.model,
             self.cfg.OUTPUT_DIR,
             **classes_for_checkpoints(self.cfg, "TRAIN"),
+            trust_pickle=self._trust_pickle,
             trainer=weakref.proxy(self),
         )
-        hooks: list[HookBase | None] = super().build_hooks()
+        hooks = [hook for hook in super().build_hooks() if not isinstance(hook, PeriodicCheckpointer)]
+        evaluation = next(place for place, hook in enumerate(hooks) if isinstance(hook, EvalHook))
+        solver = self.cfg.SOLVER
+        hooks.insert(evaluation, PeriodicSaving(self.checkpointer, solver.CHECKPOINT_PERIOD, solver.KEEP_LAST))
+        if self.cfg.DATASETS.TEST:
+            hooks.insert(evaluation + 2, BestSaving(self.checkpointer, self.cfg.DATASETS.TEST[0]))
         return hooks
 
     def resume_or_load(self, resume: bool = True) -> None:
@@ -72,11 +82,14 @@ class Trainer(DefaultTrainer):
         It starts from ``MODEL.LITE_DETR.INIT`` if that is set, and from ``MODEL.WEIGHTS`` if not, or for the backbone
         if INIT has another one. What has changed in the config since acts from the iteration on at which it goes on.
         """
-        init = self.cfg.MODEL.LITE_DETR.INIT
-        if init and not (resume and self.checkpointer.has_checkpoint()):
+        init, last = self.cfg.MODEL.LITE_DETR.INIT, self.checkpointer.get_checkpoint_file() if resume else ""
+        if last:
+            self.checkpointer.load(last)
+            self.start_iter = self.iter + 1
+        elif init:
             self.checkpointer.initialize(init, backbone=self.cfg.MODEL.WEIGHTS)
-            return
-        super().resume_or_load(resume)
+        else:
+            self.checkpointer.load(self.cfg.MODEL.WEIGHTS, checkpointables=[])
         if self.start_iter >= self.max_iter:
             logger.warning(
                 "SOLVER.MAX_ITER is %d, and the training in %s has done %d iterations: there is nothing left to train. "

@@ -100,9 +100,10 @@ def main(arguments: Sequence[str]) -> None:
     args = parse(arguments)
     setup_logger(name="lite_detr_d2", abbrev_name="lite_detr")
     if args.verify is not None:
-        verify(args.verify, weights=args.weights, images=args.images)
+        verify(args.verify, weights=args.weights, images=args.images, trust_pickle=args.trust_pickle)
         return
-    trained = load_trained(args.run, config_file=args.config_file, weights=args.weights, device="cpu")
+    source = {"config_file": args.config_file, "weights": args.weights, "trust_pickle": args.trust_pickle}
+    trained = load_trained(args.run, **source, device="cpu")
     bounds = choose_bounds(
         trained.cfg, trained.detector, size=args.size, batch=args.batch or 1, dynamic=args.dynamic or False
     )
