@@ -72,7 +72,7 @@ def _no_tensors(path: str | Path) -> InputError:
 def _tensors(path: str | Path, state: object) -> dict[str, Tensor]:
     if not isinstance(state, dict):
         raise _no_tensors(path)
-    named: dict[Any, Any] = {name: _made(value) for name, value in dict.items(state)}
+    named = {name: _made(value) for name, value in dict.items(state)}
     if not named or not all(isinstance(name, str) for name in named):
         raise _no_tensors(path)
     if not all(isinstance(value, Tensor | np.ndarray) for value in named.values()):
@@ -80,12 +80,15 @@ def _tensors(path: str | Path, state: object) -> dict[str, Tensor]:
     return {name: torch.as_tensor(value) for name, value in named.items()}
 
 
-def _made(value: object) -> object:
-    return value.value() if isinstance(value, _Held) else value
+def _made(value: Any) -> Any:
+    value = value.value() if isinstance(value, _Held) else value
+    if isinstance(value, np.ndarray | np.generic):  # a copy of the machine's byte order, which can be written to
+        return np.array(value, value.dtype.newbyteorder("="))
+    return value
 
 
 def _is_plain(value: object) -> bool:
-    if type(value) in (list, tuple):
+    if isinstance(value, list | tuple):
         return all(item is None or isinstance(item, str | int | float) for item in value)
     return value is None or isinstance(value, str | int | float)
 
@@ -163,8 +166,7 @@ class _Array(_Held):
         if not isinstance(data, bytes | bytearray):
             _refuse("numpy.ndarray-of-objects")
         numbers: npt.NDArray[Any] = np.frombuffer(data, dtype.value())
-        # A copy, of the machine's byte order, which can be written to.
-        self._made = numbers.reshape(shape, order=order).astype(numbers.dtype.newbyteorder("="))
+        self._made = numbers.reshape(shape, order=order)
         return self
 
 
@@ -207,13 +209,13 @@ def _storage(data: Any) -> _Held:
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> _Held:
-    numbers = storage.value()
+    dtype, numbers = storage.value().dtype, storage.value()._untyped_storage
     if not (len(size) == len(stride) and all(type(n) is int and n >= 0 for n in (offset, *size, *stride))):
         _refuse("torch.Tensor")
     last = offset + sum((extent - 1) * step for extent, step in zip(size, stride, strict=True))
-    if math.prod(size) and last >= numbers.size():
+    if math.prod(size) and last >= numbers.nbytes() // dtype.itemsize:
         _refuse("torch.Tensor")
-    return _Held(torch.empty(0, dtype=numbers.dtype).set_(numbers.untyped(), offset, size, stride).clone())
+    return _Held(torch.empty(0, dtype=dtype).set_(numbers, offset, size, stride).clone())
 
 
 def _parameter(tensor: Any, *_: Any) -> _Held:

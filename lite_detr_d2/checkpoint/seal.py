@@ -88,8 +88,9 @@ def verify(path: str | Path) -> bool:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - _END_SIZE - _SEAL_SIZE))
         end = file.read()
+        _check_end(end)
         # Either sign is enough, so that damage to one of them does not pass for a file of somebody else.
-        if end.startswith(_END) or end[_END_SIZE:].startswith(_MARK):
+        if end.startswith(_END) or _MARK in end:
             _check_seal(file, size)
             return True
     if not (is_torch_archive(path) or zipfile.is_zipfile(path)):
@@ -119,6 +120,14 @@ def skimmed(path: str | Path) -> dict[str, Any]:
     except Exception:  # torch has another type for each way in which a file can be foreign
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _check_end(end: bytes) -> None:
+    """Compare where a file ends with where its archive does, if that is within these last bytes."""
+    place = end.rfind(_END)
+    length = int.from_bytes(end[place + _END_SIZE - _LENGTH_SIZE :][:_LENGTH_SIZE], "little")
+    if place >= 0 and place + _END_SIZE + length != len(end):
+        raise DamagedError("it does not end where it says")
 
 
 def _check_seal(file: IO[bytes], size: int) -> None:

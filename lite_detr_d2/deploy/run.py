@@ -13,10 +13,10 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 
-from ..checkpoint import StateDict, is_intact, iteration_of
+from ..checkpoint import StateDict, is_intact
 from ..config import class_names_of, validate_config
 from ..detector import DetrDetector
-from ..engine import SafeCheckpointer, on_available_device, read_config, tagged_checkpoint
+from ..engine import SafeCheckpointer, is_newer, on_available_device, read_config, tagged_checkpoint
 from ..errors import InputError
 from ..metadata import lend_class_names
 from ..wording import in_short, shown
@@ -154,7 +154,7 @@ def _checkpoint_of_run(checkpointer: SafeCheckpointer) -> str:
     final = os.path.join(checkpointer.save_dir, _FINAL)
     if is_intact(final):
         last, _ = tagged_checkpoint(checkpointer.save_dir)
-        if last and (iteration_of(last) or 0) > (iteration_of(final) or 0):
+        if last and is_newer(last, final):
             logger.warning("%s is older than %s, of a training that went on.", shown(final), shown(last))
         return final
     last = checkpointer.get_checkpoint_file()

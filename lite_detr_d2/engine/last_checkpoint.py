@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Collection
 
-from ..checkpoint import is_intact, skimmed
+from ..checkpoint import is_intact, iteration_of, skimmed
 from ..errors import InputError
 from ..wording import in_short, shown
 
@@ -78,6 +78,14 @@ def find_last_checkpoint(folder: str, needed: Collection[str] = ()) -> str:
     iteration = contents[newest].get("iteration")
     logger.warning("%s: taking %s, of iteration %s, instead.", "; ".join(wrong), shown(newest), iteration)
     return newest
+
+
+def is_newer(path: str, other: str) -> bool:
+    """Whether a checkpoint is of a later iteration than another, or where one does not say was written later."""
+    iterations = iteration_of(path), iteration_of(other)
+    if iterations[0] is None or iterations[1] is None:
+        return os.path.getmtime(path) > os.path.getmtime(other)
+    return iterations[0] > iterations[1]
 
 
 def _age(path: str, iteration: object) -> tuple[int, float]:

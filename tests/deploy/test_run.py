@@ -204,7 +204,7 @@ def test_a_published_checkpoint_is_converted(
         (("file",), r"config\.yaml: there is no such run"),
         (("empty",), r"empty has no config\.yaml"),
         (("untrained",), r"untrained has neither model_final\.pth nor a last checkpoint"),
-        (("damaged",), r"last checkpoint, \S*damaged/model_final\.pth, is damaged or missing"),
+        (("damaged",), r"last checkpoint, \S*damaged/model_final\.pth, is damaged, and \S+ has no intact one"),
         (("stranger",), r"MODEL\.META_ARCHITECTURE is 'GeneralizedRCNN': expected one of"),
         (("no_yaml",), r"no_yaml/config\.yaml"),
         (("config_file", "no_weights"), r"no_weights\.pth"),
