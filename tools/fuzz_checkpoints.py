@@ -2,9 +2,10 @@
 
     python tools/fuzz_checkpoints.py [--cases 1000] [--seed 0] [--checkpoint FILE]
 
-A case is a checkpoint with one flipped bit. Of each kind of file, as many are tried: as this package writes them, .pth and
-.safetensors, and .pth as torch.save does. A flip is "found" if the file is refused with a message, "harmless" if what
-is read is what was written, and "silent" if it is not: then this exits with 1, as it does if the whole file is not read.
+A case is a checkpoint with one flipped bit. Of each kind of file, as many are tried: as this package writes them, .pth
+and .safetensors, and .pth as torch.save does. A flip is "found" if the file is refused with a message, "harmless" if
+what is read is what was written, and "silent" if it is not: then this exits with 1, as it does if the whole file is not
+read.
 """
 
 import argparse
@@ -39,7 +40,9 @@ def main() -> int:
             counts = fuzz(path, args.cases, args.seed)
             rate = args.cases * path.stat().st_size / 1e6 / (time.perf_counter() - started)
             told = ", ".join(f"{counts[outcome]} {outcome}" for outcome in ("found", "harmless", "silent"))
-            print(f"{kind}: {path.stat().st_size} bytes, {args.cases} flips: {told} ({rate:.0f} MB/s, read and checked)")
+            print(
+                f"{kind}: {path.stat().st_size} bytes, {args.cases} flips: {told} ({rate:.0f} MB/s, read and checked)"
+            )
             silent += counts["silent"]
     return int(silent > 0)
 

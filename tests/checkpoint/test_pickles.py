@@ -140,7 +140,7 @@ ARRAY = named("numpy.core.multiarray", "_reconstruct") + b"(" + named("numpy", "
 ATTACKS = {
     "a function of os": raw(MKDIR),
     "by another module's name": raw(named("posix", "mkdir") + b"(S'canary'\ntR"),
-    "eval": raw(named("builtins", "eval") + b"(S'__import__(\"os\").mkdir(\"canary\")'\ntR"),
+    "eval": raw(named("builtins", "eval") + b'(S\'__import__("os").mkdir("canary")\'\ntR'),
     "exec under Python 2's name": raw(named("__builtin__", "exec") + b"(S'import os; os.mkdir(\"canary\")'\ntR"),
     "getattr": raw(named("builtins", "getattr") + b"(" + named("os", "mkdir") + b"S'__call__'\ntR"),
     "a chain of attributes": b"\x80\x04\x8c\x0bcollections\x8c\x1eOrderedDict.__init__.__class__\x93.",
@@ -206,7 +206,9 @@ def test_the_message_names_the_object_and_the_option(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     content = {"model": ARRAYS, "__author__": "x", "extra": Calls(os.mkdir, CANARY)}
     path = write(tmp_path / "model.pkl", content)
-    with pytest.raises(InputError, match=r"it holds \w+\.mkdir, not tensors .*--trust-pickle \(trust_pickle=True\) runs"):
+    with pytest.raises(
+        InputError, match=r"it holds \w+\.mkdir, not tensors .*--trust-pickle \(trust_pickle=True\) runs"
+    ):
         read_checkpoint(path)
     assert not Path(CANARY).exists()
     assert read_checkpoint(path, trust_pickle=True)["model"]["plain"].shape == (2, 3)

@@ -56,9 +56,7 @@ def test_nor_is_one_in_the_checksum_itself(tmp_path: Path, fuzzer: ModuleType) -
     assert set(outcomes) == {"found"}
 
 
-def test_the_fuzzer_sees_what_is_not_found(
-    tmp_path: Path, fuzzer: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_fuzzer_sees_what_is_not_found(tmp_path: Path, fuzzer: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     path = fuzzer.write(tmp_path, "ours.pth")
     monkeypatch.setattr(files, "verify", lambda _: True)
     assert fuzzer.fuzz(path, 60, seed=1)["silent"] > 20
