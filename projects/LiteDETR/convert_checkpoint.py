@@ -35,7 +35,9 @@ def main() -> int:
         "as DefaultPredictor does, with --classes coco80 if they are of COCO.",
     )
     parser.add_argument(
-        "input", help=f'.pth with a bare state dict or {{"model": state dict}}, or {SAFETENSORS} (safetensors package)'
+        "input",
+        help=f'.pth with a bare state dict or {{"model": state dict}}, {SAFETENSORS} (safetensors package), or .pkl or '
+        ".pyth as detectron2 reads them",
     )
     parser.add_argument("output", help=f"where to write; a name that ends in {SAFETENSORS} chooses that format")
     parser.add_argument(
