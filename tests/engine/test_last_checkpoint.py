@@ -54,6 +54,17 @@ def test_a_flipped_bit_is_passed_over(
     assert f", is damaged, and {tmp_path / NAMES[1]} is damaged: taking {tmp_path / NAMES[0]}" in log.text
 
 
+def test_nor_is_it_trained_from_or_evaluated(tmp_path: Path, checkpointer: SafeCheckpointer) -> None:
+    path = tmp_path / NAMES[2]
+    flip(path)
+    message = rf"{path} cannot be read: it is damaged: its content does not fit its checksum"
+    for checkpointables in (None, []):
+        with pytest.raises(InputError, match=rf"^MODEL\.WEIGHTS: {message}"):
+            checkpointer.load(str(path), checkpointables)
+    with pytest.raises(InputError, match=rf"^MODEL\.LITE_DETR\.INIT: {message}"):
+        checkpointer.initialize(str(path))
+
+
 def test_without_an_intact_one_nothing_starts(tmp_path: Path, checkpointer: SafeCheckpointer) -> None:
     for name in NAMES:
         flip(tmp_path / name)

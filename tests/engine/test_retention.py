@@ -210,3 +210,27 @@ def test_a_real_training_resumes_so(cfg: CfgNode) -> None:  # noqa: F811
     last, final = (torch.load(folder / f"{name}.pth") for name in ("model_0000003", "model_final"))
     assert final["trainer"]["iteration"] == final["iteration"] == 3
     assert all(torch.equal(value, final["model"][name]) for name, value in last["model"].items())
+
+
+def test_weights_that_are_lost_do_not_become_the_last(cfg: CfgNode) -> None:  # noqa: F811
+    folder = Path(cfg.OUTPUT_DIR)
+    trainer = Trainer(changed(cfg, "SOLVER.CHECKPOINT_PERIOD", 1))
+    step = trainer._trainer.run_step
+
+    def diverge() -> None:
+        step()
+        if trainer.iter == 1:
+            with torch.no_grad():
+                next(trainer.model.parameters()).fill_(math.nan)
+
+    trainer._trainer.run_step = diverge
+    with pytest.raises(
+        FloatingPointError, match=r"tensors of the model are not finite.*model_0000001\.pth is not written"
+    ):
+        trainer.train()
+    assert (folder / "last_checkpoint").read_text() == "model_0000000.pth"
+    assert [path.name for path in folder.glob("*.pth")] == ["model_0000000.pth"]
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=True)
+    trainer.train()
+    assert all(bool(value.isfinite().all()) for value in torch.load(folder / "model_final.pth")["model"].values())
