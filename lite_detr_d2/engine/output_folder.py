@@ -50,23 +50,15 @@ def check_output_folder(folder: str, args: argparse.Namespace) -> None:
         )
 
 
-def tidy_output_folder(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Before a training: remove what a killed one had begun to write, and with ``--overwrite`` the whole of it.
-
-    No other training may be running in the folder.
+def make_room(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """With ``--overwrite``, delete the checkpoints that this package wrote to ``OUTPUT_DIR``, and move what would mix.
 
     Raises:
-        InputError: the training is to start from what ``--overwrite`` would delete.
+        InputError: the training is to start from one of these checkpoints.
     """
-    if args.eval_only or not comm.is_main_process():
+    if not args.overwrite or not comm.is_main_process():
         return
-    _remove_unfinished(cfg.OUTPUT_DIR)
-    if args.overwrite:
-        _make_room(cfg.OUTPUT_DIR, cfg)
-
-
-def _make_room(folder: str, cfg: CfgNode) -> None:
-    """Delete the checkpoints that this package wrote, and move what else would mix to a new folder in there."""
+    folder = cfg.OUTPUT_DIR
     checkpoints = _checkpoints(folder)
     for key, source in (("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS), ("MODEL.LITE_DETR.INIT", cfg.MODEL.LITE_DETR.INIT)):
         file = urlparse(source)._replace(query="").geturl()
@@ -86,7 +78,10 @@ def _make_room(folder: str, cfg: CfgNode) -> None:
         logger.info("--overwrite: moved %s to %s", in_short([path.name for path in others]), shown(target))
 
 
-def _remove_unfinished(folder: str) -> None:
+def remove_unfinished(folder: str, args: argparse.Namespace) -> None:
+    """Remove what a training that was killed had begun to write; no other training may be running in the folder."""
+    if args.eval_only or not comm.is_main_process():
+        return
     for where, names in ((folder, _WHOLE), (os.path.join(folder, "dataset"), _WHOLE_DATASET)):
         for path in _files(where):
             if path.name.endswith(UNFINISHED) and names.fullmatch(path.name.removesuffix(UNFINISHED)):
@@ -103,7 +98,10 @@ def _named(folder: str, *names: str) -> list[Path]:
 
 
 def _files(folder: str) -> list[Path]:
-    return sorted(path for path in Path(folder).iterdir() if path.is_file()) if os.path.isdir(folder) else []
+    try:
+        return sorted(path for path in Path(folder).iterdir() if path.is_file())
+    except (OSError, ValueError):  # it is not there; or cannot be read, which is said where it is written to
+        return []
 
 
 def _new_folder(folder: str) -> Path:

@@ -23,7 +23,7 @@ from ..data import ON_BAD, CocoFolder, Source, TrainingSizes, find_source, regis
 from ..errors import InputError
 from ..files import write_atomically
 from .datasets import check_datasets, class_names
-from .output_folder import check_output_folder, tidy_output_folder
+from .output_folder import check_output_folder, make_room, remove_unfinished
 from .schedule import fit_schedule
 from .trainer import on_available_device
 
@@ -137,6 +137,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     cfg = read_config(args)
     check_output_folder(cfg.OUTPUT_DIR, args)
     _open_log(cfg.OUTPUT_DIR)
+    remove_unfinished(cfg.OUTPUT_DIR, args)  # before anything is written: it may be what fills the disk
     folder = _register_data(args, Path(cfg.OUTPUT_DIR, "dataset"), TrainingSizes.from_config(cfg))
     if folder:
         cfg.DATASETS.TRAIN = (folder.train,) if folder.train else ()
@@ -166,7 +167,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     _limit_workers(cfg)
     cfg = on_available_device(cfg)
     cfg.freeze()
-    tidy_output_folder(cfg, args)
+    make_room(cfg, args)
     with _config_of_training(cfg) if args.eval_only else nullcontext():
         default_setup(cfg, args)
     return cfg
