@@ -42,11 +42,13 @@ lint: setup
 coverage: setup
 	$(BIN)/python -m pytest --cov
 
-# What anybody's data and configs may look like: every case is used in full, repaired and said, or refused. 5 minutes.
+# What anybody's data and configs may look like: every case is used in full, repaired and said, or refused; and
+# checkpoints with a flipped bit. 6 minutes.
 fuzz: setup
 	$(BIN)/python tools/fuzz_annotations.py
 	$(BIN)/python tools/fuzz_images.py
 	$(BIN)/python tools/fuzz_config.py
+	$(BIN)/python tools/fuzz_checkpoints.py
 
 # The ops with CUDA kernels, also where there is no GPU; TORCH_CUDA_ARCH_LIST chooses the architectures.
 cuda: $(INSTALLED)

@@ -1,5 +1,6 @@
 """Writing files."""
 
+import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -9,22 +10,26 @@ from typing import IO
 from .errors import InputError
 from .wording import shown
 
+UNFINISHED = ".unfinished"
+
 
 def write_atomically(path: str, write: Callable[[IO[bytes]], object]) -> None:
-    """Let ``write`` fill a temporary file, sync it and rename it.
+    """Let ``write`` fill a temporary file, sync it, rename it, and sync the folder.
 
-    Whatever fails leaves what was at ``path`` before, and nothing else; a crash may leave the temporary file, too.
+    Whatever fails before the rename leaves what was at ``path``, and nothing else; a crash may leave the temporary
+    file, too, whose name ends in ``.unfinished``. Once this returns, the file outlasts a loss of power.
 
     Raises:
         InputError: the system does not let it be written: there is no space left, no permission, or the like.
     """
-    unfinished = f"{path}.unfinished"
+    unfinished = f"{path}{UNFINISHED}"
     try:
         with open(unfinished, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
+        _sync_folder(os.path.dirname(path) or os.curdir)
     except BaseException as error:
         with suppress(OSError):
             os.unlink(unfinished)
@@ -55,6 +60,18 @@ def check_output(path: Path) -> None:
             f"{shown(path)} cannot be written: the folder {shown(folder)} is read-only. Give the permission, or name "
             "another."
         )
+
+
+def _sync_folder(folder: str) -> None:
+    """Make a rename in it last; some file systems know no such thing, and leave it to themselves."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(opened)
 
 
 def system_error(error: BaseException | None) -> OSError | None:

@@ -205,6 +205,7 @@ def test_missing_backbone_output_is_reported(small_cfg: CfgNode) -> None:
     [
         ("SOLVER.OPTIMIZER", "LION", "SOLVER.OPTIMIZER is 'LION': expected one of ADAMW, SGD"),
         ("INPUT.MAX_VALUE", -1.0, "INPUT.MAX_VALUE is -1.0: expected a number of at least 0"),
+        ("SOLVER.KEEP_LAST", -1, "SOLVER.KEEP_LAST is -1: expected an integer from 0 to"),
         ("DATALOADER.NUM_WORKERS", -1, "DATALOADER.NUM_WORKERS is -1: expected an integer from 0 to"),
         ("SOLVER.IMS_PER_BATCH", 0, "SOLVER.IMS_PER_BATCH is 0: expected an integer from 1 to"),
         ("SOLVER.MAX_ITER", 0, "SOLVER.MAX_ITER is 0: expected an integer from 1 to"),

@@ -30,7 +30,8 @@ ROOT = Path(__file__).parent.parent
 EXAMPLE_PAGE = ROOT / "docs" / "adding_parts.md"
 FILES = dict(re.findall(r"^`([\w/.]+)`[^\n]*:\n\n```\w+\n(.*?)^```$", EXAMPLE_PAGE.read_text(), flags=re.M | re.S))
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "projects/LiteDETR/README.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *(ROOT / folder / "README.md" for folder in ("benchmarks", "projects/LiteDETR")),
     *sorted(path for path in (ROOT / "docs").iterdir() if path.suffix in {".md", ".svg"}),
 ]
 SOURCES = [

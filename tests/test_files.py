@@ -1,6 +1,7 @@
 """A write that fails leaves what was there, no unfinished file, and one message."""
 
 import errno
+import io
 import os
 import resource
 import subprocess
@@ -12,6 +13,8 @@ from typing import IO, Any
 import pytest
 import torch
 
+from lite_detr_d2 import files
+from lite_detr_d2.checkpoint import is_intact, save_sealed
 from lite_detr_d2.errors import InputError
 from lite_detr_d2.files import check_output, write_atomically
 from tests.data.folders import write_coco_folder
@@ -56,6 +59,86 @@ def test_what_the_system_refuses_is_named(
     with pytest.raises(InputError, match=rf"metrics\.json cannot be written: {os.strerror(number)}"):
         write_atomically(str(tmp_path / "metrics.json"), lambda file: file.write(b"{}"))
     assert not list(tmp_path.iterdir())
+
+
+class FaultyDisk(io.FileIO):
+    """Takes a few bytes at a time, and none beyond a limit."""
+
+    limit = 2**60
+
+    def write(self, data: Any) -> int:
+        if self.tell() >= self.limit:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().write(bytes(data[:1000]))
+
+
+def open_on_faulty_disk(path: str, mode: str) -> IO[bytes]:
+    return io.BufferedWriter(FaultyDisk(path, mode))
+
+
+@pytest.mark.parametrize("limit", [None, 0, 5_000, 60_000])
+def test_a_disk_that_takes_less_than_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int | None
+) -> None:
+    path = tmp_path / "model.pth"
+    content = {"model": torch.arange(20_000.0)}
+    write_atomically(str(path), lambda file: save_sealed({"model": torch.zeros(3)}, file))
+    before = path.read_bytes()
+    monkeypatch.setattr(files, "open", open_on_faulty_disk, raising=False)
+    if limit is None:
+        write_atomically(str(path), lambda file: save_sealed(content, file))
+        assert torch.equal(torch.load(path)["model"], content["model"])
+    else:
+        monkeypatch.setattr(FaultyDisk, "limit", limit)
+        with pytest.raises(InputError, match=r"model\.pth cannot be written: Input/output error"):
+            write_atomically(str(path), lambda file: save_sealed(content, file))
+        assert path.read_bytes() == before
+    assert is_intact(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.pth"]
+
+
+def test_the_folder_is_synced_after_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    sync, rename = os.fsync, os.replace
+
+    def fsync(number: int) -> None:
+        done.append("folder" if os.path.isdir(f"/proc/self/fd/{number}") else "file")
+        sync(number)
+
+    def replace(*paths: str) -> None:
+        done.append("rename")
+        rename(*paths)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.chdir(tmp_path)
+    for path in (str(tmp_path / "metrics.json"), "metrics.json"):
+        write_atomically(path, lambda file: file.write(b"{}"))
+        assert done == ["file", "rename", "folder"]
+        done.clear()
+
+
+@pytest.mark.parametrize(("number", "is_said"), [(errno.EINVAL, False), (errno.ENOTSUP, False), (errno.EIO, True)])
+def test_a_folder_that_cannot_be_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, is_said: bool
+) -> None:
+    """Some file systems have no such thing."""
+    sync = os.fsync
+
+    def fsync(opened: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{opened}"):
+            raise OSError(number, os.strerror(number))
+        sync(opened)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    path = tmp_path / "metrics.json"
+    if is_said:
+        with pytest.raises(InputError, match=r"metrics\.json cannot be written: Input/output error"):
+            write_atomically(str(path), lambda file: file.write(b"{}"))
+    else:
+        write_atomically(str(path), lambda file: file.write(b"{}"))
+    assert path.read_bytes() == b"{}"
+    assert len(os.listdir(tmp_path)) == 1
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:

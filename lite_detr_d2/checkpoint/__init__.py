@@ -11,12 +11,13 @@ from .classes import (
     select_rows,
 )
 from .convert import convert, convert_published
-from .files import SAFETENSORS, read_checkpoint, unreadable_reason, write_checkpoint
+from .files import SAFETENSORS, read_checkpoint, write_checkpoint
 from .formats import detect
 from .infer import describe
 from .names import COUNTER, StateDict
 from .origins import origin_of
 from .report import ConversionReport, modules_of
+from .seal import is_intact, iteration_of, save_sealed, seal_of, skimmed
 
 __all__ = [
     "CLASS_CHOICES",
@@ -31,13 +32,17 @@ __all__ = [
     "describe",
     "detect",
     "is_class_tensor",
+    "is_intact",
+    "iteration_of",
     "keep_coco_classes",
     "modules_of",
     "origin_of",
     "published_class_names",
     "read_checkpoint",
     "rows_by_name",
+    "save_sealed",
+    "seal_of",
     "select_rows",
-    "unreadable_reason",
+    "skimmed",
     "write_checkpoint",
 ]

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,34 +17,56 @@ from ..errors import InputError
 from ..files import write_atomically
 from ..wording import in_short
 from .origins import origin_of, origin_of_object
+from .pickles import read_pickle, read_pycls
+from .seal import (
+    DIGEST_KEY,
+    NO_DIGEST,
+    DamagedError,
+    is_torch_archive,
+    save_sealed,
+    seal_safetensors,
+    verify,
+    verify_safetensors,
+)
 
+logger = logging.getLogger(__name__)
+
+PICKLES = (".pkl", ".pyth")
 SAFETENSORS = ".safetensors"
 _MODULE = "module."  # DistributedDataParallel's prefix
 # What a checkpoint holds besides its tensors that a safetensors file keeps, as JSON in its metadata.
 _METADATA = ("class_names", "matching_heuristics")
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint, without running any code in it.
+def read_checkpoint(path: str | Path, *, trust_pickle: bool = False) -> dict[str, Any]:
+    """Read a checkpoint, without running any code in it, and compare it with its checksums.
+
+    Files of this package have one of their whole content, and those of ``torch.save`` one of each record. Others have
+    none, which the log says.
 
     Args:
-        path: a ``.safetensors`` file, or one of ``torch.save`` with a bare state dict or ``{"model": state dict,
-            ...}``; an ``argparse.Namespace`` beside the tensors is allowed.
+        path: a ``.safetensors`` file; one of ``torch.save`` with a bare state dict or ``{"model": state dict, ...}``,
+            where an ``argparse.Namespace`` beside the tensors is allowed; or a ``.pkl`` or ``.pyth`` file as
+            detectron2 reads them, of arrays and tensors.
+        trust_pickle: let a ``.pkl`` or ``.pyth`` file hold, and run, anything.
 
     Returns:
         ``{"model": state dict, ...}`` with what else the file holds, on the CPU.
 
     Raises:
-        InputError: naming the file, when it is not there, not a checkpoint, or holds objects other than tensors.
+        InputError: naming the file, when it is not there, damaged, not a checkpoint, or holds objects other than
+            tensors.
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such checkpoint.")
     try:
-        content = _read_safetensors(path) if str(path).endswith(SAFETENSORS) else _read_torch(path)
+        content, is_checked = _read(path, trust_pickle)
     except InputError:
         raise
-    except Exception as error:  # either library raises a different type for each way in which a file can be bad
-        raise InputError(f"{path} cannot be read: it {unreadable_reason(error)}.") from error
+    except Exception as error:  # each library raises a different type for each way in which a file can be bad
+        raise InputError(f"{path} cannot be read: it {_unreadable_reason(error, path)}.") from error
+    if not is_checked:
+        logger.info("%s has no checksum: whether it is damaged cannot be seen.", path)
     is_bare = isinstance(content, Mapping) and "model" not in content
     checkpoint = {"model": content} if is_bare or not isinstance(content, Mapping) else dict(content)
     state = checkpoint["model"]
@@ -67,21 +90,37 @@ def write_checkpoint(path: str | Path, state: Mapping[str, Tensor], **extra: Any
     """
     if not str(path).endswith(SAFETENSORS):
         content = {"model": dict(state), "__author__": "lite_detr_d2", **extra}
-        write_atomically(str(path), lambda file: torch.save(content, file))
+        write_atomically(str(path), lambda file: save_sealed(content, file))
         return
     library = _library("safetensors.torch", path)
     metadata = {key: json.dumps(extra[key]) for key in _METADATA if key in extra}
     # Copies, because the format has no tensors that share memory.
     tensors = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
-    write_atomically(str(path), lambda file: file.write(library.save(tensors, metadata={"format": "pt", **metadata})))
+    data = library.save(tensors, metadata={"format": "pt", **metadata, DIGEST_KEY: NO_DIGEST})
+    write_atomically(str(path), lambda file: file.write(seal_safetensors(data)))
 
 
-def unreadable_reason(error: Exception) -> str:
+def _read(path: str | Path, trust_pickle: bool) -> tuple[Any, bool]:
+    """What a file holds, and whether it has checksums, which then fit."""
+    if str(path).endswith(SAFETENSORS):
+        is_checked = verify_safetensors(path)
+        return _read_safetensors(path), is_checked
+    if str(path).endswith(".pkl") and not is_torch_archive(path):
+        return read_pickle(path, trusted=trust_pickle), False
+    is_checked = verify(path)
+    return read_pycls(path, trusted=trust_pickle) if str(path).endswith(".pyth") else _read_torch(path), is_checked
+
+
+def _unreadable_reason(error: Exception, path: str | Path) -> str:
     """What "it", a file that cannot be read, does wrong; torch's own advice is to run the file's code."""
+    if isinstance(error, DamagedError):
+        return f"is damaged: {error}"
     unsupported = re.search(r"GLOBAL (\S+)", str(error))
     if unsupported is None:
         return "is damaged"
     text = f"holds {unsupported[1]}, not tensors and plain values alone; save just its tensors, by their names"
+    if str(path).endswith(PICKLES):
+        text += ". Only if you trust whoever made it: --trust-pickle (trust_pickle=True) runs whatever it says"
     origin = origin_of_object(unsupported[1])
     return f"{text}. {origin.removesuffix('.')}" if origin else text
 

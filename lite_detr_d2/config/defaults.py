@@ -39,6 +39,9 @@ def add_lite_detr_config(cfg: CfgNode) -> None:
     cfg.SOLVER.OFFSET_MULTIPLIER = 1.0
     # Clip the L2 norm of all gradients together, instead of each parameter's (CLIP_GRADIENTS.ENABLED turns it on).
     cfg.SOLVER.CLIP_GRADIENTS.FULL_MODEL = False
+    # Of the checkpoints that CHECKPOINT_PERIOD makes, so many stay, the last ones; 0: all. model_final.pth stays, and
+    # model_best.pth, which has the highest AP on the first of DATASETS.TEST.
+    cfg.SOLVER.KEEP_LAST = 3
     # The number of training images that the schedule is made for: --dataset fits it to a set of another size, unless
     # --epochs decides (see lite_detr_d2.engine.schedule). 0: the schedule is for whatever dataset is given, as in a
     # config of your own set.

@@ -165,6 +165,7 @@ SCHEMA: Mapping[str, Kind] = {
     "SOLVER.REFERENCE_NUM_IMAGES": Integer(0, 10**12),
     "SOLVER.MAX_ITER": Integer(1, _ITERATIONS),
     "SOLVER.CHECKPOINT_PERIOD": Integer(1, _EVER),
+    "SOLVER.KEEP_LAST": Integer(0, _ITERATIONS),
     # detectron2's third, WarmupStepWithFixedGammaLR, fails after the last iteration.
     "SOLVER.LR_SCHEDULER_NAME": Choice("WarmupMultiStepLR", "WarmupCosineLR"),
     "SOLVER.STEPS": Items(Integer(1, _EVER)),

@@ -79,7 +79,9 @@ def export(
     return manifest
 
 
-def verify(file: Path, *, weights: PathLike | None = None, images: Path | None = None) -> SelfCheck:
+def verify(
+    file: Path, *, weights: PathLike | None = None, images: Path | None = None, trust_pickle: bool = False
+) -> SelfCheck:
     """Check an exported file again, in the packages that are installed now.
 
     Its detector is made of the config in its description, and compared with the file itself; what is computed on the
@@ -89,6 +91,7 @@ def verify(file: Path, *, weights: PathLike | None = None, images: Path | None =
         file: as :func:`export` wrote it.
         weights: those that were exported; None where they still are where they were.
         images: as of :func:`export`.
+        trust_pickle: as of :func:`.run.load_trained`.
 
     Raises:
         InputError: the file or its description has changed, the weights are not those that were exported, or there are
@@ -101,7 +104,7 @@ def verify(file: Path, *, weights: PathLike | None = None, images: Path | None =
     chosen, settings = FORMATS[manifest.format], _settings_of(manifest)
     with tempfile.TemporaryDirectory(prefix="lite_detr_d2_") as name:
         folder = Path(name)
-        trained = _trained_again(file, manifest, weights)
+        trained = _trained_again(file, manifest, weights, trust_pickle)
         probes = _find_probes(trained, settings, images)
         twin = folder / f"inspected{chosen.suffix}"
         written = _write(trained, chosen, settings, probes, folder / file.name, twin)
@@ -284,14 +287,14 @@ def _settings_of(manifest: Manifest) -> Settings:
     return settings if manifest.opset is None else replace(settings, opset=manifest.opset)
 
 
-def _trained_again(file: Path, manifest: Manifest, weights: PathLike | None) -> TrainedModel:
+def _trained_again(file: Path, manifest: Manifest, weights: PathLike | None, trust_pickle: bool) -> TrainedModel:
     """The detector of a file."""
     cfg = config_of_exported(manifest, file)
     known = cfg.MODEL.WEIGHTS
     cure = "Give those that were exported: --weights FILE."
     if weights is None and os.path.isabs(known) and not os.path.isfile(known):
         raise InputError(f"{shown(file)} was made of the weights {shown(known)}, which are gone. {cure}")
-    trained = build_trained(cfg, file, weights=weights or known)
+    trained = build_trained(cfg, file, weights=weights or known, trust_pickle=trust_pickle)
     if digest_of_weights(trained.detector) != manifest.weights_sha256:
         raise InputError(f"{shown(file)} was made of other weights than {shown(weights or known)} are now. {cure}")
     return trained

@@ -40,6 +40,7 @@ def load(
     weights: PathLike | None = None,
     device: str | torch.device | None = None,
     dtype: str = "float32",
+    trust_pickle: bool = False,
 ) -> "Predictor":
     """Load a detector, to predict with. No dataset is needed.
 
@@ -50,6 +51,7 @@ def load(
         weights: a checkpoint, ours or a published one: a file, or an address that detectron2 knows.
         device: such as "cuda:1"; None for CUDA where there is some, else the CPU.
         dtype: "float32"; or "bfloat16", in which products are then computed, and what follows from them.
+        trust_pickle: let weights of a ``.pkl`` or ``.pyth`` file hold, and run, anything.
 
     Raises:
         InputError: they are not there or do not fit each other, or there is no such device; of an exported file, it is
@@ -61,7 +63,7 @@ def load(
         if config_file is not None or weights is not None:
             raise InputError(f"{shown(run)} is a file, which has its own config and weights: give none.")
         return _of_exported(Path(run), device, dtype)
-    trained = load_trained(run, config_file=config_file, weights=weights, device=device)
+    trained = load_trained(run, config_file=config_file, weights=weights, device=device, trust_pickle=trust_pickle)
     return Predictor(trained.cfg, trained.class_names, trained.detector, dtype=dtype)
 
 

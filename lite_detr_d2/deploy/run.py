@@ -3,7 +3,6 @@
 import argparse
 import logging
 import os
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,10 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 
-from ..checkpoint import StateDict
+from ..checkpoint import StateDict, is_intact
 from ..config import add_lite_detr_config, class_names_of, validate_config
 from ..detector import DetrDetector
-from ..engine import SafeCheckpointer, on_available_device, read_config
+from ..engine import SafeCheckpointer, is_newer, on_available_device, read_config, tagged_checkpoint
 from ..errors import InputError
 from ..metadata import lend_class_names
 from ..wording import in_short, shown
@@ -55,6 +54,7 @@ def load_trained(
     config_file: PathLike | None = None,
     weights: PathLike | None = None,
     device: str | torch.device | None = None,
+    trust_pickle: bool = False,
 ) -> TrainedModel:
     """Load a detector.
 
@@ -63,9 +63,10 @@ def load_trained(
         config_file: instead of ``run``, with ``weights``: a config of this package.
         weights: a checkpoint, ours or a published one: a file, or an address that detectron2 knows.
         device: such as "cuda:1"; None for CUDA where there is some, else the CPU.
+        trust_pickle: let weights of a ``.pkl`` or ``.pyth`` file hold, and run, anything.
 
     Raises:
-        InputError: they are not there or do not fit each other, or there is no such device.
+        InputError: they are not there, are damaged or do not fit each other, or there is no such device.
     """
     check_sources(run=run, config_file=config_file, weights=weights, device=device)
     is_given = tuple(source is not None for source in (run, config_file, weights))
@@ -76,7 +77,7 @@ def load_trained(
     config = os.fspath(config_file) if config_file is not None else str(_config_of_run(Path(run or "")))
     cfg = read_config(argparse.Namespace(config_file=config, opts=[]))
     cfg.MODEL.DEVICE = _available(device)
-    return build_trained(cfg, config, run=run, weights=weights)
+    return build_trained(cfg, config, run=run, weights=weights, trust_pickle=trust_pickle)
 
 
 def check_sources(*, device: object, **paths: object) -> None:
@@ -93,7 +94,12 @@ def check_sources(*, device: object, **paths: object) -> None:
 
 
 def build_trained(
-    cfg: CfgNode, source: PathLike, *, run: PathLike | None = None, weights: PathLike | None = None
+    cfg: CfgNode,
+    source: PathLike,
+    *,
+    run: PathLike | None = None,
+    weights: PathLike | None = None,
+    trust_pickle: bool = False,
 ) -> TrainedModel:
     """Build the detector of a config, and load its weights.
 
@@ -102,6 +108,7 @@ def build_trained(
         source: the file that the config is of, which messages name.
         run: as of :func:`load_trained`; or else
         weights: likewise.
+        trust_pickle: likewise.
 
     Raises:
         InputError: the config is not valid, the device not there, or the weights do not fit.
@@ -113,6 +120,7 @@ def build_trained(
         raise InputError(f"Config {shown(source)}: {error}") from error
     model = build_model(cfg)
     checkpointer = _Weights(model, cfg, is_own=run is not None, save_dir="" if run is None else os.fspath(run))
+    checkpointer.trust_pickle = trust_pickle
     cfg.MODEL.WEIGHTS = os.fspath(weights) if weights is not None else _checkpoint_of_run(checkpointer)
     logger.info("The detector is of %s, and its weights of %s", shown(source), shown(cfg.MODEL.WEIGHTS))
     loaded = checkpointer.load(cfg.MODEL.WEIGHTS)
@@ -212,11 +220,14 @@ def _config_of_run(run: Path) -> Path:
 
 def _checkpoint_of_run(checkpointer: SafeCheckpointer) -> str:
     final = os.path.join(checkpointer.save_dir, _FINAL)
-    last = checkpointer.get_checkpoint_file()
-    if zipfile.is_zipfile(final):
-        if last and last != final and os.path.getmtime(last) > os.path.getmtime(final):
+    if is_intact(final):
+        last, _ = tagged_checkpoint(checkpointer.save_dir)
+        if last and is_newer(last, final):
             logger.warning("%s is older than %s, of a training that went on.", shown(final), shown(last))
         return final
+    last = checkpointer.get_checkpoint_file()
+    if last and os.path.isfile(final):
+        logger.warning("%s is damaged: the weights are of %s.", shown(final), shown(last))
     if not last:
         run = shown(checkpointer.save_dir)
         raise InputError(f"{run} has neither {_FINAL} nor a last checkpoint: train, or name weights and a config.")

@@ -2,20 +2,24 @@
 
 from .checkpointer import SafeCheckpointer
 from .datasets import class_names, classes_for_checkpoints
+from .last_checkpoint import is_newer, tagged_checkpoint
 from .optimizer import build_optimizer
-from .setup import argument_parser, launch_checked, one_line_errors, read_config, setup
+from .setup import add_trust_pickle, argument_parser, launch_checked, one_line_errors, read_config, setup
 from .trainer import Trainer, on_available_device
 
 __all__ = [
     "SafeCheckpointer",
     "Trainer",
+    "add_trust_pickle",
     "argument_parser",
     "build_optimizer",
     "class_names",
     "classes_for_checkpoints",
+    "is_newer",
     "launch_checked",
     "on_available_device",
     "one_line_errors",
     "read_config",
     "setup",
+    "tagged_checkpoint",
 ]

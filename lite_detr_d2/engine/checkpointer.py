@@ -3,16 +3,14 @@
 import logging
 import os
 import re
-import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from typing import Any
 from urllib.parse import urlparse
 
-import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from torch import Tensor, nn
+from torch import nn
 
 from ..checkpoint import (
     COUNTER,
@@ -25,11 +23,12 @@ from ..checkpoint import (
     origin_of,
     published_class_names,
     read_checkpoint,
-    unreadable_reason,
+    save_sealed,
 )
 from ..errors import InputError
 from ..files import write_atomically
 from ..wording import in_short
+from .last_checkpoint import TAG, find_last_checkpoint, tagged_checkpoint
 from .transfer import Classes, InitReport, match_classes, names_in_short
 
 logger = logging.getLogger(__name__)
@@ -68,8 +67,11 @@ class SafeCheckpointer(DetectionCheckpointer):
     """detectron2's checkpointer, with these differences.
 
     - A checkpoint is written to a temporary file, synced and renamed: a crash leaves the previous one.
+    - It ends in a checksum of its whole content, which every load compares: a damaged file is an error.
+    - Weights that are not finite are not saved.
     - Resuming passes over a damaged last checkpoint to the newest intact one, and says so.
-    - ``.pth`` and ``.safetensors`` files are read without running code in them. (Model-zoo files, ``.pkl``, still can.)
+    - Files are read without running code in them; ``.pkl`` and ``.pyth`` files that hold more than arrays and tensors
+      need ``trust_pickle``.
     - Published checkpoints are converted, see :mod:`lite_detr_d2.checkpoint`.
     - Weights that do not fit are an error. To evaluate or resume, the tensors of the file must be those of the model;
       evaluation leaves denoising out. To start training from, the file must have nine tenths of the backbone, and
@@ -95,6 +97,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         class_names: Sequence[str] | None = None,
         class_ids: Sequence[int] | None = None,
         class_rows: str = "names",
+        trust_pickle: bool = False,
         **others: Any,
     ) -> None:
         """Make a checkpointer.
@@ -105,47 +108,58 @@ class SafeCheckpointer(DetectionCheckpointer):
             class_names: the model's classes, which its checkpoints keep as ``class_names``; None if unknown.
             class_ids: the dataset's category ids of these classes, in their order; None if unknown.
             class_rows: ``MODEL.LITE_DETR.CLASS_ROWS``: "names" or "ids".
+            trust_pickle: let a ``.pkl`` or ``.pyth`` file hold, and run, anything.
             others: as for detectron2's checkpointer.
         """
         super().__init__(model, save_dir, **others)
         self.class_names = None if class_names is None else list(class_names)
         self.class_ids = None if class_ids is None else list(class_ids)
         self.class_rows = class_rows
+        self.trust_pickle = trust_pickle
 
-    def save(self, name: str, **extra: Any) -> None:
+    def save(self, name: str, *, is_last: bool = True, **extra: Any) -> None:
+        """Write ``name.pth``, and unless it is not the last one name it in ``last_checkpoint``.
+
+        Raises:
+            FloatingPointError: a weight is not finite; nothing is written, on any process.
+            InputError: the file cannot be written.
+        """
+        state = {"model": self.model.state_dict(), **extra}
+        check_finite(state["model"], name)
         if not self.save_dir or not self.save_to_disk:
             return
-        state = {"model": self.model.state_dict(), **extra}
         if self.class_names is not None:
             state["class_names"] = self.class_names
         state.update((key, checkpointable.state_dict()) for key, checkpointable in self.checkpointables.items())
         path = os.path.join(self.save_dir, f"{name}.pth")
         logger.info("Saving checkpoint to %s", path)
-        write_atomically(path, lambda file: torch.save(state, file))
-        self.tag_last_checkpoint(os.path.basename(path))
+        write_atomically(path, lambda file: save_sealed(state, file))
+        if is_last:
+            self.tag_last_checkpoint(os.path.basename(path))
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        tag = os.path.join(self.save_dir, "last_checkpoint")
+        tag = os.path.join(self.save_dir, TAG)
         write_atomically(tag, lambda file: file.write(last_filename_basename.encode()))
 
+    def has_checkpoint(self) -> bool:
+        return bool(self.get_checkpoint_file())
+
     def get_checkpoint_file(self) -> str:
-        """Return the last checkpoint, or if it is damaged the newest intact one of its folder; "" if there is none.
+        """Return the checkpoint to go on from, as :func:`find_last_checkpoint` does, and name it if nothing does.
 
         Raises:
-            InputError: there is a last checkpoint, and none is intact.
+            InputError: there are checkpoints, and none is intact.
         """
-        last: str = super().get_checkpoint_file()
-        # The directory of a torch file (a zip archive) is at its end: a truncated one has none.
-        if not last or zipfile.is_zipfile(last):
-            return last
-        intact: list[str] = [file for file in self.get_all_checkpoint_files() if zipfile.is_zipfile(file)]
-        if not intact:
-            raise InputError(
-                f"The last checkpoint, {last}, is damaged or missing, and {self.save_dir} has no intact one."
-            )
-        newest = max(intact, key=os.path.getmtime)
-        logger.warning("The last checkpoint, %s, is damaged or missing; going back to %s", last, newest)
-        return newest
+        if not self.save_dir:
+            return ""
+        last = find_last_checkpoint(self.save_dir, self.checkpointables.keys())
+        if last and self.save_to_disk and not tagged_checkpoint(self.save_dir)[0]:
+            self.tag_last_checkpoint(os.path.basename(last))
+        return last
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        last = self.get_checkpoint_file() if resume else ""
+        return self.load(last) if last else self.load(path, checkpointables=[])
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load a checkpoint.
@@ -237,21 +251,10 @@ class SafeCheckpointer(DetectionCheckpointer):
         return InputError(f"{self._key}: cannot get {self._address} ({error}). Fetch the file, and give its path.")
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        if not filename.endswith((".pkl", ".pyth")):
-            try:
-                return self._converted(read_checkpoint(filename))
-            except InputError as error:
-                raise InputError(f"{self._key}: {error}") from error
         try:
-            checkpoint: dict[str, Any] = super()._load_file(filename)
-        except Exception as error:  # a damaged or foreign file fails in any way
-            raise InputError(f"{self._key}: {filename} cannot be read: it {unreadable_reason(error)}.") from error
-        state = checkpoint["model"]
-        named = isinstance(state, Mapping) and all(isinstance(name, str) for name in state)
-        if not named or not all(isinstance(value, Tensor | np.ndarray) for value in state.values()):
-            raise InputError(f"{self._key}: {filename} is no checkpoint: it holds no tensors by name.")
-        self._convert_ndarray_to_tensor(state)
-        return checkpoint
+            return self._converted(read_checkpoint(filename, trust_pickle=self.trust_pickle))
+        except InputError as error:
+            raise InputError(f"{self._key}: {error}") from error
 
     def _converted(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
         """The checkpoint with our names: as it is if it is of no published kind, and else without its training."""
@@ -339,6 +342,27 @@ class SafeCheckpointer(DetectionCheckpointer):
             f"{self._address} is a checkpoint of another architecture: {tensors}. "
             f"{origin_of(state) or likely + _ARCHITECTURE_CURES[self._purpose]}"
         )
+
+
+def check_finite(state: StateDict, name: str) -> None:
+    """Keep weights that are lost from taking the place of those that are not.
+
+    Args:
+        state: a model's tensors.
+        name: what they are to be saved as.
+
+    Raises:
+        FloatingPointError: a number is NaN or infinite.
+    """
+    floating = {key: tensor for key, tensor in state.items() if tensor.is_floating_point()}
+    if not floating or bool(torch.stack([tensor.isfinite().all() for tensor in floating.values()]).all()):
+        return
+    wrong = [key for key, tensor in floating.items() if not bool(tensor.isfinite().all())]
+    raise FloatingPointError(
+        f"{len(wrong)} of {len(floating)} tensors of the model are not finite ({in_short(wrong)}): {name}.pth is not "
+        "written, and checkpoints that are there stay, from which --resume goes on. Lower SOLVER.BASE_LR, warm up "
+        "longer (SOLVER.WARMUP_ITERS), or turn off SOLVER.AMP.ENABLED."
+    )
 
 
 def _are_class_names(names: object) -> bool:

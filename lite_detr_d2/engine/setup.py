@@ -25,6 +25,7 @@ from ..errors import InputError
 from ..files import write_atomically
 from ..wording import shown
 from .datasets import check_datasets, class_names
+from .output_folder import check_output_folder, make_room, remove_unfinished
 from .schedule import fit_schedule
 from .trainer import on_available_device
 
@@ -78,7 +79,24 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
         "SOLVER.MAX_ITER, and in the config file's ratio to it SOLVER.STEPS, SOLVER.WARMUP_ITERS, "
         "SOLVER.CHECKPOINT_PERIOD and TEST.EVAL_PERIOD.",
     )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="start anew in an OUTPUT_DIR that has a training in it: its checkpoints are deleted, its records moved to "
+        "OUTPUT_DIR/overwritten_N",
+    )
+    add_trust_pickle(parser)
     return parser
+
+
+def add_trust_pickle(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add ``--trust-pickle``, of every program that loads weights."""
+    parser.add_argument(
+        "--trust-pickle",
+        action="store_true",
+        help="let a .pkl or .pyth file hold more than arrays and tensors, and run whatever it says; only for files of "
+        "people that you trust",
+    )
 
 
 def read_config(args: argparse.Namespace) -> CfgNode:
@@ -119,7 +137,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if args.epochs is not None and not 0 < args.epochs <= MOST_EPOCHS:
         raise InputError(f"--epochs is {args.epochs:g}: expected a number above 0, and at most {MOST_EPOCHS}.")
     cfg = read_config(args)
+    check_output_folder(cfg.OUTPUT_DIR, args)
     _open_log(cfg.OUTPUT_DIR)
+    remove_unfinished(cfg.OUTPUT_DIR, args)  # before anything is written: it may be what fills the disk
     folder = _register_data(args, Path(cfg.OUTPUT_DIR, "dataset"), TrainingSizes.from_config(cfg))
     if folder:
         cfg.DATASETS.TRAIN = (folder.train,) if folder.train else ()
@@ -150,6 +170,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     _limit_workers(cfg)
     cfg = on_available_device(cfg)
     cfg.freeze()
+    make_room(cfg, args)
     with _config_of_training(cfg) if args.eval_only else nullcontext():
         default_setup(cfg, args)
     return cfg

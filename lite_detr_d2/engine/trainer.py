@@ -10,6 +10,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
 from detectron2.engine import DefaultTrainer, HookBase
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
@@ -26,6 +27,7 @@ from .datasets import annotation_errors, check_datasets, check_trainable, classe
 from .evaluation import BoxEvaluator, check_box_counts, write_metrics
 from .optimizer import build_optimizer
 from .resume import changed_settings, keep_metrics_before, optimizer_state, parameter_names, restart_schedule
+from .retention import BestSaving, PeriodicSaving
 from .stop import Stop, leave_signals_to_main
 
 logger = logging.getLogger(__name__)
@@ -47,7 +49,9 @@ class Trainer(DefaultTrainer):
         FloatingPointError: in training, when a loss is not finite.
     """
 
-    def __init__(self, cfg: CfgNode) -> None:
+    def __init__(self, cfg: CfgNode, *, trust_pickle: bool = False) -> None:
+        """Build everything; ``trust_pickle`` lets a ``.pkl`` or ``.pyth`` file of weights hold, and run, anything."""
+        self._trust_pickle = trust_pickle
         cfg = on_available_device(cfg)
         check_datasets(cfg, "TRAIN", "TEST")
         if cfg.SOLVER.AMP.ENABLED and not torch.cuda.is_available():
@@ -68,17 +72,19 @@ class Trainer(DefaultTrainer):
             self.model,
             self.cfg.OUTPUT_DIR,
             **classes_for_checkpoints(self.cfg, "TRAIN"),
+            trust_pickle=self._trust_pickle,
             trainer=weakref.proxy(self),
         )
-        self._stop = Stop(self.checkpointer.model, self._save_now)
-        hooks: list[HookBase | None] = [*super().build_hooks(), self._stop]
+        hooks = [hook for hook in super().build_hooks() if not isinstance(hook, PeriodicCheckpointer)]
+        evaluation = next(place for place, hook in enumerate(hooks) if isinstance(hook, EvalHook))
+        solver = self.cfg.SOLVER
+        saving = PeriodicSaving(self.checkpointer, solver.CHECKPOINT_PERIOD, solver.KEEP_LAST)
+        hooks.insert(evaluation, saving)
+        if self.cfg.DATASETS.TEST:
+            hooks.insert(evaluation + 2, BestSaving(self.checkpointer, self.cfg.DATASETS.TEST[0]))
+        self._stop = Stop(self.checkpointer.model, saving.save)
+        hooks.append(self._stop)
         return hooks
-
-    def _save_now(self) -> str:
-        """Save a checkpoint of the current iteration, and return the file."""
-        self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
-        last: str = self.checkpointer.get_checkpoint_file()
-        return last
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Go on with the training in ``OUTPUT_DIR`` if ``resume`` and there is one; else start a new one.
@@ -86,11 +92,14 @@ class Trainer(DefaultTrainer):
         It starts from ``MODEL.LITE_DETR.INIT`` if that is set, and from ``MODEL.WEIGHTS`` if not, or for the backbone
         if INIT has another one. What has changed in the config since acts from the iteration on at which it goes on.
         """
-        init = self.cfg.MODEL.LITE_DETR.INIT
-        if init and not (resume and self.checkpointer.has_checkpoint()):
+        init, last = self.cfg.MODEL.LITE_DETR.INIT, self.checkpointer.get_checkpoint_file() if resume else ""
+        if last:
+            self.checkpointer.load(last)
+            self.start_iter = self.iter + 1
+        elif init:
             self.checkpointer.initialize(init, backbone=self.cfg.MODEL.WEIGHTS)
-            return
-        super().resume_or_load(resume)
+        else:
+            self.checkpointer.load(self.cfg.MODEL.WEIGHTS, checkpointables=[])
         if self.start_iter and comm.is_main_process():
             keep_metrics_before(self.start_iter, os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"))
         if self.start_iter >= self.max_iter:

@@ -1,6 +1,6 @@
 """Convert a published checkpoint, or one of lite_detr_d2 to another file format, so that MODEL.WEIGHTS can name it.
 
-usage: convert_checkpoint.py INPUT OUTPUT [--classes keep|coco80]
+usage: convert_checkpoint.py INPUT OUTPUT [--classes keep|coco80] [--trust-pickle]
 """
 
 import argparse
@@ -19,6 +19,7 @@ from lite_detr_d2.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
+from lite_detr_d2.engine import add_trust_pickle
 from lite_detr_d2.errors import InputError
 
 _OTHER_FORMATS = (".pkl", ".pyth")
@@ -34,7 +35,9 @@ def main() -> int:
         "as DefaultPredictor does, with --classes coco80 if they are of COCO.",
     )
     parser.add_argument(
-        "input", help=f'.pth with a bare state dict or {{"model": state dict}}, or {SAFETENSORS} (safetensors package)'
+        "input",
+        help=f'.pth with a bare state dict or {{"model": state dict}}, {SAFETENSORS} (safetensors package), or .pkl or '
+        ".pyth as detectron2 reads them",
     )
     parser.add_argument("output", help=f"where to write; a name that ends in {SAFETENSORS} chooses that format")
     parser.add_argument(
@@ -44,16 +47,17 @@ def main() -> int:
         help="keep (the default): heads stay as wide as they are, and train_net.py takes rows by name, or by "
         "MODEL.LITE_DETR.CLASS_ROWS ids; coco80: from COCO's 91 category ids to its 80 classes, in detectron2's order",
     )
+    add_trust_pickle(parser)
     args = parser.parse_args()
     try:
-        convert(args.input, Path(args.output), args.classes)
+        convert(args.input, Path(args.output), args.classes, trust_pickle=args.trust_pickle)
     except ValueError as error:
         print(f"convert_checkpoint.py: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def convert(source: str, target: Path, classes: str) -> None:
+def convert(source: str, target: Path, classes: str, *, trust_pickle: bool) -> None:
     if target.is_dir() or not target.parent.is_dir():
         raise InputError(f"{target} cannot be written: OUTPUT must be a file in a folder that exists.")
     if target.resolve() == Path(source).resolve():
@@ -62,16 +66,16 @@ def convert(source: str, target: Path, classes: str) -> None:
         raise InputError(
             f"{target}: detectron2 reads {target.suffix} files in another way; name it .pth or {SAFETENSORS}."
         )
-    state, extra = our_checkpoint(source)
+    state, extra = our_checkpoint(source, trust_pickle)
     if classes == "coco80":
         state, extra["class_names"] = keep_coco_classes(state)
     write_checkpoint(target, state, **extra)
     print(f"Wrote {target}")
 
 
-def our_checkpoint(source: str) -> tuple[StateDict, dict[str, Any]]:
+def our_checkpoint(source: str, trust_pickle: bool) -> tuple[StateDict, dict[str, Any]]:
     """Our tensors of a file, and what is to be saved beside them."""
-    checkpoint = read_checkpoint(source)
+    checkpoint = read_checkpoint(source, trust_pickle=trust_pickle)
     state = checkpoint["model"]
     is_our_backbone = detect(state) is None and checkpoint.get("matching_heuristics", False)
     if "flatten.level_embed" in state or is_our_backbone:

@@ -44,8 +44,9 @@ def main(arguments: list[str]) -> None:
     )
     make_digits_dataset(dataset)
     print("2. Training, after detectron2's account of the config and the model (a few hundred lines)", flush=True)
-    command = ["--config-file", str(CONFIG), "--dataset", str(dataset), "OUTPUT_DIR", given.output, *given.opts]
-    cfg = setup(argument_parser("").parse_args(command))
+    # The demo of before is replaced.
+    command = ["--overwrite", "--config-file", str(CONFIG), "--dataset", str(dataset)]
+    cfg = setup(argument_parser("").parse_args([*command, "OUTPUT_DIR", given.output, *given.opts]))
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=False)
     trainer.register_hooks([EarlyProgress()])

@@ -109,11 +109,12 @@ def main(arguments: Sequence[str]) -> None:
     args = parse(arguments)
     setup_logger(name="lite_detr_d2", abbrev_name="lite_detr")
     if args.verify is not None:
-        verify(args.verify, weights=args.weights, images=args.images)
+        verify(args.verify, weights=args.weights, images=args.images, trust_pickle=args.trust_pickle)
         return
     dtype, opset, dynamic = args.dtype or Settings.dtype, args.opset or OPSET, bool(args.dynamic)
     check_request(args.format, args.output, dtype=dtype, opset=opset, dynamic=dynamic, images=args.images)
-    trained = load_trained(args.run, config_file=args.config_file, weights=args.weights, device="cpu")
+    source = {"config_file": args.config_file, "weights": args.weights, "trust_pickle": args.trust_pickle}
+    trained = load_trained(args.run, **source, device="cpu")
     bounds = choose_bounds(trained.cfg, trained.detector, size=args.size, batch=args.batch or 1, dynamic=dynamic)
     export(trained, args.format, args.output, Settings(bounds, dtype, opset), args.images)
 

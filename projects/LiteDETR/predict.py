@@ -115,6 +115,7 @@ def main(arguments: Sequence[str]) -> int:
         weights=args.weights,
         device=args.device,
         dtype=args.dtype,
+        trust_pickle=args.trust_pickle,
     )
     outcome = annotate(
         predictor,

@@ -6,6 +6,7 @@ Options come before KEY VALUE pairs. Examples:
     on your own data:   train_net.py --config-file FILE --dataset DIR SOLVER.IMS_PER_BATCH 4 OUTPUT_DIR output/mine
     from a detector:    the same with MODEL.WEIGHTS path/to/checkpoint.pth
     go on:              the same command with --resume
+    once more:          the same command with --overwrite, or with another OUTPUT_DIR
     evaluate:           the same command with --eval-only, and MODEL.WEIGHTS output/mine/model_final.pth at its end
     a quick try:        the same command with SOLVER.MAX_ITER 20
 """
@@ -30,16 +31,17 @@ def main(args: argparse.Namespace) -> None:
     with one_line_errors():
         cfg = setup(args)
         if args.eval_only:
-            evaluate(cfg, resume=args.resume)
+            evaluate(cfg, resume=args.resume, trust_pickle=args.trust_pickle)
             return
-        trainer = Trainer(cfg)
+        trainer = Trainer(cfg, trust_pickle=args.trust_pickle)
         trainer.resume_or_load(resume=args.resume)
         trainer.train()
 
 
-def evaluate(cfg: CfgNode, resume: bool) -> None:
+def evaluate(cfg: CfgNode, *, resume: bool, trust_pickle: bool) -> None:
     model = Trainer.build_model(cfg)
-    checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, **classes_for_checkpoints(cfg, "TEST"))
+    classes = classes_for_checkpoints(cfg, "TEST")
+    checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, **classes, trust_pickle=trust_pickle)
     weights = checkpointer.get_checkpoint_file() if resume else cfg.MODEL.WEIGHTS
     if not weights:
         raise InputError("--eval-only needs a checkpoint: set MODEL.WEIGHTS, or --resume takes the last in OUTPUT_DIR.")

@@ -163,4 +163,5 @@ def test_resuming_with_another_number_of_classes(tmp_path: Path, dataset: Path) 
     assert "is of other classes" in message
     assert "It has 3, and the dataset has 4" in message
     assert "train anew from it, without --resume, as MODEL.WEIGHTS" in message
-    train_net.main(arguments("--dataset", more, *common, "MODEL.WEIGHTS", tmp_path / "model_final.pth"))
+    weights = ("MODEL.WEIGHTS", tmp_path / "model_final.pth", "OUTPUT_DIR", tmp_path / "anew")
+    train_net.main(arguments("--dataset", more, *common, *weights))

@@ -1,12 +1,15 @@
 """projects/LiteDETR/convert_checkpoint.py, as a user runs it."""
 
 import argparse
+import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -18,6 +21,7 @@ from tests.parity.reference import DEFAULT_FOLDER, Reference
 from tests.projects.scripts import PROJECT, load_script
 
 from .published import published
+from .test_pickles import Calls
 
 convert_checkpoint = load_script("convert_checkpoint")
 LITE_DINO = "lite_dino_h3l1_a2b3_r50"
@@ -47,6 +51,21 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("published") / "published.pth"
     torch.save({"model": published(LITE_DINO), "args": argparse.Namespace(enc_scale=3), "epoch": 3}, path)
     return path
+
+
+def test_a_pickle_that_says_more_than_arrays_has_to_be_trusted(tmp_path: Path, run: Callable[..., Result]) -> None:
+    pickled, target, canary = tmp_path / "R-50.pkl", tmp_path / "out.pth", tmp_path / "canary"
+    backbone = {"model": {"stem.weight": np.ones(3)}, "__author__": "somebody", "matching_heuristics": True}
+    pickled.write_bytes(pickle.dumps(backbone))
+    assert run(pickled, target).status == 0
+    assert read_checkpoint(target)["model"]["stem.weight"].tolist() == [1, 1, 1]
+    pickled.write_bytes(pickle.dumps({**backbone, "extra": Calls(os.mkdir, str(canary))}))
+    refused = run(pickled, target)
+    assert refused.status == 1
+    assert "--trust-pickle" in refused.errors
+    assert not canary.exists()
+    assert run(pickled, target, "--trust-pickle").status == 0
+    assert canary.exists()
 
 
 def test_a_published_checkpoint(tmp_path: Path, source: Path) -> None:

@@ -1,6 +1,7 @@
 """What a training left, or a config and weights, is all that a detector needs to predict."""
 
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from lite_detr_d2.deploy.run import TrainedModel, load_trained
 from lite_detr_d2.detector import DetrDetector
 from lite_detr_d2.errors import InputError
 from tests.checkpoint.published import as_published, of_kind
+from tests.checkpoint.test_pickles import Calls
 
 from .runs import NAMES, write_config, write_run
 
@@ -60,6 +62,12 @@ def damage(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
 def only_damage_the_last(folder: Path) -> None:
     damage(folder / "model_0000003.pth")
     os.utime(folder / "model_0000001.pth", (1, 1))
@@ -71,6 +79,7 @@ def only_damage_the_last(folder: Path) -> None:
         (lambda folder: (folder / "model_final.pth").unlink(), "model_0000003"),
         (lambda folder: damage(folder / "model_final.pth"), "model_0000003"),
         (lambda folder: [(folder / "model_final.pth").unlink(), only_damage_the_last(folder)], "model_0000002"),
+        (lambda folder: flip(folder / "model_final.pth"), "model_0000003"),
         (lambda folder: damage(folder / "model_0000003.pth"), "model_final"),
         (lambda folder: (folder / "last_checkpoint").unlink(), "model_final"),
     ],
@@ -85,6 +94,33 @@ def test_the_final_checkpoint_is_taken_or_else_the_last_intact_one(
     assert_same(trained, detectors[taken])
     assert str(tmp_path / f"{taken}.pth") == trained.cfg.MODEL.WEIGHTS
     assert f"its weights of {tmp_path / taken}.pth" in log.text
+    is_passed_over = (tmp_path / "model_final.pth").is_file() and taken != "model_final"
+    warning = f"{tmp_path / 'model_final.pth'} is damaged: the weights are of {tmp_path / taken}.pth."
+    assert (warning in log.messages) == is_passed_over
+
+
+def test_a_pickle_that_says_more_than_arrays_has_to_be_trusted(small_cfg: CfgNode, tmp_path: Path) -> None:
+    detector = write_run(small_cfg, tmp_path)
+    state = {name: value.numpy() for name, value in detector.state_dict().items()}
+    files = {"config_file": tmp_path / "config.yaml", "weights": tmp_path / "model.pkl", "device": "cpu"}
+    content = {"model": state, "__author__": "somebody"}
+    files["weights"].write_bytes(pickle.dumps(content))
+    assert_same(load_trained(**files), detector)
+    canary = tmp_path / "canary"
+    files["weights"].write_bytes(pickle.dumps({**content, "extra": Calls(os.mkdir, str(canary))}))
+    with pytest.raises(InputError, match=r"holds \w+\.mkdir, .*--trust-pickle"):
+        load_trained(**files)
+    assert not canary.exists()
+    assert_same(load_trained(**files, trust_pickle=True), detector)
+    assert canary.exists()
+
+
+def test_weights_with_a_flipped_bit_are_refused(small_cfg: CfgNode, tmp_path: Path) -> None:
+    write_run(small_cfg, tmp_path)
+    weights = tmp_path / "model_final.pth"
+    flip(weights)
+    with pytest.raises(InputError, match=rf"{weights} cannot be read: it is damaged: its content does not fit"):
+        load_trained(config_file=tmp_path / "config.yaml", weights=weights, device="cpu")
 
 
 def test_a_final_checkpoint_that_a_training_has_gone_beyond_is_said(
@@ -205,7 +241,7 @@ def test_a_published_checkpoint_is_converted(
         (("exported",), r"model\.onnx is an exported file: name the OUTPUT_DIR of a training"),
         (("empty",), r"empty has no config\.yaml"),
         (("untrained",), r"untrained has neither model_final\.pth nor a last checkpoint"),
-        (("damaged",), r"last checkpoint, \S*damaged/model_final\.pth, is damaged or missing"),
+        (("damaged",), r"last checkpoint, \S*damaged/model_final\.pth, is damaged, and \S+ has no intact one"),
         (("stranger",), r"MODEL\.META_ARCHITECTURE is 'GeneralizedRCNN': expected one of"),
         (("no_yaml",), r"no_yaml/config\.yaml"),
         (("config_file", "no_weights"), r"no_weights\.pth"),

@@ -85,10 +85,11 @@ def test_resuming_passes_over_a_damaged_checkpoint(tmp_path: Path, log: pytest.L
     last = tmp_path / "model_3.pth"
     last.write_bytes(last.read_bytes()[:-100])
     assert checkpointer.resume_or_load("", resume=True)["iteration"] == 2
-    assert "model_3.pth, is damaged or missing; going back to" in log.text
+    warning = f"The last checkpoint, {last}, is damaged: taking {tmp_path / 'model_2.pth'}, of iteration 2, instead."
+    assert warning in log.messages
     for iteration in (1, 2):
         (tmp_path / f"model_{iteration}.pth").write_bytes(b"")
-    with pytest.raises(InputError, match=r"model_3\.pth, is damaged or missing, and .* has no intact one"):
+    with pytest.raises(InputError, match=r"model_3\.pth, is damaged, and .* has no intact one.*--overwrite"):
         checkpointer.resume_or_load("", resume=True)
 
 

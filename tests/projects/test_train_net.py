@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 from detectron2.engine import launch
 
 from lite_detr_d2.engine import argument_parser
+from tests.checkpoint.test_pickles import Calls
 from tests.data.folders import (
     coco_content,
     write_coco_folder,
@@ -183,6 +185,24 @@ def test_a_bad_config_is_one_message(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str], overrides: tuple[object, ...], expected: str
 ) -> None:
     assert expected in error_of(capsys, "--dataset", trained.dataset, "OUTPUT_DIR", tmp_path, *overrides)
+
+
+def test_a_pickle_that_says_more_than_arrays_has_to_be_trusted(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = {name: value.numpy() for name, value in trained.checkpoint("model_final")["model"].items()}
+    canary, weights = tmp_path / "canary", tmp_path / "model.pkl"
+    content = {"model": state, "__author__": "somebody", "extra": Calls(os.mkdir, str(canary))}
+    weights.write_bytes(pickle.dumps(content))
+    common = ("--dataset", trained.dataset, "MODEL.WEIGHTS", weights, "OUTPUT_DIR", tmp_path / "output")
+    short = ("SOLVER.MAX_ITER", 1, "SOLVER.STEPS", "()")
+    for options in ((), ("--eval-only",)):
+        message = error_of(capsys, *options, *common, *short)
+        assert re.search(r"^error: MODEL\.WEIGHTS: \S+model\.pkl .*holds \w+\.mkdir, .*--trust-pickle", message)
+        assert not canary.exists()
+        run("--trust-pickle", *options, *common, *short)
+        assert canary.exists()
+        canary.rmdir()
 
 
 def test_a_missing_config_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

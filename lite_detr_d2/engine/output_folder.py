@@ -1,0 +1,112 @@
+"""An ``OUTPUT_DIR`` is of one training: it is not mixed with another, and what a killed one left half-written goes."""
+
+import argparse
+import logging
+import os
+import re
+from pathlib import Path
+from urllib.parse import urlparse
+
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+
+from ..checkpoint import seal_of
+from ..errors import InputError
+from ..files import UNFINISHED
+from ..wording import in_short, shown
+from .last_checkpoint import TAG, is_checkpoint_name
+
+logger = logging.getLogger(__name__)
+
+_METRICS = "metrics.json"
+# What programs show beside what the next training writes.
+_RECORDS = re.compile(r"metrics\.json|eval_metrics\.json|events\.out\.tfevents\..*")
+# What is written whole, in the folder and in that of the dataset.
+_WHOLE = re.compile(r"model_\w+\.pth|last_checkpoint|eval_metrics\.json|config\.yaml")
+_WHOLE_DATASET = re.compile(r"(train|val|test|report)\.json")
+
+
+def check_output_folder(folder: str, args: argparse.Namespace) -> None:
+    """Refuse to start a training where there is one.
+
+    Args:
+        folder: ``OUTPUT_DIR``, which need not be there.
+        args: the command line; ``--resume``, ``--overwrite`` and ``--eval-only`` count.
+
+    Raises:
+        InputError: naming what was found, and both ways on; or two of these options exclude each other.
+    """
+    if args.overwrite and (args.resume or args.eval_only):
+        other = "--resume" if args.resume else "--eval-only"
+        raise InputError(f"--overwrite starts a training anew: leave it or {other} out.")
+    if args.overwrite or args.resume or args.eval_only or not comm.is_main_process():
+        return
+    found = [*_checkpoints(folder), *(path for path in _named(folder, TAG, _METRICS) if path.stat().st_size)]
+    if found:
+        names = in_short([path.name for path in found], 3)
+        raise InputError(
+            f"OUTPUT_DIR {shown(folder)} has a training in it ({names}): go on with it with --resume, replace it with "
+            "--overwrite, or name another folder."
+        )
+
+
+def make_room(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """With ``--overwrite``, delete the checkpoints that this package wrote to ``OUTPUT_DIR``, and move what would mix.
+
+    Raises:
+        InputError: the training is to start from one of these checkpoints.
+    """
+    if not args.overwrite or not comm.is_main_process():
+        return
+    folder = cfg.OUTPUT_DIR
+    checkpoints = _checkpoints(folder)
+    for key, source in (("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS), ("MODEL.LITE_DETR.INIT", cfg.MODEL.LITE_DETR.INIT)):
+        file = urlparse(source)._replace(query="").geturl()
+        if file and os.path.realpath(file) in [os.path.realpath(path) for path in checkpoints]:
+            raise InputError(f"{key} is {source}, which --overwrite would delete: name another OUTPUT_DIR, or copy it.")
+    ours = [path for path in checkpoints if seal_of(path) is not None]
+    records = [path for path in _files(folder) if _RECORDS.fullmatch(path.name) and path.stat().st_size]
+    others = [*(path for path in checkpoints if path not in ours), *records]
+    for path in [*_named(folder, TAG), *ours]:  # the tag first: it never names what is gone
+        path.unlink()
+    if ours:
+        logger.info("--overwrite: deleted %d checkpoints (%s)", len(ours), in_short([path.name for path in ours]))
+    if others:
+        target = _new_folder(folder)
+        for path in others:
+            path.rename(target / path.name)
+        logger.info("--overwrite: moved %s to %s", in_short([path.name for path in others]), shown(target))
+
+
+def remove_unfinished(folder: str, args: argparse.Namespace) -> None:
+    """Remove what a training that was killed had begun to write; no other training may be running in the folder."""
+    if args.eval_only or not comm.is_main_process():
+        return
+    for where, names in ((folder, _WHOLE), (os.path.join(folder, "dataset"), _WHOLE_DATASET)):
+        for path in _files(where):
+            if path.name.endswith(UNFINISHED) and names.fullmatch(path.name.removesuffix(UNFINISHED)):
+                path.unlink()
+                logger.info("Removed %s, which was never finished.", shown(path))
+
+
+def _checkpoints(folder: str) -> list[Path]:
+    return [path for path in _files(folder) if is_checkpoint_name(path.name)]
+
+
+def _named(folder: str, *names: str) -> list[Path]:
+    return [path for path in _files(folder) if path.name in names]
+
+
+def _files(folder: str) -> list[Path]:
+    try:
+        return sorted(path for path in Path(folder).iterdir() if path.is_file())
+    except (OSError, ValueError):  # it is not there; or cannot be read, which is said where it is written to
+        return []
+
+
+def _new_folder(folder: str) -> Path:
+    number = 1
+    while (target := Path(folder, f"overwritten_{number}")).exists():
+        number += 1
+    target.mkdir()
+    return target

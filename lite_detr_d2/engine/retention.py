@@ -1,0 +1,149 @@
+"""Checkpoints of a training: when they are written, and which stay."""
+
+import logging
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from detectron2.engine import HookBase
+
+from ..checkpoint import is_intact, iteration_of, seal_of, skimmed
+from ..wording import in_short, shown
+from .checkpointer import SafeCheckpointer
+from .last_checkpoint import BEST, FINAL, PERIODIC
+
+logger = logging.getLogger(__name__)
+
+
+class PeriodicSaving(HookBase):
+    """Writes ``model_NNNNNNN.pth`` after every so many iterations, keeps the newest, and writes ``model_final.pth``.
+
+    Of the former it deletes those that it has written itself, also before a resume, and that are still what it wrote:
+    a checkpoint has the list of those before it. A training that is resumed after its last iteration, and has no whole
+    ``model_final.pth``, gets it.
+    """
+
+    def __init__(self, checkpointer: SafeCheckpointer, period: int, keep: int) -> None:
+        """Save after every ``period`` iterations, and keep the last ``keep`` checkpoints; with 0, all."""
+        self._checkpointer = checkpointer
+        self._period = period
+        self._keep = keep
+        # Name of a file -> its checksum; "" of the one that is being written, which cannot hold its own.
+        self._written: dict[str, str] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"written": dict(self._written)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._written = {name: digest or seal_of(self._path(name)) or "" for name, digest in state["written"].items()}
+
+    def before_train(self) -> None:
+        final = self._path(f"{FINAL}.pth")
+        if self.trainer.start_iter < max(self.trainer.max_iter, 1):
+            return
+        if not (is_intact(final) and iteration_of(final) == self.trainer.start_iter - 1):
+            with _after_last_iteration(self.trainer):
+                self._checkpointer.save(FINAL, iteration=self.trainer.iter)
+
+    def after_step(self) -> None:
+        iteration = self.trainer.iter
+        if (iteration + 1) % self._period == 0:
+            self.save()
+        if iteration >= self.trainer.max_iter - 1:
+            self._checkpointer.save(FINAL, iteration=iteration)
+
+    def save(self) -> str:
+        """Save the iteration that is at its end, if that is not done, and return the file."""
+        name = f"model_{self.trainer.iter:07d}"
+        path = self._path(f"{name}.pth")
+        if not self._written.get(f"{name}.pth"):
+            self._written[f"{name}.pth"] = ""
+            self._checkpointer.save(name, iteration=self.trainer.iter)
+            self._written[f"{name}.pth"] = seal_of(path) or ""
+            self._delete_old()
+        return path
+
+    def _delete_old(self) -> None:
+        if self._keep == 0 or not self._checkpointer.save_to_disk:
+            return
+        names = sorted((name for name in self._written if PERIODIC.fullmatch(name)), key=_iteration_in_name)
+        deleted, strange = [], []
+        for name in names[: -self._keep]:
+            digest, path = self._written.pop(name), self._path(name)
+            if not os.path.isfile(path):
+                continue
+            if not digest or seal_of(path) != digest:
+                strange.append(name)
+                continue
+            try:
+                os.unlink(path)
+                deleted.append(name)
+            except OSError as error:
+                logger.warning("%s cannot be deleted: %s.", shown(path), error.strerror)
+        if deleted:
+            logger.info("SOLVER.KEEP_LAST is %d: deleted %s", self._keep, in_short(deleted))
+        if strange:
+            logger.warning("%s stays: it is not what this training wrote.", in_short(strange))
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self._checkpointer.save_dir, name)
+
+
+class BestSaving(HookBase):
+    """Writes ``model_best.pth`` when an evaluation finds a higher AP than all before; it comes after that in the hooks.
+
+    The file itself says what AP it has, so that it stays the best after a resume, from whatever checkpoint.
+    """
+
+    def __init__(self, checkpointer: SafeCheckpointer, dataset: str) -> None:
+        """Compare the AP on ``dataset``, the first of those that are evaluated on."""
+        self._checkpointer = checkpointer
+        self._dataset = dataset
+        self._best = -math.inf
+        self._seen: object = None
+
+    def before_train(self) -> None:
+        path = os.path.join(self._checkpointer.save_dir, f"{BEST}.pth")
+        if self.trainer.start_iter == 0 or not is_intact(path):
+            return
+        best = skimmed(path).get("best")
+        if not isinstance(best, dict) or best.get("dataset") != self._dataset:
+            logger.warning("%s is not of an evaluation on %r: the next one writes it anew.", shown(path), self._dataset)
+            return
+        self._best = float(best["AP"])
+
+    def after_step(self) -> None:
+        self._save_if_better()
+
+    def after_train(self) -> None:
+        if self.trainer.iter >= self.trainer.max_iter:  # else an error has ended it
+            with _after_last_iteration(self.trainer):
+                self._save_if_better()
+
+    def _save_if_better(self) -> None:
+        results = getattr(self.trainer, "_last_eval_results", None)
+        if results is None or results is self._seen:
+            return
+        self._seen = results
+        ap = results.get(self._dataset, results).get("bbox", {}).get("AP", math.nan)
+        if ap > self._best:  # and not NaN, where there is nothing to measure
+            self._best, iteration = float(ap), self.trainer.iter
+            best = {"AP": self._best, "dataset": self._dataset}
+            self._checkpointer.save(BEST, is_last=False, iteration=iteration, best=best)
+
+
+def _iteration_in_name(name: str) -> int:
+    match = PERIODIC.fullmatch(name)
+    return int(match[1]) if match else -1
+
+
+@contextmanager
+def _after_last_iteration(trainer: Any) -> Iterator[None]:
+    """Let a trainer that is about to end, or has nothing left to do, say which iteration it has finished."""
+    counted, trainer.iter = trainer.iter, max(trainer.max_iter, trainer.start_iter) - 1
+    try:
+        yield
+    finally:
+        trainer.iter = counted

@@ -1,0 +1,127 @@
+"""One OUTPUT_DIR is of one training: it goes on, is replaced, or is left alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lite_detr_d2.checkpoint import write_checkpoint
+from tests.data.folders import write_coco_folder
+from tests.projects.test_train_net import error_of, run
+
+SHORT = ("DATASETS.TEST", "()", "SOLVER.STEPS", "()", "SOLVER.CHECKPOINT_PERIOD", 1, "SOLVER.MAX_ITER")
+
+
+@pytest.fixture
+def common(tmp_path: Path) -> tuple[object, ...]:
+    return ("--dataset", write_coco_folder(tmp_path / "set"), "OUTPUT_DIR", tmp_path / "output", *SHORT)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("last_checkpoint", b"model_0000001.pth"),
+        ("model_0000001.pth", b"any"),
+        ("model_final.pth", b""),
+        ("model_best.pth", b"any"),
+        ("metrics.json", b"{}\n"),
+    ],
+)
+def test_a_training_is_not_written_over(
+    tmp_path: Path, common: tuple[object, ...], capsys: pytest.CaptureFixture[str], name: str, content: bytes
+) -> None:
+    output = tmp_path / "output"
+    output.mkdir()
+    (output / name).write_bytes(content)
+    message = error_of(capsys, *common, 1)
+    assert message == (
+        f"error: OUTPUT_DIR {output} has a training in it ({name}): go on with it with --resume, replace it with "
+        "--overwrite, or name another folder."
+    )
+    assert contents(output) == {name: content}
+
+
+def test_what_is_no_training_is_no_obstacle(tmp_path: Path, common: tuple[object, ...]) -> None:
+    output = tmp_path / "output"
+    (output / "dataset").mkdir(parents=True)
+    others = (
+        "notes.txt",
+        "backbone.pth",
+        "model_notes.txt",
+        "notes.unfinished",
+        "model.pth",
+        "dataset/notes.unfinished",
+    )
+    half = ("model_0000003.pth", "last_checkpoint", "eval_metrics.json", "dataset/test.json")
+    for name in (*others, *(f"{name}.unfinished" for name in half)):
+        (output / name).write_text("half")
+    (output / "metrics.json").touch()  # as of a start that failed
+    run(*common, 1)
+    found = contents(output)
+    assert all(found[name] == b"half" for name in others)
+    assert not [name for name in found if name.removesuffix(".unfinished") in half and name.endswith(".unfinished")]
+    removed = [line for line in (output / "log.txt").read_text().splitlines() if "which was never finished" in line]
+    assert len(removed) == len(half)
+
+
+def test_overwriting_begins_anew_and_says_what_goes(tmp_path: Path, common: tuple[object, ...]) -> None:
+    output = tmp_path / "output"
+    run(*common, 2)
+    theirs = {"model_9999999.pth": b"theirs", "mine.pth": b"mine"}
+    for name, content in theirs.items():
+        (output / name).write_bytes(content)
+    metrics = (output / "metrics.json").read_bytes()
+    run("--overwrite", *common, 1)
+    assert {path.name for path in output.glob("*.pth")} == {"model_0000000.pth", "model_final.pth", "mine.pth"}
+    assert (output / "mine.pth").read_bytes() == b"mine"
+    moved = contents(output / "overwritten_1")
+    assert moved["model_9999999.pth"] == b"theirs"
+    assert moved["metrics.json"] == metrics
+    assert len([name for name in moved if name.startswith("events.out.tfevents.")]) == 1
+    assert [json.loads(line)["iteration"] for line in (output / "metrics.json").read_text().splitlines()] == [0]
+    assert len(list(output.glob("events.out.tfevents.*"))) == 1
+    log = (output / "log.txt").read_text()
+    assert "--overwrite: deleted 3 checkpoints (model_0000000.pth, model_0000001.pth, model_final.pth)" in log
+    assert f"to {output / 'overwritten_1'}" in log
+    run("--overwrite", *common, 1)
+    assert contents(output / "overwritten_1") == moved
+    assert "metrics.json" in contents(output / "overwritten_2")
+    assert log.count("Starting training from iteration 0") == 2
+
+
+def test_what_the_next_training_starts_from_is_not_overwritten(
+    tmp_path: Path, common: tuple[object, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "output"
+    output.mkdir()
+    weights = output / "model_final.pth"
+    write_checkpoint(weights, {"w": torch.ones(1)})
+    for key in ("MODEL.WEIGHTS", "MODEL.LITE_DETR.INIT"):
+        message = error_of(capsys, "--overwrite", *common, 1, key, output / ".." / "output" / "model_final.pth")
+        assert f"{key} is " in message
+        assert "which --overwrite would delete" in message
+        assert weights.is_file()
+
+
+@pytest.mark.parametrize("other", ["--resume", "--eval-only"])
+def test_options_that_exclude_each_other(
+    common: tuple[object, ...], capsys: pytest.CaptureFixture[str], other: str
+) -> None:
+    assert f"leave it or {other} out" in error_of(capsys, "--overwrite", other, *common, 1)
+
+
+def test_an_evaluation_leaves_the_folder_as_it_is(tmp_path: Path, common: tuple[object, ...]) -> None:
+    output = tmp_path / "output"
+    run(*common, 1)
+    (output / "model_0000003.pth.unfinished").write_text("being written")
+    before = contents(output)
+    evaluation = [part for part in common if part not in ("DATASETS.TEST", "()")]
+    run("--eval-only", "--resume", *evaluation[:4])
+    after = contents(output)
+    for name in ("last_checkpoint", "metrics.json", "model_final.pth", "config.yaml", "model_0000003.pth.unfinished"):
+        assert after[name] == before[name]
