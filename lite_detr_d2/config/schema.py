@@ -170,7 +170,7 @@ SCHEMA: Mapping[str, Kind] = {
     "SOLVER.LR_SCHEDULER_NAME": Choice("WarmupMultiStepLR", "WarmupCosineLR"),
     "SOLVER.STEPS": Items(Integer(1, _EVER)),
     "SOLVER.GAMMA": Number(above=0, most=1),
-    "SOLVER.BASE_LR": Number(least=0),  # too large a one diverges, and is named then
+    "SOLVER.BASE_LR": Number(least=0, most=1e30),  # too large a one diverges, and is named then; beyond, it overflows
     "SOLVER.BASE_LR_END": Number(least=0),
     "SOLVER.WARMUP_FACTOR": _FRACTION,
     "SOLVER.WARMUP_ITERS": Integer(0, _ITERATIONS),

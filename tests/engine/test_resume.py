@@ -116,7 +116,7 @@ def test_another_rate_acts_and_is_said(
     }
     assert {name: rates(trainer)[name] for name in expected} == pytest.approx(expected)
     assert_same_states(states(trainer), saved_states(checkpoint))
-    said = [message for message in log.messages if f"SOLVER.{key} " in message]
+    said = [message for message in log.messages if f"SOLVER.{key} " in message and "->" in message]
     assert len(said) == 1
     assert said[0].startswith("From iteration 2 on, the config is another: ")
     assert "SOLVER.MAX_ITER 2 -> 4" in said[0]
