@@ -39,6 +39,14 @@ def add_lite_detr_config(cfg: CfgNode) -> None:
     cfg.SOLVER.OFFSET_MULTIPLIER = 1.0
     # Clip the L2 norm of all gradients together, instead of each parameter's (CLIP_GRADIENTS.ENABLED turns it on).
     cfg.SOLVER.CLIP_GRADIENTS.FULL_MODEL = False
+    # A batch is seen in so many parts, one after the other, which takes less memory: the gradients are those of the
+    # whole batch of IMS_PER_BATCH images.
+    cfg.SOLVER.ACCUMULATE = 1
+    # Of mixed precision, if AMP.ENABLED turns it on: "float16", or "bfloat16" where the GPU has it.
+    cfg.SOLVER.AMP.DTYPE = "float16"
+    # So many batches whose losses or gradients are not finite are passed over, in a whole training; the next one ends
+    # it. OUTPUT_DIR/bad_batches.json says which they were.
+    cfg.SOLVER.MAX_SKIPPED_STEPS = 10
     # Of the checkpoints that CHECKPOINT_PERIOD makes, so many stay, the last ones; 0: all. model_final.pth stays, and
     # model_best.pth, which has the highest AP on the first of DATASETS.TEST.
     cfg.SOLVER.KEEP_LAST = 3

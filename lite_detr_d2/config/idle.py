@@ -138,6 +138,7 @@ _RULES = (
         "SOLVER.CLIP_GRADIENTS.CLIP_TYPE",
         lambda cfg: cfg.SOLVER.CLIP_GRADIENTS.ENABLED and cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE == "value",
     ),
+    _Rule(("SOLVER.AMP.DTYPE",), "SOLVER.AMP.ENABLED", lambda cfg: not cfg.SOLVER.AMP.ENABLED),
     _Rule(
         ("DATALOADER.RANDOM_SUBSET_RATIO",),
         "DATALOADER.SAMPLER_TRAIN",

@@ -4,17 +4,18 @@ import logging
 import os
 import weakref
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
-from detectron2.engine import DefaultTrainer, HookBase
+from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
@@ -28,6 +29,7 @@ from .evaluation import BoxEvaluator, check_box_counts, write_metrics
 from .optimizer import build_optimizer
 from .resume import changed_settings, keep_metrics_before, optimizer_state, parameter_names, restart_schedule
 from .retention import BestSaving, PeriodicSaving
+from .step import Step
 from .stop import Stop, leave_signals_to_main
 
 logger = logging.getLogger(__name__)
@@ -46,7 +48,8 @@ class Trainer(DefaultTrainer):
     Raises:
         InputError: a dataset is not there, or has another number of classes than the model; ``SOLVER.AMP.ENABLED``
             without CUDA.
-        FloatingPointError: in training, when a loss is not finite.
+        FloatingPointError: in training, when losses or gradients are not finite in more batches than
+            SOLVER.MAX_SKIPPED_STEPS.
     """
 
     def __init__(self, cfg: CfgNode, *, trust_pickle: bool = False) -> None:
@@ -63,8 +66,17 @@ class Trainer(DefaultTrainer):
         self.seed: int = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         self._images_seen_before = 0
         warn_of_idle_keys(cfg)
-        # The checkpointer holds the model without its DistributedDataParallel wrapper.
-        self.checkpointer.model.register_forward_hook(_check_finite_losses)
+        # detectron2's own trainer has made one that does less, of the same parts.
+        plain: SimpleTrainer = vars(self)["_trainer"]
+        self._trainer = Step(
+            plain.model,
+            plain.data_loader,
+            plain.optimizer,
+            parts=cfg.SOLVER.ACCUMULATE,
+            most_skipped=cfg.SOLVER.MAX_SKIPPED_STEPS,
+            precision=getattr(torch, cfg.SOLVER.AMP.DTYPE) if cfg.SOLVER.AMP.ENABLED else None,
+            record=Path(cfg.OUTPUT_DIR, "bad_batches.json"),
+        )
 
     def build_hooks(self) -> list[HookBase | None]:
         # Hooks take hold of the checkpointer: this is the last moment to exchange it.
@@ -242,18 +254,3 @@ def _check_usable(device: torch.device, message: str) -> None:
         torch.zeros(1, device=device).item()  # the meta device has no values
     except Exception as error:  # each kind of device that torch was built without has another
         raise InputError(message) from error
-
-
-def _check_finite_losses(_: nn.Module, inputs: tuple[list[dict[str, Any]]], losses: dict[str, Tensor]) -> None:
-    """Forward hook of the model: stop before the backward pass of a loss that is not finite, and name the images."""
-    if not isinstance(losses, dict):  # detections, in evaluation
-        return
-    if bool(torch.stack([loss.detach() for loss in losses.values()]).isfinite().all()):
-        return
-    wrong = ", ".join(f"{name} = {loss.item()}" for name, loss in losses.items() if not bool(loss.isfinite()))
-    files = ", ".join(str(image.get("file_name", image.get("image_id"))) for image in inputs[0])
-    raise FloatingPointError(
-        f"{wrong}, on the images {files}. If the losses were growing, lower SOLVER.BASE_LR, warm up longer "
-        "(SOLVER.WARMUP_ITERS), or turn off SOLVER.AMP.ENABLED; else look at the boxes of these images. --resume goes "
-        "on from the last checkpoint."
-    )

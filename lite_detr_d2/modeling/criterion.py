@@ -1,6 +1,7 @@
 """The training losses of all query groups, all decoder layers, and the encoder's proposals."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from detectron2.utils import comm
@@ -51,6 +52,16 @@ class Criterion:
         self.giou_eps = giou_eps
         self.matcher = matcher
         self.proposal_suffix = proposal_suffix
+        self._counted: int | None = None
+
+    @contextmanager
+    def counting(self, num_boxes: int) -> Iterator[None]:
+        """Divide losses by so many boxes (averaged over the processes), those of a batch of which parts are seen."""
+        self._counted = num_boxes
+        try:
+            yield
+        finally:
+            self._counted = None
 
     def __call__(
         self, predictions: Predictions, groups: Sequence[QueryGroup], targets: Sequence[Targets]
@@ -62,7 +73,8 @@ class Criterion:
             groups: which queries are whose, and how each group's are matched.
             targets: of each image; any of them, or all, may be empty.
         """
-        num_boxes = average_num_boxes(targets, predictions.layers[-1].boxes)
+        counted = sum(len(target) for target in targets) if self._counted is None else self._counted
+        num_boxes = average_over_processes(counted, predictions.layers[-1].boxes)
         last = len(predictions.layers) - 1
         losses: dict[str, Tensor] = {}
         for group, queries in zip(groups, query_slices(groups), strict=True):
@@ -105,9 +117,9 @@ class Criterion:
         }
 
 
-def average_num_boxes(targets: Sequence[Targets], like: Tensor) -> Tensor:
-    """The number of targets in this batch, averaged over the processes."""
-    number = like.new_tensor(float(sum(len(target) for target in targets)), dtype=torch.float32)
+def average_over_processes(number_here: int, like: Tensor) -> Tensor:
+    """A number of each process, averaged over them; float32, on the device of ``like``."""
+    number = like.new_tensor(float(number_here), dtype=torch.float32)
     processes: int = comm.get_world_size()
     if processes > 1:
         torch.distributed.all_reduce(number)

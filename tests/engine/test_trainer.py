@@ -229,6 +229,7 @@ def test_batches_without_any_box_train_on(cfg: CfgNode, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_step(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg.SOLVER.MAX_SKIPPED_STEPS = 0
     trainer = Trainer(cfg)
     compute, calls = Criterion.__call__, []
 

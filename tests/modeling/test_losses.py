@@ -199,7 +199,7 @@ def test_half_a_box_per_process(
     none = torch.tensor([], dtype=torch.long)
     options = {"assign": lambda *_: [(torch.tensor([2]), torch.tensor([0])), (none, none)]}
     expected = criterion()(Predictions((layer,)), [group(6, **options)], truth)
-    monkeypatch.setattr("lite_detr_d2.modeling.criterion.average_num_boxes", lambda targets, like: torch.tensor(0.5))
+    monkeypatch.setattr("lite_detr_d2.modeling.criterion.average_over_processes", lambda *_: torch.tensor(0.5))
     repeated = group(6, target_repeats=repeats, min_boxes=min_boxes, **options)
     for name, value in criterion()(Predictions((layer,)), [repeated], truth).items():
         torch.testing.assert_close(value, expected[name] / divisor)
