@@ -3,7 +3,8 @@
 from .checkpointer import SafeCheckpointer
 from .datasets import class_names, classes_for_checkpoints
 from .optimizer import build_optimizer
-from .setup import argument_parser, launch_checked, one_line_errors, read_config, setup
+from .processes import launch_checked
+from .setup import argument_parser, one_line_errors, read_config, setup
 from .trainer import Trainer, on_available_device
 
 __all__ = [

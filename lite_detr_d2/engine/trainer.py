@@ -4,15 +4,18 @@ import logging
 import os
 import weakref
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
-from detectron2.engine import DefaultTrainer, HookBase
+from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, TrainerBase, create_ddp_model
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -22,6 +25,7 @@ from ..randomness import STEP, seed_generators
 from .checkpointer import SafeCheckpointer
 from .datasets import annotation_errors, check_datasets, check_trainable, classes_for_checkpoints
 from .evaluation import BoxEvaluator, check_box_counts, write_metrics
+from .folder_lock import only_training_in
 from .optimizer import build_optimizer
 from .resume import changed_settings, keep_metrics_before, optimizer_state, parameter_names, restart_schedule
 
@@ -48,23 +52,33 @@ class Trainer(DefaultTrainer):
             raise InputError("SOLVER.AMP.ENABLED is True, and there is no CUDA device for it: set it to False.")
         for name in cfg.DATASETS.TEST:
             self.build_test_loader(cfg, name)  # what is wrong with it is to be known before the training, not after
-        super().__init__(cfg)
+        self._build(cfg)
         # Of all that is drawn in training; a checkpoint keeps it.
         self.seed: int = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         self._images_seen_before = 0
         # The checkpointer holds the model without its DistributedDataParallel wrapper.
         self.checkpointer.model.register_forward_hook(_check_finite_losses)
 
-    def build_hooks(self) -> list[HookBase | None]:
-        # Hooks take hold of the checkpointer: this is the last moment to exchange it.
+    def _build(self, cfg: CfgNode) -> None:
+        """As ``DefaultTrainer.__init__`` does, which of several processes knows only such as have a GPU each."""
+        TrainerBase.__init__(self)
+        if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
+            setup_logger()
+        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        data_loader = self.build_train_loader(cfg)
+        if cfg.MODEL.DEVICE == "cpu":
+            model = create_ddp_model(model, broadcast_buffers=False, device_ids=None)
+        else:
+            model = create_ddp_model(model, broadcast_buffers=False)
+        self._trainer = (AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer)(model, data_loader, optimizer)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = SafeCheckpointer(
-            self.model,
-            self.cfg.OUTPUT_DIR,
-            **classes_for_checkpoints(self.cfg, "TRAIN"),
-            trainer=weakref.proxy(self),
+            model, cfg.OUTPUT_DIR, **classes_for_checkpoints(cfg, "TRAIN"), trainer=weakref.proxy(self)
         )
-        hooks: list[HookBase | None] = super().build_hooks()
-        return hooks
+        self.start_iter, self.max_iter, self.cfg = 0, cfg.SOLVER.MAX_ITER, cfg
+        self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Go on with the training in ``OUTPUT_DIR`` if ``resume`` and there is one; else start a new one.
@@ -77,6 +91,7 @@ class Trainer(DefaultTrainer):
             self.checkpointer.initialize(init, backbone=self.cfg.MODEL.WEIGHTS)
             return
         super().resume_or_load(resume)
+        self._check_same_start()
         if self.start_iter and comm.is_main_process():
             keep_metrics_before(self.start_iter, os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"))
         if self.start_iter >= self.max_iter:
@@ -84,6 +99,14 @@ class Trainer(DefaultTrainer):
                 "SOLVER.MAX_ITER is %d, and the training in %s has done %d iterations: there is nothing left to train. "
                 "To go on, give a larger one.",
                 *(self.max_iter, self.cfg.OUTPUT_DIR, self.start_iter),
+            )
+
+    def _check_same_start(self) -> None:
+        starts = comm.all_gather(self.start_iter)
+        if len(set(starts)) > 1:
+            raise InputError(
+                f"Process 0 begins at iteration {starts[0]}, and others at {sorted(set(starts) - {starts[0]})}: all "
+                f"machines have to see the same OUTPUT_DIR ({self.cfg.OUTPUT_DIR})."
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -118,7 +141,17 @@ class Trainer(DefaultTrainer):
         loader = self._trainer.data_loader
         if isinstance(loader, TrainingLoader):  # a subclass may have another
             loader.start(self.seed, self._images_seen_before)
-        return super().train()
+        # Which launch_checked has done before, in a program.
+        with only_training_in(self.cfg.OUTPUT_DIR) if comm.is_main_process() else nullcontext():
+            return super().train()
+
+    def after_train(self) -> None:
+        if self.iter < self.max_iter:
+            # A step failed, and none is left to take: if it was the last, detectron2 would save and evaluate as if it
+            # had not.
+            hooks = [hook for hook in self._hooks if not isinstance(hook, EvalHook | PeriodicCheckpointer)]
+            self._hooks: list[HookBase] = hooks
+        super().after_train()
 
     def run_step(self) -> None:
         # By the iteration, so that nothing that was drawn before, in evaluations or by other processes, matters.
@@ -178,6 +211,9 @@ class Trainer(DefaultTrainer):
             InputError: a dataset cannot be used, or the file cannot be written.
         """
         check_datasets(cfg, "TEST")
+        if comm.get_world_size() > 1:
+            for buffer in model.buffers():  # norms' statistics, which each process has of its own batches
+                torch.distributed.broadcast(buffer, 0)
         results: dict[str, dict[str, Any]] = super().test(cfg, model, evaluators)
         if cfg.DATASETS.TEST and comm.is_main_process():
             write_metrics(cfg.OUTPUT_DIR, results)

@@ -62,19 +62,21 @@ class Criterion:
             groups: which queries are whose, and how each group's are matched.
             targets: of each image; any of them, or all, may be empty.
         """
-        num_boxes = average_num_boxes(targets, predictions.layers[-1].boxes)
+        num_boxes = count_boxes(targets, predictions.layers[-1].boxes)
+        # DistributedDataParallel takes the mean of the processes' gradients, where one process would take their sum.
+        share: int = comm.get_world_size()
         last = len(predictions.layers) - 1
         losses: dict[str, Tensor] = {}
         for group, queries in zip(groups, query_slices(groups), strict=True):
             repeated = [target.repeated(group.target_repeats) for target in targets]
-            scale = group.loss_weight / (num_boxes * group.target_repeats).clamp(min=group.min_boxes)
+            scale = group.loss_weight * share / (num_boxes * group.target_repeats).clamp(min=group.min_boxes)
             for index, layer in enumerate(predictions.layers):
                 suffix = group.loss_suffix.format(layer="" if index == last else f"_{index}")
                 losses |= self._layer_losses(layer.of_queries(queries), group.assign, repeated, scale, suffix)
         proposals = predictions.proposals
         if proposals is not None:
             wanted = [target.class_agnostic() for target in targets] if proposals.class_agnostic else targets
-            scale = 1 / num_boxes.clamp(min=1.0)
+            scale = share / num_boxes.clamp(min=1.0)
             losses |= self._layer_losses(proposals.predictions, self.matcher, wanted, scale, self.proposal_suffix)
         return losses
 
@@ -86,7 +88,7 @@ class Criterion:
         scale: Tensor,
         suffix: str,
     ) -> dict[str, Tensor]:
-        logits, boxes = predictions.logits.float(), predictions.boxes.float()
+        logits, boxes = at_least_float32(predictions.logits), at_least_float32(predictions.boxes)
         matches = assign(logits, boxes, targets)
         image, query = _flat_indices(matches)
         labels = torch.cat([target.labels[index] for target, (_, index) in zip(targets, matches, strict=True)])
@@ -105,13 +107,16 @@ class Criterion:
         }
 
 
-def average_num_boxes(targets: Sequence[Targets], like: Tensor) -> Tensor:
-    """The number of targets in this batch, averaged over the processes."""
+def count_boxes(targets: Sequence[Targets], like: Tensor) -> Tensor:
+    """The number of targets in this batch, of all processes together."""
     number = like.new_tensor(float(sum(len(target) for target in targets)), dtype=torch.float32)
-    processes: int = comm.get_world_size()
-    if processes > 1:
+    if comm.get_world_size() > 1:
         torch.distributed.all_reduce(number)
-    return number / processes
+    return number
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _flat_indices(matches: Sequence[Match]) -> tuple[Tensor, Tensor]:
