@@ -25,8 +25,8 @@ LOCK_FILE = "training.lock"
 _PATIENCE = 2.0
 _HELD_BY_ANOTHER = (errno.EACCES, errno.EAGAIN)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
-# The files of this process: it could take the lock twice, and would lose it with the first.
-_held: set[str] = set()
+# The process, which a fork changes, and the files it has: it could take a lock twice, and would lose it with the first.
+_held: set[tuple[int, str]] = set()
 
 
 @contextmanager
@@ -37,18 +37,19 @@ def only_training_in(folder: str) -> Iterator[None]:
         InputError: another process trains in it, which it names; or the file of the lock cannot be written.
     """
     path = _path(folder)
-    if path in _held:
+    mine = os.getpid(), path
+    if mine in _held:
         yield
         return
     try:
         file = _lock(path, folder)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}.") from error
-    _held.add(path)
+    _held.add(mine)
     try:
         yield
     finally:
-        _held.discard(path)
+        _held.discard(mine)
         # Before it is let go: afterwards it may be another's.
         with suppress(OSError):
             os.unlink(path)
@@ -62,7 +63,7 @@ def refuse_beside_training(folder: str) -> None:
         InputError: one does, which it names.
     """
     path = _path(folder)
-    if path in _held or not os.path.isfile(path):
+    if (os.getpid(), path) in _held or not os.path.isfile(path):
         return
     with suppress(OSError):
         file = os.open(path, os.O_RDWR)

@@ -21,7 +21,7 @@ _CONNECTION_LOST = (
     "time. What it said, if it could, stands above; if it was killed, memory may have run out. " + _GO_ON
 )
 # gloo's and nccl's errors are RuntimeErrors like any other, known by their words alone.
-_LOADER = ("DataLoader worker (pid", "DataLoader worker exited unexpectedly")
+_LOADER = ("DataLoader worker (pid",)
 _FILES = ("Too many open files", "received 0 items of ancdata")
 _CONNECTION = (
     "Connection closed by peer",
@@ -38,25 +38,21 @@ _CONNECTION = (
 def what_was_lost(error: BaseException | None) -> str:
     """Return what to say of an error that another process's death or a full shared memory is behind; "" of others."""
     causes = [cause for cause in _chain(error) if isinstance(cause, RuntimeError | OSError | EOFError)]
-    told = next(filter(None, map(_of_data_loading, causes)), "")
-    return told or (_CONNECTION_LOST if any(_any(_CONNECTION, str(cause)) for cause in causes) else "")
+    # PyTorch's last word of a data-loading process does not have the signal, and one before it does.
+    text = "\n".join(map(str, causes))
+    if _any(_FILES, text):
+        return _TOO_MANY_FILES
+    if "</torch_" in text or ("Bus error" in text and _any(_LOADER, text)):
+        return _SHARED_MEMORY_FULL
+    if _any(_LOADER, text) or any(map(_is_broken_off, causes)):
+        signal = text.partition("killed by signal: ")[2].partition(". ")[0]
+        return _LOADER_DIED.format(signal=f" ({signal})" if signal else "")
+    return _CONNECTION_LOST if _any(_CONNECTION, text) else ""
 
 
 def is_connection_lost(error: BaseException | None) -> bool:
     """Whether an error is only what the end of another process of the training looks like from here."""
     return what_was_lost(error) == _CONNECTION_LOST
-
-
-def _of_data_loading(cause: BaseException) -> str:
-    text = str(cause)
-    if _any(_FILES, text):
-        return _TOO_MANY_FILES
-    if "</torch_" in text or ("Bus error" in text and _any(_LOADER, text)):
-        return _SHARED_MEMORY_FULL
-    if _any(_LOADER, text) or _is_broken_off(cause):
-        signal = text.partition("killed by signal: ")[2].partition(". ")[0]
-        return _LOADER_DIED.format(signal=f" ({signal})" if signal else "")
-    return ""
 
 
 def _is_broken_off(cause: BaseException) -> bool:

@@ -104,7 +104,15 @@ def _place_by_torchrun(args: argparse.Namespace) -> Place | None:
     for option, value in given.items():
         if value != 1:
             raise InputError(f"{option} {value} under torchrun, which starts the processes itself: leave it out.")
-    place = Place(*(int(environment[name]) for name in _TORCHRUN[:4]))
+    numbers = [
+        int(environment[name]) if environment[name].isdecimal() else -1 for name in (*_TORCHRUN[:4], "MASTER_PORT")
+    ]
+    if min(numbers) < 0 or not numbers[-1]:
+        raise InputError(
+            f"The environment has {', '.join(f'{name}={environment[name]}' for name in _TORCHRUN)}: expected numbers, "
+            "and a port that is not 0 (torchrun --standalone finds one)."
+        )
+    place = Place(*numbers[:4])
     if place.world_size % place.local_size:
         raise InputError(
             f"torchrun has {place.world_size} processes, {place.local_size} of them on this machine: every machine "
