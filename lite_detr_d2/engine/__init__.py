@@ -4,7 +4,8 @@ from .checkpointer import SafeCheckpointer
 from .datasets import class_names, classes_for_checkpoints
 from .last_checkpoint import is_newer, tagged_checkpoint
 from .optimizer import build_optimizer
-from .setup import add_trust_pickle, argument_parser, launch_checked, one_line_errors, read_config, setup
+from .processes import launch_checked
+from .setup import add_trust_pickle, argument_parser, one_line_errors, read_config, setup
 from .trainer import Trainer, on_available_device
 
 __all__ = [

@@ -7,17 +7,15 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-import torch
 from detectron2.config import CfgNode, get_cfg
-from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
-from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from ..config import add_lite_detr_config, merge_file, merge_overrides, validate_config, warn_of_idle_keys
 from ..data import ON_BAD, CocoFolder, Source, TrainingSizes, find_source, register_source, source_of_files
@@ -25,6 +23,7 @@ from ..errors import InputError
 from ..files import write_atomically
 from ..wording import shown
 from .datasets import check_datasets, class_names
+from .lost import what_was_lost
 from .output_folder import check_output_folder, make_room, remove_unfinished
 from .schedule import fit_schedule
 from .trainer import on_available_device
@@ -237,33 +236,13 @@ def _fit_to_sizes(cfg: CfgNode, args: argparse.Namespace, num_images: Mapping[st
 
 def _limit_workers(cfg: CfgNode) -> None:
     """Lower the number of data-loading processes to that of the cores, of which more would only take turns."""
-    asked, cores = cfg.DATALOADER.NUM_WORKERS, len(os.sched_getaffinity(0))
+    asked, cores = cfg.DATALOADER.NUM_WORKERS, max(1, len(os.sched_getaffinity(0)) // comm.get_local_size())
     if asked > cores:
-        logger.info("DATALOADER.NUM_WORKERS becomes %d instead of %d, the number of CPU cores at hand.", cores, asked)
-        cfg.DATALOADER.NUM_WORKERS = cores
-
-
-def launch_checked(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
-    """Run ``main(args)`` in as many processes as ``args`` asks for.
-
-    A process that fails has said why: then the program ends, with its exit code.
-
-    Raises:
-        InputError: there are not that many GPUs; detectron2 trains in several processes on GPUs only.
-    """
-    found = torch.cuda.device_count()
-    if args.num_gpus * args.num_machines > 1 and args.num_gpus > found:
-        raise InputError(
-            f"--num-gpus {args.num_gpus}, and this machine has {found}. Ask for at most that many; without a GPU, "
-            "leave the option out: one process trains on the CPU."
+        logger.info(
+            "DATALOADER.NUM_WORKERS becomes %d instead of %d, the number of CPU cores at hand%s.",
+            *(cores, asked, " for each process" if comm.get_local_size() > 1 else ""),
         )
-    try:
-        launch(main, args.num_gpus, args.num_machines, args.machine_rank, dist_url=args.dist_url, args=(args,))
-    except ProcessExitedException as error:
-        # A signal leaves no message of its own.
-        sys.exit(str(error) if error.exit_code < 0 else error.exit_code)
-    except ProcessRaisedException as error:
-        sys.exit(str(error))  # the traceback of the process
+        cfg.DATALOADER.NUM_WORKERS = cores
 
 
 @contextmanager
@@ -286,13 +265,17 @@ def one_line_errors() -> Iterator[None]:
         loop.removeFilter(_without_expected_traceback)
 
 
-def _open_log(folder: str) -> None:
-    """Log to ``log.txt`` in a folder, which is made, and to standard output, whatever characters names have."""
+@contextmanager
+def output_folder(folder: str) -> Iterator[None]:
+    """Make ``OUTPUT_DIR``, for files to be opened in.
+
+    Raises:
+        InputError: it cannot be made, or they cannot be opened.
+    """
     try:
         folder.encode()  # as tensorboard does
         os.makedirs(folder, exist_ok=True)
-        # detectron2's own set-up knows its own loggers only.
-        opened = setup_logger(folder, distributed_rank=comm.get_rank(), name="lite_detr_d2", abbrev_name="lite_detr")
+        yield
     except UnicodeEncodeError as error:
         raise InputError(
             f"OUTPUT_DIR is {folder!r}, which has characters that the locale's encoding does not. Set the environment "
@@ -300,6 +283,13 @@ def _open_log(folder: str) -> None:
         ) from error
     except OSError as error:
         raise InputError(f"OUTPUT_DIR is {folder!r}, and cannot be made a folder: {error.strerror}.") from error
+
+
+def _open_log(folder: str) -> None:
+    """Log to ``log.txt`` in a folder, which is made, and to standard output, whatever characters names have."""
+    with output_folder(folder):
+        # detectron2's own set-up knows its own loggers only.
+        opened = setup_logger(folder, distributed_rank=comm.get_rank(), name="lite_detr_d2", abbrev_name="lite_detr")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     for stream in (getattr(handler, "stream", None) for handler in opened.handlers):
@@ -323,7 +313,7 @@ def _message_to_user(error: BaseException | None) -> str:
         # A training that ends writes once more, and fails once more: what came first knows the file.
         first = _message_to_user(error.__context__)
         return first or f"{error.filename or 'A file'} cannot be written: {error.strerror}."
-    return ""
+    return what_was_lost(error)
 
 
 def _text(error: BaseException) -> str:

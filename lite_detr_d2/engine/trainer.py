@@ -4,17 +4,19 @@ import logging
 import os
 import weakref
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
-from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
@@ -26,6 +28,7 @@ from ..randomness import STEP, seed_generators
 from .checkpointer import SafeCheckpointer
 from .datasets import annotation_errors, check_datasets, check_trainable, classes_for_checkpoints
 from .evaluation import BoxEvaluator, check_box_counts, write_metrics
+from .folder_lock import only_training_in
 from .optimizer import build_optimizer
 from .resume import changed_settings, keep_metrics_before, optimizer_state, parameter_names, restart_schedule
 from .retention import BestSaving, PeriodicSaving
@@ -61,32 +64,43 @@ class Trainer(DefaultTrainer):
             raise InputError("SOLVER.AMP.ENABLED is True, and there is no CUDA device for it: set it to False.")
         for name in cfg.DATASETS.TEST:
             self.build_test_loader(cfg, name)  # what is wrong with it is to be known before the training, not after
-        super().__init__(cfg)
+        self._build(cfg)
         # Of all that is drawn in training; a checkpoint keeps it.
         self.seed: int = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         self._images_seen_before = 0
         warn_of_idle_keys(cfg)
-        # detectron2's own trainer has made one that does less, of the same parts.
-        plain: SimpleTrainer = vars(self)["_trainer"]
+
+    def _build(self, cfg: CfgNode) -> None:
+        """As ``DefaultTrainer.__init__`` does, which of several processes knows only such as have a GPU each."""
+        TrainerBase.__init__(self)
+        if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
+            setup_logger()
+        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        data_loader = self.build_train_loader(cfg)
+        devices = {"device_ids": None} if cfg.MODEL.DEVICE == "cpu" else {}
         self._trainer = Step(
-            plain.model,
-            plain.data_loader,
-            plain.optimizer,
+            create_ddp_model(model, broadcast_buffers=False, **devices),
+            data_loader,
+            optimizer,
             parts=cfg.SOLVER.ACCUMULATE,
             most_skipped=cfg.SOLVER.MAX_SKIPPED_STEPS,
             precision=getattr(torch, cfg.SOLVER.AMP.DTYPE) if cfg.SOLVER.AMP.ENABLED else None,
             record=Path(cfg.OUTPUT_DIR, "bad_batches.json"),
         )
-
-    def build_hooks(self) -> list[HookBase | None]:
-        # Hooks take hold of the checkpointer: this is the last moment to exchange it.
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = SafeCheckpointer(
-            self.model,
-            self.cfg.OUTPUT_DIR,
-            **classes_for_checkpoints(self.cfg, "TRAIN"),
+            model,
+            cfg.OUTPUT_DIR,
+            **classes_for_checkpoints(cfg, "TRAIN"),
             trust_pickle=self._trust_pickle,
             trainer=weakref.proxy(self),
         )
+        self.start_iter, self.max_iter, self.cfg = 0, cfg.SOLVER.MAX_ITER, cfg
+        self.register_hooks(self.build_hooks())
+
+    def build_hooks(self) -> list[HookBase | None]:
         hooks = [hook for hook in super().build_hooks() if not isinstance(hook, PeriodicCheckpointer)]
         evaluation = next(place for place, hook in enumerate(hooks) if isinstance(hook, EvalHook))
         solver = self.cfg.SOLVER
@@ -112,6 +126,7 @@ class Trainer(DefaultTrainer):
             self.checkpointer.initialize(init, backbone=self.cfg.MODEL.WEIGHTS)
         else:
             self.checkpointer.load(self.cfg.MODEL.WEIGHTS, checkpointables=[])
+        self._check_same_start()
         if self.start_iter and comm.is_main_process():
             keep_metrics_before(self.start_iter, os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"))
         if self.start_iter >= self.max_iter:
@@ -119,6 +134,14 @@ class Trainer(DefaultTrainer):
                 "SOLVER.MAX_ITER is %d, and the training in %s has done %d iterations: there is nothing left to train. "
                 "To go on, give a larger one.",
                 *(self.max_iter, self.cfg.OUTPUT_DIR, self.start_iter),
+            )
+
+    def _check_same_start(self) -> None:
+        starts = comm.all_gather(self.start_iter)
+        if len(set(starts)) > 1:
+            raise InputError(
+                f"Process 0 begins at iteration {starts[0]}, and others at {sorted(set(starts) - {starts[0]})}: all "
+                f"machines have to see the same OUTPUT_DIR ({self.cfg.OUTPUT_DIR})."
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -153,8 +176,16 @@ class Trainer(DefaultTrainer):
         loader = self._trainer.data_loader
         if isinstance(loader, TrainingLoader):  # a subclass may have another
             loader.start(self.seed, self._images_seen_before)
-        with self._stop.listening():
+        # Which launch_checked has done before, in a program.
+        alone = only_training_in(self.cfg.OUTPUT_DIR) if comm.is_main_process() else nullcontext()
+        with alone, self._stop.listening():
             return super().train()
+
+    def after_train(self) -> None:
+        if self.iter < self.max_iter:
+            # It was stopped, or a step failed: if that was the last one, detectron2 would evaluate as if it had not.
+            self._hooks: list[HookBase] = [hook for hook in self._hooks if not isinstance(hook, EvalHook)]
+        super().after_train()
 
     def run_step(self) -> None:
         # By the iteration, so that nothing that was drawn before, in evaluations or by other processes, matters.
@@ -216,6 +247,9 @@ class Trainer(DefaultTrainer):
             InputError: a dataset cannot be used, or the file cannot be written.
         """
         check_datasets(cfg, "TEST")
+        if comm.get_world_size() > 1:
+            for buffer in model.buffers():  # norms' statistics, which each process has of its own batches
+                torch.distributed.broadcast(buffer, 0)
         results: dict[str, dict[str, Any]] = super().test(cfg, model, evaluators)
         if cfg.DATASETS.TEST and comm.is_main_process():
             write_metrics(cfg.OUTPUT_DIR, results)

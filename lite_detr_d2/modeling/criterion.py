@@ -56,7 +56,7 @@ class Criterion:
 
     @contextmanager
     def counting(self, num_boxes: int) -> Iterator[None]:
-        """Divide losses by so many boxes (averaged over the processes), those of a batch of which parts are seen."""
+        """Divide losses by so many boxes, in this process: those of a batch of which parts are seen."""
         self._counted = num_boxes
         try:
             yield
@@ -74,19 +74,21 @@ class Criterion:
             targets: of each image; any of them, or all, may be empty.
         """
         counted = sum(len(target) for target in targets) if self._counted is None else self._counted
-        num_boxes = average_over_processes(counted, predictions.layers[-1].boxes)
+        num_boxes = sum_over_processes(counted, predictions.layers[-1].boxes)
+        # DistributedDataParallel takes the mean of the processes' gradients, where one process would take their sum.
+        share: int = comm.get_world_size()
         last = len(predictions.layers) - 1
         losses: dict[str, Tensor] = {}
         for group, queries in zip(groups, query_slices(groups), strict=True):
             repeated = [target.repeated(group.target_repeats) for target in targets]
-            scale = group.loss_weight / (num_boxes * group.target_repeats).clamp(min=group.min_boxes)
+            scale = group.loss_weight * share / (num_boxes * group.target_repeats).clamp(min=group.min_boxes)
             for index, layer in enumerate(predictions.layers):
                 suffix = group.loss_suffix.format(layer="" if index == last else f"_{index}")
                 losses |= self._layer_losses(layer.of_queries(queries), group.assign, repeated, scale, suffix)
         proposals = predictions.proposals
         if proposals is not None:
             wanted = [target.class_agnostic() for target in targets] if proposals.class_agnostic else targets
-            scale = 1 / num_boxes.clamp(min=1.0)
+            scale = share / num_boxes.clamp(min=1.0)
             losses |= self._layer_losses(proposals.predictions, self.matcher, wanted, scale, self.proposal_suffix)
         return losses
 
@@ -98,7 +100,7 @@ class Criterion:
         scale: Tensor,
         suffix: str,
     ) -> dict[str, Tensor]:
-        logits, boxes = predictions.logits.float(), predictions.boxes.float()
+        logits, boxes = at_least_float32(predictions.logits), at_least_float32(predictions.boxes)
         matches = assign(logits, boxes, targets)
         image, query = _flat_indices(matches)
         labels = torch.cat([target.labels[index] for target, (_, index) in zip(targets, matches, strict=True)])
@@ -117,13 +119,16 @@ class Criterion:
         }
 
 
-def average_over_processes(number_here: int, like: Tensor) -> Tensor:
-    """A number of each process, averaged over them; float32, on the device of ``like``."""
+def sum_over_processes(number_here: int, like: Tensor) -> Tensor:
+    """A number of each process, of all of them together; float32, on the device of ``like``."""
     number = like.new_tensor(float(number_here), dtype=torch.float32)
-    processes: int = comm.get_world_size()
-    if processes > 1:
+    if comm.get_world_size() > 1:
         torch.distributed.all_reduce(number)
-    return number / processes
+    return number
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _flat_indices(matches: Sequence[Match]) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from detectron2.utils import comm
 from torch import Tensor, nn
 
 from ..structures import Match, Queries, QueryGroup, Targets
@@ -15,8 +16,8 @@ class ContrastiveDenoising(nn.Module):
     """Queries made from noised copies of the targets: positives to reconstruct, negatives to reject.
 
     A denoising group holds ``most`` positives and then ``most`` negatives, where ``most`` is the largest number of
-    targets in the batch; slots that an image does not fill are empty queries, trained as background. Groups do not see
-    each other; all see the matching queries, which do not see them.
+    targets in the batch, that of all processes; slots that an image does not fill are empty queries, trained as
+    background. Groups do not see each other; all see the matching queries, which do not see them.
 
     Source: DINO, arXiv 2203.03605, Sec. 3.3.
     """
@@ -51,9 +52,9 @@ class ContrastiveDenoising(nn.Module):
 
     def forward(self, targets: Sequence[Targets]) -> QueryGroup:
         """Build the group for a batch; it is empty, but there, when no image has a target."""
-        most = max(len(target) for target in targets)
-        num_groups = self._num_groups(most)
         weight = self.label_embed.weight
+        most = _most_targets(targets, weight)
+        num_groups = self._num_groups(most)
         # (N, G, 2, most): per group, positives then negatives, padded with empty slots.
         size = (len(targets), num_groups, 2, most)
         labels = weight.new_zeros(size, dtype=torch.long)
@@ -96,6 +97,16 @@ class ContrastiveDenoising(nn.Module):
         corners = (box_xyxy(boxes) + amount * sign * half_size * self.box_noise).clamp(0, 1)
         low, high = corners.chunk(2, dim=-1)
         return torch.cat(((low + high) / 2, high - low), dim=-1)
+
+
+def _most_targets(targets: Sequence[Targets], like: Tensor) -> int:
+    """The largest number of targets of an image, of all processes' batches: they train as one does on all images."""
+    most = max(len(target) for target in targets)
+    if comm.get_world_size() == 1:
+        return most
+    shared = torch.tensor(most, device=like.device)
+    torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
+    return int(shared)
 
 
 class DenoisingAssigner:

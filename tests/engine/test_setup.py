@@ -3,17 +3,12 @@
 import argparse
 import errno
 import os
-import signal
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from torch.multiprocessing import start_processes
 from torch.utils.data import DataLoader, Dataset
 
-from lite_detr_d2.engine import argument_parser, launch_checked, one_line_errors, setup
+from lite_detr_d2.engine import argument_parser, one_line_errors, setup
 from lite_detr_d2.errors import InputError
 from tests.data.folders import write_coco_folder
 
@@ -69,28 +64,6 @@ def test_loading_processes_are_no_more_than_the_cores(
     assert all(f"becomes {used} instead of {asked}" in line for line in said)
 
 
-@pytest.mark.parametrize(
-    ("found", "asked", "allowed"), [(0, 1, True), (0, 2, False), (1, 2, False), (2, 1, True), (2, 3, False)]
-)
-def test_more_processes_than_gpus_are_refused(
-    monkeypatch: pytest.MonkeyPatch, found: int, asked: int, allowed: bool
-) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: found)
-    calls: list[argparse.Namespace] = []
-    if allowed:
-        launch_checked(calls.append, parse("--num-gpus", asked))
-    else:
-        with pytest.raises(InputError, match=f"--num-gpus {asked}, and this machine has {found}"):
-            launch_checked(calls.append, parse("--num-gpus", asked))
-    assert len(calls) == allowed
-
-
-def test_several_machines_need_gpus_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(InputError, match="this machine has 0"):
-        launch_checked(print, parse("--num-machines", 2))
-
-
 class Unreadable(Dataset[int]):
     def __len__(self) -> int:
         return 1
@@ -120,32 +93,6 @@ def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "output").write_text("")
     with pytest.raises(InputError, match=r"OUTPUT_DIR is '\S+output', and cannot be made a folder: File exists"):
         setup(parse("--config-file", TINY, "OUTPUT_DIR", tmp_path / "output"))
-
-
-def divide_by_zero() -> None:
-    raise ZeroDivisionError("none of these")
-
-
-@pytest.mark.parametrize(
-    ("failure", "code"),
-    [
-        (lambda: sys.exit("error: mend it"), "1"),
-        (lambda: sys.exit(3), "3"),
-        (lambda: os.kill(os.getpid(), signal.SIGKILL), "terminated with signal SIGKILL"),
-        (divide_by_zero, "ZeroDivisionError: none of these"),
-    ],
-)
-def test_the_program_ends_as_its_processes_do(
-    monkeypatch: pytest.MonkeyPatch, failure: Callable[[], None], code: str
-) -> None:
-    def launch_on_cpu(*_: object, **__: object) -> None:
-        start_processes(lambda rank: failure(), nprocs=2, start_method="fork")
-
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setitem(launch_checked.__globals__, "launch", launch_on_cpu)
-    with pytest.raises(SystemExit) as stop:
-        launch_checked(print, parse("--num-gpus", 2))
-    assert str(stop.value.code).strip().endswith(code)
 
 
 def test_a_full_disk_ends_the_program_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -190,19 +190,20 @@ def test_a_group_without_queries_costs_nothing() -> None:
     assert [float(found[f"loss_{kind}_one2many"]) for kind in ("ce", "bbox", "giou")] == [0.0, 0.0, 0.0]
 
 
-@pytest.mark.parametrize(("repeats", "min_boxes", "divisor"), [(1, 1.0, 1), (4, 1.0, 2), (4, 4.0, 4), (4, 3.0, 3)])
-def test_half_a_box_per_process(
+@pytest.mark.parametrize(("repeats", "min_boxes", "divisor"), [(1, 1.0, 1), (4, 1.0, 4), (4, 4.0, 4), (4, 9.0, 9)])
+def test_one_box_in_two_processes(
     monkeypatch: pytest.MonkeyPatch, repeats: int, min_boxes: float, divisor: float
 ) -> None:
-    """One box in two processes: a group says how many its losses are divided by at least, once targets are repeated."""
+    """Divided by the boxes of both: the mean of both gradients is to be that of one process."""
     layer, truth = predictions(), targets(1, 0)
     none = torch.tensor([], dtype=torch.long)
     options = {"assign": lambda *_: [(torch.tensor([2]), torch.tensor([0])), (none, none)]}
     expected = criterion()(Predictions((layer,)), [group(6, **options)], truth)
-    monkeypatch.setattr("lite_detr_d2.modeling.criterion.average_over_processes", lambda *_: torch.tensor(0.5))
+    monkeypatch.setattr("lite_detr_d2.modeling.criterion.sum_over_processes", lambda *_: torch.tensor(1.0))
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
     repeated = group(6, target_repeats=repeats, min_boxes=min_boxes, **options)
     for name, value in criterion()(Predictions((layer,)), [repeated], truth).items():
-        torch.testing.assert_close(value, expected[name] / divisor)
+        torch.testing.assert_close(value, 2 * expected[name] / divisor)
 
 
 def test_few_boxes_are_counted_as_one() -> None:

@@ -1,0 +1,43 @@
+"""A training of which DYING says how it ends, after its first checkpoint: a script that tests start."""
+
+import argparse
+import multiprocessing
+import os
+import signal
+
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+from lite_detr_d2.engine import Trainer, argument_parser, launch_checked, one_line_errors, setup
+from lite_detr_d2.errors import InputError
+
+END = 2
+
+
+class Dying(HookBase):
+    def before_step(self) -> None:
+        if self.trainer.iter == END:
+            end(os.environ["DYING"])
+
+
+def end(how: str) -> None:
+    if how == "killed" and comm.get_rank() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif how == "loader" and comm.get_rank() == 1:
+        multiprocessing.active_children()[0].kill()
+    elif how == "all" or how == "one" and comm.get_rank() == 1:
+        raise InputError("mend it")
+    elif how == "bug":
+        raise ZeroDivisionError("a bug")
+
+
+def main(args: argparse.Namespace) -> None:
+    trainer = Trainer(setup(args))
+    trainer.register_hooks([Dying()])
+    trainer.resume_or_load(resume=args.resume)
+    trainer.train()
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        launch_checked(main, argument_parser("").parse_args())

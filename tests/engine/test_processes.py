@@ -1,0 +1,270 @@
+"""Several processes: started by our launcher or by torchrun, they train as one; and end together."""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.utils import comm
+
+from lite_detr_d2.data import register_coco_folder
+from lite_detr_d2.engine import argument_parser, launch_checked, read_config
+from lite_detr_d2.engine.folder_lock import LOCK_FILE
+from lite_detr_d2.errors import InputError
+from tests.data.folders import coco_content, write_coco_folder
+
+from ..projects.test_train_net import run, train_net
+from .dying import end
+from .test_exact_resume import assert_same_training, train
+
+TINY = Path(__file__).parent / "tiny.yaml"
+ROOT = Path(__file__).parents[2]
+PLACE = {
+    "RANK": 0,
+    "WORLD_SIZE": 1,
+    "LOCAL_RANK": 0,
+    "LOCAL_WORLD_SIZE": 1,
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": 29500,
+}
+
+
+def parse(*arguments: object) -> argparse.Namespace:
+    return argument_parser("").parse_args(["--config-file", str(TINY), *map(str, arguments)])
+
+
+def fail_everywhere(args: argparse.Namespace) -> None:
+    end("all")
+
+
+def fail_in_one(args: argparse.Namespace) -> None:
+    end("one")
+    comm.synchronize()
+
+
+def fail_by_a_bug(args: argparse.Namespace) -> None:
+    end("bug")
+
+
+def end_with_a_code(args: argparse.Namespace) -> None:
+    sys.exit(75)
+
+
+@pytest.mark.parametrize(
+    ("main", "said", "code"),
+    [
+        (fail_everywhere, "error: mend it\n", 1),
+        (fail_in_one, "error: mend it\n", 1),
+        (fail_by_a_bug, "ZeroDivisionError: a bug\n", 1),
+        (end_with_a_code, "", 75),
+    ],
+)
+def test_what_processes_have_to_say_is_said_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], main: object, said: str, code: int
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        launch_checked(main, parse("--num-gpus", 2, "OUTPUT_DIR", tmp_path))
+    assert stop.value.code == code
+    error = capfd.readouterr().err
+    assert error.count("error: ") + error.count("Traceback") == error.count(said) == bool(said)
+    assert not os.listdir(tmp_path)
+
+
+def run_dying(how: str, output: Path, dataset: Path, *launcher: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        *launcher,
+        str(Path(__file__).parent / "dying.py"),
+        "--config-file",
+        str(TINY),
+        "--dataset",
+        str(dataset),
+    ]
+    if launcher == (sys.executable,):
+        command += ["--num-gpus", "2"]
+    overrides = ["OUTPUT_DIR", str(output), "DATALOADER.NUM_WORKERS", "1", "SOLVER.REFERENCE_NUM_IMAGES", "0"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "PYTHONWARNINGS": "ignore",
+        "DYING": how,
+        "OMP_NUM_THREADS": "1",
+    }
+    return subprocess.run(
+        [*command, *overrides], env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+def processes_naming(word: str) -> list[str]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            content = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if word.encode() in content:
+            found.append(process.name)
+    return found
+
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+
+
+@pytest.mark.parametrize("launcher", [(sys.executable,), TORCHRUN])
+@pytest.mark.parametrize("how", ["killed", "loader"])
+def test_a_lost_process_ends_all_with_one_message(tmp_path: Path, how: str, launcher: tuple[str, ...]) -> None:
+    dataset = write_coco_folder(tmp_path / "data")
+    result = run_dying(how, tmp_path / "output", dataset, *launcher)
+    assert result.returncode == 1, result.stderr
+    told = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    if how == "loader":
+        assert ["A data-loading process was killed (Killed)" in line for line in told] == [True]
+    elif launcher == TORCHRUN:  # which may end the other before it sees what happened, and has a text of its own
+        assert all("The connection to the other processes" in line for line in told)
+        assert len(told) <= 1
+    else:
+        assert ["Process 1 of 2 was killed (SIGKILL)" in line for line in told] == [True]
+        assert result.stderr.count("Traceback") == 0
+    assert not processes_naming(str(tmp_path))
+    assert not (tmp_path / "output" / "model_final.pth").exists()
+
+
+def train_whole_and_stopped(args: argparse.Namespace) -> None:
+    root = Path(args.dataset)
+    cfg = read_config(args)
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (register_coco_folder(root).train,), ()
+    cfg.MODEL.LITE_DETR.NUM_CLASSES = 3
+    whole = train(cfg, root / "whole")
+    for number, stops in enumerate(((1,), (0, 3))):
+        assert_same_training(
+            train(cfg, root / f"stopped {number}", stops=stops), {**whole, "trainer": dict(whole["trainer"])}
+        )
+    (root / f"{comm.get_rank()} of {comm.get_world_size()}").touch()
+
+
+def test_two_processes_resume_bit_by_bit(tmp_path: Path) -> None:
+    write_coco_folder(tmp_path, coco_content(images=9))
+    overrides = ("SOLVER.MAX_ITER", 6, "SOLVER.CHECKPOINT_PERIOD", 2, "OUTPUT_DIR", tmp_path / "output")
+    launch_checked(train_whole_and_stopped, parse("--num-gpus", 2, "--dataset", tmp_path, *overrides))
+    assert (tmp_path / "0 of 2").exists()
+    assert (tmp_path / "1 of 2").exists()
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_two_processes_evaluate_as_one(tmp_path: Path, images: int) -> None:
+    """Also where one has fewer images, or none."""
+    val = coco_content(images=images)
+    dataset = write_coco_folder(tmp_path / f"{tmp_path.name}_{images}", val=val)
+    both, one = tmp_path / "both", tmp_path / "one"
+    launch_checked(train_net.main, parse("--num-gpus", 2, "--dataset", dataset, "OUTPUT_DIR", both))
+    run("--eval-only", "--dataset", dataset, "OUTPUT_DIR", one, "MODEL.WEIGHTS", both / "model_final.pth")
+    for file in ("eval_metrics.json", "inference/coco_instances_results.json"):
+        assert (one / file).read_bytes() == (both / file).read_bytes()
+    assert (both / "log.txt.rank1").exists()
+    assert not (both / LOCK_FILE).exists()
+
+
+def set_environment(monkeypatch: pytest.MonkeyPatch, **values: object) -> None:
+    for name, value in {**PLACE, **values}.items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, str(value))
+
+
+def test_one_process_under_torchrun_is_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = write_coco_folder(tmp_path)
+    run("--dataset", dataset, "OUTPUT_DIR", tmp_path / "plain")
+    set_environment(monkeypatch)
+    launch_checked(train_net.main, parse("--dataset", dataset, "OUTPUT_DIR", tmp_path / "torchrun"))
+    plain, torchrun = (torch.load(tmp_path / name / "model_final.pth") for name in ("plain", "torchrun"))
+    assert_same_training(torchrun, plain)
+
+
+@pytest.mark.parametrize(("options", "resumes"), [((), True), (("--eval-only",), False)])
+def test_a_training_that_torchrun_restarts_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], resumes: bool
+) -> None:
+    for count in (0, 1):
+        set_environment(monkeypatch, TORCHELASTIC_RESTART_COUNT=count)
+        seen: list[bool] = []
+        launch_checked(lambda args, seen=seen: seen.append(args.resume), parse(*options, "OUTPUT_DIR", tmp_path))
+        assert seen == [resumes and count > 0]
+
+
+@pytest.mark.parametrize(
+    ("environment", "options", "message"),
+    [
+        ({}, ("--num-gpus", 2), "--num-gpus 2 under torchrun"),
+        ({}, ("--num-machines", 2), "--num-machines 2 under torchrun"),
+        ({"LOCAL_RANK": None, "WORLD_SIZE": 2}, (), "has RANK and WORLD_SIZE, but not LOCAL_RANK"),
+        ({"LOCAL_WORLD_SIZE": None, "MASTER_PORT": None}, (), "but not LOCAL_WORLD_SIZE, MASTER_PORT"),
+        ({"WORLD_SIZE": "two"}, (), "WORLD_SIZE=two"),
+        ({"MASTER_PORT": 0}, (), "a port that is not 0"),
+        ({"WORLD_SIZE": 5, "LOCAL_WORLD_SIZE": 2}, (), "5 processes, 2 of them on this machine"),
+    ],
+)
+def test_contradictions_with_torchrun_are_named(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, object], options: tuple[object, ...], message: str
+) -> None:
+    set_environment(monkeypatch, **environment)
+    with pytest.raises(InputError, match=message):
+        launch_checked(fail_everywhere, parse(*options))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--num-gpus", 65), "--num-gpus 65 on the CPU, and this machine has 3 CPU cores"),
+        (("--num-gpus", 0), "--num-gpus 0, --num-machines 1, --machine-rank 0: expected at least one"),
+        (("--num-gpus", 2, "MODEL.DEVICE", "cuda"), "--num-gpus 2, and this machine has 0. .* add MODEL.DEVICE cpu"),
+        (("--num-machines", 2, "MODEL.DEVICE", "cuda"), "this machine has 0"),
+        (("--num-machines", 2), "--num-machines 2 needs --dist-url tcp://HOST:PORT"),
+        (("--num-machines", 2, "--machine-rank", 2), "--machine-rank 2: expected"),
+        (("--num-gpus", 2, "--dist-url", "file:///tmp/store"), "--dist-url is 'file:///tmp/store': expected tcp"),
+        (("--num-gpus", 2, "--dist-url", "tcp://127.0.0.1:x"), "expected tcp"),
+        (("--num-gpus", 2, "NO.SUCH", "KEY"), "NO.SUCH"),
+    ],
+)
+def test_impossible_numbers_are_refused_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, options: tuple[object, ...], message: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(3)))
+    with pytest.raises(InputError, match=message):
+        launch_checked(fail_everywhere, parse(*options))
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("cuda", "--num-gpus 3, and this machine has 2 GPUs"), ("cuda:1", "each needs a GPU of its own")],
+)
+def test_each_process_needs_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, device: str, message: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(InputError, match=message):
+        launch_checked(fail_everywhere, parse("--num-gpus", 3, "MODEL.DEVICE", device))
+
+
+def test_a_batch_that_cannot_be_shared_is_named_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    options = ("--num-gpus", 2, "--dataset", write_coco_folder(tmp_path), "OUTPUT_DIR", tmp_path / "output")
+    with pytest.raises(SystemExit):
+        launch_checked(train_net.main, parse(*options, "SOLVER.IMS_PER_BATCH", 3))
+    assert capfd.readouterr().err.count("error: SOLVER.IMS_PER_BATCH is 3: expected a multiple of the number") == 1
+
+
+def ignore_and_wait(args: argparse.Namespace) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    comm.synchronize()
+    if comm.get_rank() == 0:
+        os.kill(os.getppid(), signal.SIGTERM)
+    signal.pause()
+
+
+def test_signals_reach_every_process(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as stop:
+        launch_checked(ignore_and_wait, parse("--num-gpus", 2, "OUTPUT_DIR", tmp_path))
+    assert stop.value.code == 143
