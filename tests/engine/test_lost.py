@@ -40,9 +40,12 @@ class Deadly(Dataset[int]):
 @pytest.mark.parametrize(
     ("end", "words"),
     [
-        (lambda: die(signal.SIGKILL), ("killed (Killed)", "memory ran out", "DATALOADER.NUM_WORKERS lower")),
-        (lambda: die(signal.SIGSEGV), ("killed (Segmentation fault)", "DATALOADER.NUM_WORKERS lower")),
-        (lambda: die(signal.SIGBUS), ("shared memory", "/dev/shm", "--shm-size", "DATALOADER.NUM_WORKERS lower")),
+        (
+            lambda: die(signal.SIGKILL),
+            ("A data-loading process was killed", "memory ran out", "DATALOADER.NUM_WORKERS lower"),
+        ),
+        (lambda: die(signal.SIGSEGV), ("A data-loading process was killed", "DATALOADER.NUM_WORKERS lower")),
+        (lambda: die(signal.SIGBUS), ("shared memory", "/dev/shm", "DATALOADER.NUM_WORKERS lower")),
         (lambda: fail("unable to write to file </torch_1_2_3>: No space left on device (28)"), ("/dev/shm",)),
         (lambda: fail("unable to mmap 9 bytes from file </torch_1_2_3>: Cannot allocate memory (12)"), ("/dev/shm",)),
         (lambda: fail("received 0 items of ancdata"), ("ulimit -n", "DATALOADER.NUM_WORKERS lower")),
@@ -76,7 +79,7 @@ def test_in_training_and_in_evaluation(
 
     monkeypatch.setattr(DetrDatasetMapper, "__call__", killed)
     message = error_of(capsys, *common, "DATALOADER.NUM_WORKERS", 1)
-    assert message.startswith("error: A data-loading process was killed (Killed)")
+    assert message.startswith("error: A data-loading process was killed")
 
 
 def test_what_comes_of_it_is_not_what_was_lost() -> None:
