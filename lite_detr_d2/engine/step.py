@@ -93,12 +93,13 @@ class Step(SimpleTrainer):
 
     def state_dict(self) -> dict[str, Any]:
         state: dict[str, Any] = super().state_dict()
-        return {**state, "skipped": self.skipped, "grad_scaler": self._scaler.state_dict()}
+        scaler = {"grad_scaler": self._scaler.state_dict()} if self._scaler.is_enabled() else {}
+        return {**state, "skipped": self.skipped, **scaler}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         self.skipped = state_dict.get("skipped", 0)
-        if state_dict.get("grad_scaler") and self._scaler.is_enabled():
+        if self._scaler.is_enabled():
             self._scaler.load_state_dict(state_dict["grad_scaler"])
 
     def _gradients(self, batch: Batch) -> dict[str, Tensor]:
