@@ -21,7 +21,13 @@ class Dying(HookBase):
 
 
 def end(how: str) -> None:
-    if how == "killed" and comm.get_rank() == 1 or how == "killed once" and comm.get_rank() == 1 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+    if (
+        how == "killed"
+        and comm.get_rank() == 1
+        or how == "killed once"
+        and comm.get_rank() == 1
+        and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+    ):
         os.kill(os.getpid(), signal.SIGKILL)
     elif how == "loader" and comm.get_rank() == 1:
         multiprocessing.active_children()[0].kill()
