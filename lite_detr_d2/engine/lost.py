@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 _GO_ON = "--resume goes on from the last checkpoint."
 _LOADER_DIED = (
-    "A data-loading process was killed{signal}. If nobody did that, memory ran out, or the shared memory in /dev/shm: set "
-    "DATALOADER.NUM_WORKERS lower (0 loads in the main process), or close other programs. " + _GO_ON
+    "A data-loading process was killed{signal}. If nobody did that, memory ran out, or the shared memory in /dev/shm: "
+    "set DATALOADER.NUM_WORKERS lower (0 loads in the main process), or close other programs. " + _GO_ON
 )
 _SHARED_MEMORY_FULL = (
     "The shared memory through which data-loading processes hand over images (/dev/shm) is full: give it more, as in "

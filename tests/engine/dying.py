@@ -21,19 +21,15 @@ class Dying(HookBase):
 
 
 def end(how: str) -> None:
-    if (
-        how == "killed"
-        and comm.get_rank() == 1
-        or how == "killed once"
-        and comm.get_rank() == 1
-        and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
-    ):
+    is_first_start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+    in_one = comm.get_rank() == 1
+    if in_one and (how == "killed" or (how == "killed once" and is_first_start)):
         os.kill(os.getpid(), signal.SIGKILL)
-    elif how == "loader" and comm.get_rank() == 1:
+    if in_one and how == "loader":
         multiprocessing.active_children()[0].kill()
-    elif how == "all" or how == "one" and comm.get_rank() == 1:
+    if how == "all" or (how == "one" and in_one):
         raise InputError("mend it")
-    elif how == "bug":
+    if how == "bug":
         raise ZeroDivisionError("a bug")
 
 

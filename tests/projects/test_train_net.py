@@ -294,5 +294,5 @@ def test_the_program_fails_with_one_line(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(PROJECT.parents[1]), "PYTHONWARNINGS": "ignore"}
     result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert result.stderr.startswith("error: --num-gpus 65, and this machine has ")
+    assert result.stderr.startswith("error: --num-gpus 65 on the CPU, and this machine has ")
     assert result.stderr.count("\n") == 1
