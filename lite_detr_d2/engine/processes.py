@@ -18,12 +18,13 @@ from datetime import timedelta
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import distributed
-from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 from torch.multiprocessing.spawn import start_processes
 
@@ -78,7 +79,8 @@ def launch_checked(main: Main, args: argparse.Namespace) -> None:
         _go_on_after_restart(args)
         _run(main, args)
     else:
-        store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
+        shared, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
+        store = _part_of_this_start(shared, place)
         with _told_once(store):
             _go_on_after_restart(args)
             _run_in_group(main, args, place, store)
@@ -119,6 +121,28 @@ def _place_by_torchrun(args: argparse.Namespace) -> Place | None:
             "needs the same number."
         )
     return place
+
+
+def _part_of_this_start(store: Store, place: Place) -> Store:
+    """The part of torchrun's store that these processes have to themselves: those that it started before left theirs.
+
+    Its name is process 0's, and only a process that lives answers a question that was not there before.
+    """
+    if place.rank:
+        question = uuid4().hex
+        store.set(f"question {place.rank}", question)
+        name = store.get(f"answer {question}").decode()  # waits for it
+        store.add(f"heard {name}", 1)
+        return PrefixStore(name, store)
+    name, deadline = uuid4().hex, time.monotonic() + TIMEOUT.total_seconds()
+    while store.add(f"heard {name}", 0) < place.world_size - 1:
+        for key in (f"question {rank}" for rank in range(1, place.world_size)):
+            if store.check([key]):
+                store.set(f"answer {store.get(key).decode()}", name)
+        if time.monotonic() > deadline:
+            raise InputError(f"Of {place.world_size} processes, not all have come within {TIMEOUT}.")
+        time.sleep(0.05)
+    return PrefixStore(name, store)
 
 
 def _go_on_after_restart(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""A training of which DYING says how it ends, after its first checkpoint: a script that tests start."""
+"""A training of which DYING says how it ends, in its last iteration: a script that tests start."""
 
 import argparse
 import multiprocessing
@@ -11,7 +11,7 @@ from detectron2.utils import comm
 from lite_detr_d2.engine import Trainer, argument_parser, launch_checked, one_line_errors, setup
 from lite_detr_d2.errors import InputError
 
-END = 2
+END = 3
 
 
 class Dying(HookBase):
