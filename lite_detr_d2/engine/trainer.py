@@ -24,8 +24,9 @@ from ..errors import InputError
 from ..randomness import STEP, seed_generators
 from .checkpointer import SafeCheckpointer
 from .datasets import annotation_errors, check_datasets, check_trainable, classes_for_checkpoints
+from .ema import EMA, Averaging, WeightAverage, with_average
 from .evaluation import BoxEvaluator, check_box_counts, write_metrics
-from .optimizer import build_optimizer
+from .optimizer import build_optimizer, freeze
 from .resume import changed_settings, keep_metrics_before, optimizer_state, parameter_names, restart_schedule
 from .retention import BestSaving, PeriodicSaving
 from .stop import Stop, leave_signals_to_main
@@ -79,12 +80,32 @@ class Trainer(DefaultTrainer):
         evaluation = next(place for place, hook in enumerate(hooks) if isinstance(hook, EvalHook))
         solver = self.cfg.SOLVER
         saving = PeriodicSaving(self.checkpointer, solver.CHECKPOINT_PERIOD, solver.KEEP_LAST)
-        hooks.insert(evaluation, saving)
+        hooks[evaluation : evaluation + 1] = [saving, EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)]
         if self.cfg.DATASETS.TEST:
             hooks.insert(evaluation + 2, BestSaving(self.checkpointer, self.cfg.DATASETS.TEST[0]))
-        self._stop = Stop(self.checkpointer.model, saving.save)
+        evaluated = [self.checkpointer.model]
+        self._average = WeightAverage(self.checkpointer.model, solver.EMA.DECAY) if solver.EMA.ENABLED else None
+        if self._average is not None:
+            self.checkpointer.add_checkpointable(EMA, self._average)
+            hooks.insert(evaluation, Averaging(self._average, self.checkpointer.model))
+            evaluated.append(self._average.model)
+        self._stop = Stop(evaluated, saving.save)
         hooks.append(self._stop)
         return hooks
+
+    def _evaluate(self) -> dict[str, Any]:
+        """Evaluate the weights, and their average if there is one, whose files are in the folder ``ema``."""
+        results = self.test(self.cfg, self.model)
+        if self._average is not None:
+            cfg = self.cfg.clone()
+            cfg.defrost()
+            cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, EMA)
+            averaged = self.test(cfg, self._average.model)
+            results = with_average(results, averaged, len(cfg.DATASETS.TEST))
+            if self.cfg.DATASETS.TEST and comm.is_main_process():
+                write_metrics(self.cfg.OUTPUT_DIR, results)
+        self._last_eval_results = results
+        return results
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Go on with the training in ``OUTPUT_DIR`` if ``resume`` and there is one; else start a new one.
@@ -154,6 +175,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> Optimizer:
+        freeze(model, cfg.SOLVER.FREEZE)
         return build_optimizer(cfg, model)
 
     @classmethod
