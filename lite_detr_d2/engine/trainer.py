@@ -4,6 +4,7 @@ import logging
 import os
 import weakref
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -24,11 +25,14 @@ from ..errors import InputError
 from ..randomness import STEP, seed_generators
 from .checkpointer import SafeCheckpointer
 from .datasets import annotation_errors, check_datasets, check_trainable, classes_for_checkpoints
+from .early_stop import EarlyStop, TrainingEnded
 from .ema import EMA, Averaging, WeightAverage, with_average
 from .evaluation import BoxEvaluator, check_box_counts, write_metrics
 from .optimizer import build_optimizer, freeze
+from .recompute import recompute
 from .resume import changed_settings, keep_metrics_before, optimizer_state, parameter_names, restart_schedule
 from .retention import BestSaving, PeriodicSaving
+from .schedule import scaled_to_processes
 from .stop import Stop, leave_signals_to_main
 
 logger = logging.getLogger(__name__)
@@ -59,7 +63,7 @@ class Trainer(DefaultTrainer):
             raise InputError("SOLVER.AMP.ENABLED is True, and there is no CUDA device for it: set it to False.")
         for name in cfg.DATASETS.TEST:
             self.build_test_loader(cfg, name)  # what is wrong with it is to be known before the training, not after
-        super().__init__(cfg)
+        super().__init__(scaled_to_processes(cfg, comm.get_world_size()))
         # Of all that is drawn in training; a checkpoint keeps it.
         self.seed: int = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         self._images_seen_before = 0
@@ -82,7 +86,11 @@ class Trainer(DefaultTrainer):
         saving = PeriodicSaving(self.checkpointer, solver.CHECKPOINT_PERIOD, solver.KEEP_LAST)
         hooks[evaluation : evaluation + 1] = [saving, EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)]
         if self.cfg.DATASETS.TEST:
-            hooks.insert(evaluation + 2, BestSaving(self.checkpointer, self.cfg.DATASETS.TEST[0]))
+            best = BestSaving(self.checkpointer, self.cfg.DATASETS.TEST[0])
+            hooks.insert(evaluation + 2, best)
+            if self.cfg.TEST.EVAL_PERIOD and solver.EARLY_STOP.PATIENCE:
+                patience = solver.EARLY_STOP.PATIENCE
+                hooks.append(EarlyStop(best, self.cfg.TEST.EVAL_PERIOD, patience, saving.finish))
         evaluated = [self.checkpointer.model]
         self._average = WeightAverage(self.checkpointer.model, solver.EMA.DECAY) if solver.EMA.ENABLED else None
         if self._average is not None:
@@ -162,8 +170,9 @@ class Trainer(DefaultTrainer):
         loader = self._trainer.data_loader
         if isinstance(loader, TrainingLoader):  # a subclass may have another
             loader.start(self.seed, self._images_seen_before)
-        with self._stop.listening():
+        with self._stop.listening(), suppress(TrainingEnded):
             return super().train()
+        return getattr(self, "_last_eval_results", None)
 
     def run_step(self) -> None:
         # By the iteration, so that nothing that was drawn before, in evaluations or by other processes, matters.
@@ -172,6 +181,12 @@ class Trainer(DefaultTrainer):
             super().run_step()
         except FloatingPointError as error:
             raise FloatingPointError(f"Iteration {self.iter}: {error}") from error
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        model: nn.Module = super().build_model(cfg)
+        recompute(model, cfg.SOLVER.RECOMPUTE)
+        return model
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> Optimizer:
