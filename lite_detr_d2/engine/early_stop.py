@@ -38,23 +38,24 @@ class EarlyStop(HookBase):
 
     def before_train(self) -> None:
         if self.trainer.start_iter < self.trainer.max_iter:
-            self._end_if_due()
+            self._end_if_due(self.trainer.start_iter - 1)
 
     def after_step(self) -> None:
         # After the last iteration nothing is left to stop.
         if (self.trainer.iter + 1) % self._period == 0 and self.trainer.iter + 1 < self.trainer.max_iter:
-            self._end_if_due()
+            self._end_if_due(self.trainer.iter)
 
-    def _end_if_due(self) -> None:
-        """``trainer.iter`` is the last iteration that is done."""
-        since_best = (self.trainer.iter + 1) // self._period - (self._best.iteration + 1) // self._period
+    def _end_if_due(self, done: int) -> None:
+        """``done`` is the last iteration that is done."""
+        since_best = (done + 1) // self._period - (self._best.iteration + 1) // self._period
         if not comm.all_gather(since_best >= self._patience)[0]:  # the main process alone knows the metrics
             return
         logger.info(
             "%d evaluations without a higher AP on %r than %.2f after iteration %d: the training ends after iteration "
             "%d of %d (SOLVER.EARLY_STOP.PATIENCE is %d).",
-            *(since_best, self._best.dataset, self._best.ap, self._best.iteration, self.trainer.iter),
+            *(since_best, self._best.dataset, self._best.ap, self._best.iteration, done),
             *(self.trainer.max_iter - 1, self._patience),
         )
+        self.trainer.iter = done  # before the training it is the next one
         self._finish()
         raise TrainingEnded(0)
