@@ -1,6 +1,7 @@
 """What features of training cost or save: the peak memory and the time of a step, each in a process of its own.
 
-A step of Lite-DINO R-18 with random weights and frozen norms, on two random images of 480 x 640 with ten boxes each, on the CPU.
+A step of Lite-DINO R-18 with random weights and frozen norms, on two random images of 480 x 640 with ten boxes each, on
+the CPU.
 """
 
 import argparse
