@@ -3,6 +3,7 @@
 from .defaults import add_lite_detr_config
 from .files import merge_file, merge_overrides
 from .idle import warn_of_idle_keys
+from .kinds import nearest
 from .rules import check_in_features, class_names_of, validate_config
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "class_names_of",
     "merge_file",
     "merge_overrides",
+    "nearest",
     "validate_config",
     "warn_of_idle_keys",
 ]

@@ -34,6 +34,11 @@ def add_lite_detr_config(cfg: CfgNode) -> None:
 
     # lite_detr_d2.engine.Trainer: ADAMW, or SGD as detectron2 builds it.
     cfg.SOLVER.OPTIMIZER = "ADAMW"
+    # Parameters that are not trained: patterns of their names, such as ["backbone.*", "*.sampling_offsets.*"].
+    cfg.SOLVER.FREEZE = []
+    # The batch that BASE_LR and BASE_LR_END are for: of another IMS_PER_BATCH, both are scaled with it. 0: they are for
+    # whatever batch is given.
+    cfg.SOLVER.REFERENCE_BATCH = 0
     # Learning-rate multipliers of the backbone, and of the layers that predict sampling offsets and reference points.
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
     cfg.SOLVER.OFFSET_MULTIPLIER = 1.0
@@ -50,6 +55,15 @@ def add_lite_detr_config(cfg: CfgNode) -> None:
     # Of the checkpoints that CHECKPOINT_PERIOD makes, so many stay, the last ones; 0: all. model_final.pth stays, and
     # model_best.pth, which has the highest AP on the first of DATASETS.TEST.
     cfg.SOLVER.KEEP_LAST = 3
+    # End the training after so many evaluations (TEST.EVAL_PERIOD) in a row without a higher AP on the first of
+    # DATASETS.TEST; 0: never.
+    cfg.SOLVER.EARLY_STOP = CfgNode({"PATIENCE": 0})
+    # "backbone" and "encoder", or one of them: what their layers compute is not kept for the backward pass, which
+    # computes it again. It takes less memory, and more time.
+    cfg.SOLVER.RECOMPUTE = []
+    # An exponential moving average of the weights, of which each step keeps the share DECAY: it is evaluated beside the
+    # weights (bbox_ema), and in checkpoints it is "ema".
+    cfg.SOLVER.EMA = CfgNode({"ENABLED": False, "DECAY": 0.9998})
     # The number of training images that the schedule is made for: --dataset fits it to a set of another size, unless
     # --epochs decides (see lite_detr_d2.engine.schedule). 0: the schedule is for whatever dataset is given, as in a
     # config of your own set.

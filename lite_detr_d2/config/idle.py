@@ -139,6 +139,8 @@ _RULES = (
         lambda cfg: cfg.SOLVER.CLIP_GRADIENTS.ENABLED and cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE == "value",
     ),
     _Rule(("SOLVER.AMP.DTYPE",), "SOLVER.AMP.ENABLED", lambda cfg: not cfg.SOLVER.AMP.ENABLED),
+    _Rule(("SOLVER.EARLY_STOP.PATIENCE",), "TEST.EVAL_PERIOD", lambda cfg: cfg.TEST.EVAL_PERIOD == 0),
+    _Rule(("SOLVER.EARLY_STOP.PATIENCE",), "DATASETS.TEST", lambda cfg: not cfg.DATASETS.TEST),
     _Rule(
         ("DATALOADER.RANDOM_SUBSET_RATIO",),
         "DATALOADER.SAMPLER_TRAIN",

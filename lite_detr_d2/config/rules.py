@@ -14,6 +14,8 @@ from .schema import CHANNELS, check_values
 
 # detectron2's group norm has so many groups.
 _NORM_GROUPS = 32
+# How the names of norms end that, beside "BN", keep statistics of the batches.
+_BATCH_NORMS = ("SyncBN", "SyncBN_N")
 # Layers of an encoder, beyond which a number of its spec is a slip.
 _MOST_LAYERS = 1000
 logger = logging.getLogger(__name__)
@@ -244,6 +246,18 @@ def _check_optimizer(cfg: CfgNode) -> None:
     _require("SOLVER.REFERENCE_WORLD_SIZE", reference, divides, f"0, or a divisor of SOLVER.IMS_PER_BATCH ({batch})")
 
 
+def _check_recompute(cfg: CfgNode) -> None:
+    norm, name = cfg.MODEL.RESNETS.NORM, cfg.MODEL.BACKBONE.NAME
+    is_trained = (
+        name != "build_swin_backbone" and isinstance(norm, str) and (norm == "BN" or norm.endswith(_BATCH_NORMS))
+    )
+    if "backbone" in cfg.SOLVER.RECOMPUTE and is_trained:
+        raise InputError(
+            f"SOLVER.RECOMPUTE has 'backbone', and MODEL.RESNETS.NORM is {norm!r}, whose statistics would count each "
+            "batch twice: leave 'backbone' out, or choose 'FrozenBN', 'GN' or 'LN'."
+        )
+
+
 _CHECKS = (
     _check_images,
     _check_crop,
@@ -255,6 +269,7 @@ _CHECKS = (
     _check_stages,
     _check_schedule,
     _check_optimizer,
+    _check_recompute,
 )
 
 

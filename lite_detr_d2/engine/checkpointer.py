@@ -28,6 +28,7 @@ from ..checkpoint import (
 from ..errors import InputError
 from ..files import write_atomically
 from ..wording import in_short
+from .ema import EMA
 from .last_checkpoint import TAG, find_last_checkpoint, tagged_checkpoint
 from .transfer import Classes, InitReport, match_classes, names_in_short
 
@@ -152,7 +153,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         """
         if not self.save_dir:
             return ""
-        last = find_last_checkpoint(self.save_dir, self.checkpointables.keys())
+        last = find_last_checkpoint(self.save_dir, self.checkpointables.keys() - {EMA})
         if last and self.save_to_disk and not tagged_checkpoint(self.save_dir)[0]:
             self.tag_last_checkpoint(os.path.basename(last))
         return last

@@ -14,6 +14,7 @@ from ..checkpoint import seal_of
 from ..errors import InputError
 from ..files import UNFINISHED
 from ..wording import in_short, shown
+from .ema import EMA
 from .last_checkpoint import TAG, is_checkpoint_name
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,8 @@ def make_room(cfg: CfgNode, args: argparse.Namespace) -> None:
             raise InputError(f"{key} is {source}, which --overwrite would delete: name another OUTPUT_DIR, or copy it.")
     ours = [path for path in checkpoints if seal_of(path) is not None]
     records = [path for path in _files(folder) if _RECORDS.fullmatch(path.name) and path.stat().st_size]
-    others = [*(path for path in checkpoints if path not in ours), *records]
+    averaged = [path for path in [Path(folder, EMA)] if path.is_dir()]
+    others = [*(path for path in checkpoints if path not in ours), *records, *averaged]
     for path in [*_named(folder, TAG), *ours]:  # the tag first: it never names what is gone
         path.unlink()
     if ours:

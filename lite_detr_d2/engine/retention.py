@@ -40,19 +40,23 @@ class PeriodicSaving(HookBase):
         self._written = {name: digest or seal_of(self._path(name)) or "" for name, digest in state["written"].items()}
 
     def before_train(self) -> None:
-        final = self._path(f"{FINAL}.pth")
-        if self.trainer.start_iter < max(self.trainer.max_iter, 1):
-            return
-        if not (is_intact(final) and iteration_of(final) == self.trainer.start_iter - 1):
+        if self.trainer.start_iter >= max(self.trainer.max_iter, 1):
             with _after_last_iteration(self.trainer):
-                self._checkpointer.save(FINAL, iteration=self.trainer.iter)
+                self.finish()
 
     def after_step(self) -> None:
         iteration = self.trainer.iter
         if (iteration + 1) % self._period == 0:
             self.save()
         if iteration >= self.trainer.max_iter - 1:
-            self._checkpointer.save(FINAL, iteration=iteration)
+            self.finish()
+
+    def finish(self) -> None:
+        """Write ``model_final.pth``, of the last iteration that is done, unless it is there."""
+        final = self._path(f"{FINAL}.pth")
+        is_new = self.trainer.iter >= self.trainer.start_iter
+        if is_new or not (is_intact(final) and iteration_of(final) == self.trainer.iter):
+            self._checkpointer.save(FINAL, iteration=self.trainer.iter)
 
     def save(self) -> str:
         """Save the iteration that is at its end, if that is not done, and return the file."""
@@ -95,24 +99,31 @@ class BestSaving(HookBase):
     """Writes ``model_best.pth`` when an evaluation finds a higher AP than all before; it comes after that in the hooks.
 
     The file itself says what AP it has, so that it stays the best after a resume, from whatever checkpoint.
+
+    Attributes:
+        dataset: what is evaluated on.
+        ap: the highest so far, in percent; -inf before there is one.
+        iteration: of that; the one before the first before there is one.
     """
 
     def __init__(self, checkpointer: SafeCheckpointer, dataset: str) -> None:
         """Compare the AP on ``dataset``, the first of those that are evaluated on."""
         self._checkpointer = checkpointer
-        self._dataset = dataset
-        self._best = -math.inf
+        self.dataset = dataset
+        self.ap = -math.inf
+        self.iteration = -1
         self._seen: object = None
 
     def before_train(self) -> None:
         path = os.path.join(self._checkpointer.save_dir, f"{BEST}.pth")
+        self.iteration = self.trainer.start_iter - 1
         if self.trainer.start_iter == 0 or not is_intact(path):
             return
         best = skimmed(path).get("best")
-        if not isinstance(best, dict) or best.get("dataset") != self._dataset:
-            logger.warning("%s is not of an evaluation on %r: the next one writes it anew.", shown(path), self._dataset)
+        if not isinstance(best, dict) or best.get("dataset") != self.dataset:
+            logger.warning("%s is not of an evaluation on %r: the next one writes it anew.", shown(path), self.dataset)
             return
-        self._best = float(best["AP"])
+        self.ap, self.iteration = float(best["AP"]), iteration_of(path) or 0
 
     def after_step(self) -> None:
         self._save_if_better()
@@ -127,11 +138,11 @@ class BestSaving(HookBase):
         if results is None or results is self._seen:
             return
         self._seen = results
-        ap = results.get(self._dataset, results).get("bbox", {}).get("AP", math.nan)
-        if ap > self._best:  # and not NaN, where there is nothing to measure
-            self._best, iteration = float(ap), self.trainer.iter
-            best = {"AP": self._best, "dataset": self._dataset}
-            self._checkpointer.save(BEST, is_last=False, iteration=iteration, best=best)
+        ap = results.get(self.dataset, results).get("bbox", {}).get("AP", math.nan)
+        if ap > self.ap:  # and not NaN, where there is nothing to measure
+            self.ap, self.iteration = float(ap), self.trainer.iter
+            best = {"AP": self.ap, "dataset": self.dataset}
+            self._checkpointer.save(BEST, is_last=False, iteration=self.iteration, best=best)
 
 
 def _iteration_in_name(name: str) -> int:

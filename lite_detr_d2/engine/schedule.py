@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +136,42 @@ def fit_schedule(
         *(num_images, chosen.batch, chosen.epochs(num_images)),
         *(", ".join(f"{key} {value}" for key, value in zip(words[::2], words[1::2], strict=True)), reason),
     )
+
+
+def scale_rates(cfg: CfgNode) -> None:
+    """Fit the learning rates of ``cfg`` to its batch, linearly, where ``SOLVER.REFERENCE_BATCH`` is another.
+
+    The key becomes the batch, so that a config that is written, or given to a trainer, is not fitted again.
+
+    Source: Goyal et al., arXiv 1706.02677, Sec. 2.1.
+    """
+    solver = cfg.SOLVER
+    reference, batch = solver.REFERENCE_BATCH, solver.IMS_PER_BATCH
+    if reference in (0, batch):
+        return
+    for key in ("BASE_LR", "BASE_LR_END"):
+        solver[key] = solver[key] * batch / reference
+    solver.REFERENCE_BATCH = batch
+    logger.info(
+        "SOLVER.REFERENCE_BATCH is %d, and SOLVER.IMS_PER_BATCH %d: SOLVER.BASE_LR becomes %g, and BASE_LR_END %g.",
+        *(reference, batch, solver.BASE_LR, solver.BASE_LR_END),
+    )
+
+
+def scaled_to_processes(cfg: CfgNode, processes: int) -> CfgNode:
+    """Return ``cfg`` with the rates of its batch, and what ``SOLVER.REFERENCE_WORLD_SIZE`` makes of both, once.
+
+    detectron2's scaling keeps the images per process, and with the batch it scales the rate: after ours.
+    """
+    if cfg.SOLVER.REFERENCE_BATCH == 0:
+        return DefaultTrainer.auto_scale_workers(cfg, processes)
+    cfg = cfg.clone()
+    cfg.defrost()
+    scale_rates(cfg)
+    cfg = DefaultTrainer.auto_scale_workers(cfg, processes)
+    cfg.SOLVER.REFERENCE_BATCH = cfg.SOLVER.IMS_PER_BATCH
+    cfg.freeze()
+    return cfg
 
 
 def _chosen(

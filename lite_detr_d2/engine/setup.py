@@ -25,7 +25,7 @@ from ..wording import shown
 from .datasets import check_datasets, class_names
 from .lost import what_was_lost
 from .output_folder import check_output_folder, make_room, remove_unfinished
-from .schedule import fit_schedule
+from .schedule import fit_schedule, scale_rates
 from .trainer import on_available_device
 
 logger = logging.getLogger(__name__)
@@ -163,6 +163,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         )
     if not args.eval_only:
         _fit_to_sizes(cfg, args, folder.num_images if folder else {})
+        scale_rates(cfg)
     check_datasets(cfg, *halves)
     if not is_renamed:
         cfg.MODEL.LITE_DETR.CLASS_NAMES = list(class_names(cfg.DATASETS[halves[0]][0]) or configured)

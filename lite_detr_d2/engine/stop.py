@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -36,16 +36,17 @@ class Stop(HookBase):
     It has to be the last hook.
     """
 
-    def __init__(self, model: nn.Module, save: Callable[[], str]) -> None:
+    def __init__(self, models: Iterable[nn.Module], save: Callable[[], str]) -> None:
         """Make the hook.
 
         Args:
-            model: what is run in training and in evaluations.
+            models: what is run in evaluations.
             save: saves a checkpoint of the current iteration, and returns the file.
         """
         self._save = save
         self._noted: Callable[[], int] = lambda: 0
-        model.register_forward_pre_hook(self._break_off)
+        for model in models:
+            model.register_forward_pre_hook(self._break_off)
 
     @contextmanager
     def listening(self) -> Iterator[None]:

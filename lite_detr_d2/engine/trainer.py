@@ -4,7 +4,7 @@ import logging
 import os
 import weakref
 from collections.abc import Iterable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,15 @@ from ..errors import InputError
 from ..randomness import STEP, seed_generators
 from .checkpointer import SafeCheckpointer
 from .datasets import annotation_errors, check_datasets, check_trainable, classes_for_checkpoints
+from .early_stop import EarlyStop, TrainingEnded
+from .ema import EMA, Averaging, WeightAverage, with_average
 from .evaluation import BoxEvaluator, check_box_counts, write_metrics
 from .folder_lock import only_training_in
-from .optimizer import build_optimizer
+from .optimizer import build_optimizer, freeze
+from .recompute import recompute
 from .resume import changed_settings, keep_metrics_before, optimizer_state, parameter_names, restart_schedule
 from .retention import BestSaving, PeriodicSaving
+from .schedule import scaled_to_processes
 from .step import Step
 from .stop import Stop, leave_signals_to_main
 
@@ -75,7 +79,7 @@ class Trainer(DefaultTrainer):
         TrainerBase.__init__(self)
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
-        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        cfg = scaled_to_processes(cfg, comm.get_world_size())
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
@@ -105,12 +109,36 @@ class Trainer(DefaultTrainer):
         evaluation = next(place for place, hook in enumerate(hooks) if isinstance(hook, EvalHook))
         solver = self.cfg.SOLVER
         saving = PeriodicSaving(self.checkpointer, solver.CHECKPOINT_PERIOD, solver.KEEP_LAST)
-        hooks.insert(evaluation, saving)
+        hooks[evaluation : evaluation + 1] = [saving, EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)]
         if self.cfg.DATASETS.TEST:
-            hooks.insert(evaluation + 2, BestSaving(self.checkpointer, self.cfg.DATASETS.TEST[0]))
-        self._stop = Stop(self.checkpointer.model, saving.save)
+            best = BestSaving(self.checkpointer, self.cfg.DATASETS.TEST[0])
+            hooks.insert(evaluation + 2, best)
+            if self.cfg.TEST.EVAL_PERIOD and solver.EARLY_STOP.PATIENCE:
+                patience = solver.EARLY_STOP.PATIENCE
+                hooks.append(EarlyStop(best, self.cfg.TEST.EVAL_PERIOD, patience, saving.finish))
+        evaluated = [self.checkpointer.model]
+        self._average = WeightAverage(self.checkpointer.model, solver.EMA.DECAY) if solver.EMA.ENABLED else None
+        if self._average is not None:
+            self.checkpointer.add_checkpointable(EMA, self._average)
+            hooks.insert(evaluation, Averaging(self._average, self.checkpointer.model))
+            evaluated.append(self._average.model)
+        self._stop = Stop(evaluated, saving.save)
         hooks.append(self._stop)
         return hooks
+
+    def _evaluate(self) -> dict[str, Any]:
+        """Evaluate the weights, and their average if there is one, whose files are in the folder ``ema``."""
+        results = self.test(self.cfg, self.model)
+        if self._average is not None:
+            cfg = self.cfg.clone()
+            cfg.defrost()
+            cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, EMA)
+            averaged = self.test(cfg, self._average.model)
+            results = with_average(results, averaged, len(cfg.DATASETS.TEST))
+            if self.cfg.DATASETS.TEST and comm.is_main_process():
+                write_metrics(self.cfg.OUTPUT_DIR, results)
+        self._last_eval_results = results
+        return results
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Go on with the training in ``OUTPUT_DIR`` if ``resume`` and there is one; else start a new one.
@@ -178,8 +206,9 @@ class Trainer(DefaultTrainer):
             loader.start(self.seed, self._images_seen_before)
         # Which launch_checked has done before, in a program.
         alone = only_training_in(self.cfg.OUTPUT_DIR) if comm.is_main_process() else nullcontext()
-        with alone, self._stop.listening():
+        with alone, self._stop.listening(), suppress(TrainingEnded):
             return super().train()
+        return getattr(self, "_last_eval_results", None)
 
     def after_train(self) -> None:
         if self.iter < self.max_iter:
@@ -196,7 +225,14 @@ class Trainer(DefaultTrainer):
             raise FloatingPointError(f"Iteration {self.iter}: {error}") from error
 
     @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        model: nn.Module = super().build_model(cfg)
+        recompute(model, cfg.SOLVER.RECOMPUTE)
+        return model
+
+    @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> Optimizer:
+        freeze(model, cfg.SOLVER.FREEZE)
         return build_optimizer(cfg, model)
 
     @classmethod

@@ -1,6 +1,6 @@
 """Convert a published checkpoint, or one of lite_detr_d2 to another file format, so that MODEL.WEIGHTS can name it.
 
-usage: convert_checkpoint.py INPUT OUTPUT [--classes keep|coco80] [--trust-pickle]
+usage: convert_checkpoint.py INPUT OUTPUT [--classes keep|coco80] [--ema] [--trust-pickle]
 """
 
 import argparse
@@ -47,17 +47,22 @@ def main() -> int:
         help="keep (the default): heads stay as wide as they are, and train_net.py takes rows by name, or by "
         "MODEL.LITE_DETR.CLASS_ROWS ids; coco80: from COCO's 91 category ids to its 80 classes, in detectron2's order",
     )
+    parser.add_argument(
+        "--ema",
+        action="store_true",
+        help="take the average of the weights, which a training with SOLVER.EMA.ENABLED keeps beside them",
+    )
     add_trust_pickle(parser)
     args = parser.parse_args()
     try:
-        convert(args.input, Path(args.output), args.classes, trust_pickle=args.trust_pickle)
+        convert(args.input, Path(args.output), args.classes, ema=args.ema, trust_pickle=args.trust_pickle)
     except ValueError as error:
         print(f"convert_checkpoint.py: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def convert(source: str, target: Path, classes: str, *, trust_pickle: bool) -> None:
+def convert(source: str, target: Path, classes: str, *, ema: bool, trust_pickle: bool) -> None:
     if target.is_dir() or not target.parent.is_dir():
         raise InputError(f"{target} cannot be written: OUTPUT must be a file in a folder that exists.")
     if target.resolve() == Path(source).resolve():
@@ -66,16 +71,20 @@ def convert(source: str, target: Path, classes: str, *, trust_pickle: bool) -> N
         raise InputError(
             f"{target}: detectron2 reads {target.suffix} files in another way; name it .pth or {SAFETENSORS}."
         )
-    state, extra = our_checkpoint(source, trust_pickle)
+    checkpoint = read_checkpoint(source, trust_pickle=trust_pickle)
+    if ema:
+        if "ema" not in checkpoint:
+            raise InputError(f"{source} has no average of the weights (SOLVER.EMA): leave out --ema.")
+        checkpoint["model"] = checkpoint["ema"]
+    state, extra = our_checkpoint(source, checkpoint)
     if classes == "coco80":
         state, extra["class_names"] = keep_coco_classes(state)
     write_checkpoint(target, state, **extra)
     print(f"Wrote {target}")
 
 
-def our_checkpoint(source: str, trust_pickle: bool) -> tuple[StateDict, dict[str, Any]]:
+def our_checkpoint(source: str, checkpoint: dict[str, Any]) -> tuple[StateDict, dict[str, Any]]:
     """Our tensors of a file, and what is to be saved beside them."""
-    checkpoint = read_checkpoint(source, trust_pickle=trust_pickle)
     state = checkpoint["model"]
     is_our_backbone = detect(state) is None and checkpoint.get("matching_heuristics", False)
     if "flatten.level_embed" in state or is_our_backbone:

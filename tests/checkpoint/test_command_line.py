@@ -178,3 +178,19 @@ def test_half_a_model_is_not_written(tmp_path: Path, run: Callable[..., Result])
         "shape    encoder.layers.2.norm.weight: (7,), expected (256,)",
     ]
     assert not (tmp_path / "out.pth").exists()
+
+
+def test_the_average_takes_the_place_of_the_weights(tmp_path: Path, run: Callable[..., Result]) -> None:
+    source, target = tmp_path / "model_final.pth", tmp_path / "average.pth"
+    states = {name: {"flatten.level_embed": torch.full((4, 8), float(value))} for value, name in enumerate("we")}
+    torch.save({"model": states["w"], "ema": states["e"], "class_names": ["ant"], "trainer": {"iteration": 3}}, source)
+    assert run(source, target, "--ema").status == 0
+    found = read_checkpoint(target)
+    assert found["model"]["flatten.level_embed"].unique().tolist() == [1.0]
+    assert found["class_names"] == ["ant"]
+    assert "ema" not in found
+    torch.save({"model": states["w"]}, source)
+    result = run(source, tmp_path / "none.pth", "--ema")
+    assert result.status == 1
+    assert "has no average of the weights (SOLVER.EMA): leave out --ema" in result.errors
+    assert not (tmp_path / "none.pth").exists()
