@@ -22,6 +22,7 @@ from .formats import FORMATS, Format, Runtime, Settings, Written
 from .inference import InferenceModel
 from .manifest import Manifest, Resize, SelfCheck, TensorSpec, digest_of_file, digest_of_weights, manifest_path
 from .precision import Annotated, compare_precision, find_annotated
+from .preparation import CHANNELS
 from .probes import Batch, Pixels, calibration_batches, find_images, make_batches, read_images
 from .run import PathLike, TrainedModel, build_trained, config_of_exported
 from .self_check import Exported, check
@@ -63,6 +64,10 @@ def export(
         format, output, dtype=settings.dtype, opset=settings.opset, dynamic=not settings.bounds.is_fixed, images=images
     )
     check_bounds(trained.detector, settings.bounds)
+    if trained.cfg.INPUT.FORMAT not in CHANNELS:
+        raise InputError(
+            f"INPUT.FORMAT is {trained.cfg.INPUT.FORMAT!r}: detectors that take {' or '.join(CHANNELS)} are exported."
+        )
     with _unfinished(output) as folder:
         probes = _find_probes(trained, settings, images)
         file, twin = folder / output.name, folder / f"inspected{chosen.suffix}"

@@ -360,6 +360,13 @@ def test_settings_that_a_format_cannot_have(
     assert left(output) == []
 
 
+def test_channels_that_no_contract_has(small_cfg: CfgNode, images: Path, output: Path, tmp_path: Path) -> None:
+    small_cfg.INPUT.FORMAT = "HSV"
+    write_run(small_cfg, tmp_path / "hsv")
+    with pytest.raises(InputError, match="INPUT.FORMAT is 'HSV': detectors that take RGB or BGR are exported"):
+        export(load(tmp_path / "hsv"), "pickled", output, SETTINGS, images)
+
+
 @pytest.mark.parametrize(
     ("format", "dtype", "missing", "extra"),
     [
