@@ -291,7 +291,16 @@ def _trained_again(file: Path, manifest: Manifest, weights: PathLike | None) -> 
     cure = "Give those that were exported: --weights FILE."
     if weights is None and os.path.isabs(known) and not os.path.isfile(known):
         raise InputError(f"{shown(file)} was made of the weights {shown(known)}, which are gone. {cure}")
-    trained = build_trained(cfg, file, weights=weights or known)
-    if digest_of_weights(trained.detector) != manifest.weights_sha256:
-        raise InputError(f"{shown(file)} was made of other weights than {shown(weights or known)} are now. {cure}")
-    return trained
+    problems = []
+    # By name, or a run's in place: which way the rows went is not written down, and the digest tells.
+    for keep_rows in (False, True):
+        try:
+            trained = build_trained(cfg.clone(), file, weights=weights or known, keep_rows=keep_rows)
+        except InputError as error:
+            problems.append(error)
+            continue
+        if digest_of_weights(trained.detector) == manifest.weights_sha256:
+            return trained
+    if len(problems) == 2:
+        raise problems[0]
+    raise InputError(f"{shown(file)} was made of other weights than {shown(weights or known)} are now. {cure}")
