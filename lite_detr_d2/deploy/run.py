@@ -23,7 +23,7 @@ from ..errors import InputError
 from ..metadata import lend_class_names
 from ..wording import in_short, shown
 from .checks import check_device, check_path
-from .formats import FORMATS
+from .formats import FORMATS, Format
 from .manifest import Manifest, manifest_path
 
 logger = logging.getLogger(__name__)
@@ -197,6 +197,24 @@ def config_of_exported(manifest: Manifest, file: Path) -> CfgNode:
     cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = manifest.resize.min_size, manifest.resize.max_size
     cfg.MODEL.DEVICE = "cpu"
     return cfg
+
+
+def format_of_exported(manifest: Manifest, file: Path) -> Format:
+    """The format of an exported file.
+
+    Raises:
+        InputError: there is no such format, or the manifest does not say what it requires.
+    """
+    if manifest.format not in FORMATS:
+        raise InputError(f"{shown(file)} is of the format {manifest.format!r}: expected one of {', '.join(FORMATS)}.")
+    format = FORMATS[manifest.format]
+    unsaid = [name for name in format.requires if not isinstance(manifest.requires.get(name), str)]
+    if unsaid:
+        raise InputError(
+            f"{shown(manifest_path(file))} cannot be used: its requires does not say {', '.join(unsaid)}, which the "
+            f"format {format.name} needs. Restore it, or export the model again."
+        )
+    return format
 
 
 def _config_of_run(run: Path) -> Path:
