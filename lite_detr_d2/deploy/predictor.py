@@ -17,11 +17,11 @@ from ..errors import InputError
 from ..wording import shown
 from .bounds import Bounds
 from .checks import check_choice, check_positive, check_score
-from .formats import FORMATS, Runtime
+from .formats import Runtime
 from .inference import InferenceModel
 from .manifest import Manifest
 from .preparation import CHANNELS, Image, Preparation, PreparedImage, Size, is_image
-from .run import PathLike, check_sources, config_of_exported, is_exported, load_trained
+from .run import PathLike, check_sources, config_of_exported, format_of_exported, is_exported, load_trained
 
 Detection: TypeAlias = dict[str, Instances]
 """``{"instances": Instances}``, as detectron2's ``DefaultPredictor`` gives."""
@@ -186,9 +186,7 @@ def _of_exported(file: Path, device: str | torch.device | None, dtype: str) -> P
         raise InputError(f"The device is {str(device)!r}, and exported files compute on the CPU: take 'cpu', or none.")
     if dtype not in (DTYPES[0], manifest.dtype):
         raise InputError(f"dtype is {dtype!r}, and {shown(file)} was exported in {manifest.dtype}: leave it out.")
-    if manifest.format not in FORMATS:
-        raise InputError(f"{shown(file)} is of the format {manifest.format!r}: expected one of {', '.join(FORMATS)}.")
-    runtime = FORMATS[manifest.format].load(file, manifest.requires)
+    runtime = format_of_exported(manifest, file).load(file, manifest.requires)
     cfg = config_of_exported(manifest, file)
     cfg.freeze()
     return Predictor(cfg, manifest.class_names, runtime, bounds=manifest.bounds)

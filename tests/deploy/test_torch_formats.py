@@ -355,8 +355,19 @@ def test_a_broken_file_is_named(name: str, tmp_path: Path) -> None:
     file = tmp_path / f"model{FORMATS[name].suffix}"
     file.write_bytes(b"no model")
     here = {"torch": str(torch.__version__), "machine": machine, "instructions": instructions}
+    here["library"] = "lite_detr_ops_00000000.so"
     with pytest.raises(InputError, match=f"{file.name} cannot be loaded by PyTorch"):
         FORMATS[name].load(file, here)
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_kernels_of_another_build_are_said(tmp_path: Path, said: list[str], is_own: bool) -> None:
+    own = op_library.with_library(tmp_path / "model.ts", {}).requires
+    op_library.load_library(tmp_path / "model.ts", own if is_own else {"library": "lite_detr_ops_00000000.so"})
+    warned = [message for message in said if "is run with the installed kernels" in message]
+    assert len(warned) == (0 if is_own else 1)
+    assert is_own or "model.ts is run with" in warned[0]
+    assert is_own or "than its own, lite_detr_ops_00000000.so" in warned[0]
 
 
 def test_without_a_compiler(trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
