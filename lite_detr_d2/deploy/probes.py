@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.transforms import ResizeTransform
 
 from ..data.images import ImageError, read_image
 from ..data.prepare import find_prepared
@@ -208,8 +210,9 @@ def evaluation_batches(images: Iterable[Pixels], cfg: CfgNode, bounds: Bounds) -
 def make_batches(images: Sequence[Pixels], cfg: CfgNode, bounds: Bounds) -> list[Batch]:
     """Make inputs within the bounds.
 
-    All images come at the size of evaluation. Where the bounds leave a choice, further batches have the smallest and
-    the largest size, one turned by a right angle, and two images of different sizes.
+    All images come at the size of evaluation. Where the bounds leave a choice of sizes, further batches have one turned
+    by a right angle, and two images of different sizes; where they leave any choice, two have exactly the smallest and
+    the largest batch and size.
 
     Args:
         images: (H, W, 3) uint8, in ``INPUT.FORMAT``.
@@ -219,19 +222,27 @@ def make_batches(images: Sequence[Pixels], cfg: CfgNode, bounds: Bounds) -> list
     evaluation, number = Preparation(cfg, bounds), bounds.batch.smallest
     groups = []
     if not (bounds.height.is_fixed and bounds.width.is_fixed):
-        smallest = max(bounds.height.smallest, bounds.width.smallest)
-        largest = min(bounds.height.largest, bounds.width.largest)
-        small, large = (
-            _prepared(images[0], Preparation(_with_sizes(cfg, short, largest), bounds)) for short in (smallest, largest)
-        )
-        turned = _prepared(np.rot90(images[0]), evaluation)
-        groups += [_filled([image], number) for image in (small, large, turned)]
+        upright, turned = (_prepared(image, evaluation) for image in (images[0], np.rot90(images[0])))
+        groups.append(_filled([turned], number))
         if bounds.batch.largest > 1:
-            groups.append(_filled([small, turned], max(number, 2)))
-    elif not bounds.batch.is_fixed:
-        two = [_prepared(image, evaluation) for image in images[:2]]
-        groups.append(_filled(two, max(number, 2)))
+            groups.append(_filled([upright, turned], max(number, 2)))
+    if not bounds.is_fixed:
+        # The largest batch of the largest size takes much memory. It is not cut down: what cannot be run here is not
+        # known to be right, and a file is not to promise it.
+        groups += [_of_shape(images, *shape) for shape in (bounds.smallest, bounds.largest)]
     return [*evaluation_batches(images, cfg, bounds), *map(_batch, groups)]
+
+
+def _of_shape(images: Sequence[Pixels], number: int, height: int, width: int) -> list[PreparedImage]:
+    """So many images, repeated in turn: the first one is stretched to the size, the others keep their shape in it."""
+    prepared = []
+    for index, image in enumerate(islice(cycle(images), number)):
+        original = image.shape[0], image.shape[1]
+        scale = min(height / original[0], width / original[1])
+        size = tuple(max(round(side * scale), 1) for side in original) if index else (height, width)
+        resized = ResizeTransform(*original, *size).apply_image(image)
+        prepared.append(PreparedImage(resized.transpose(2, 0, 1), original, (height, width)))
+    return prepared
 
 
 def _prepared(image: Pixels, preparation: Preparation) -> PreparedImage:
@@ -249,10 +260,3 @@ def _batch(images: Sequence[PreparedImage]) -> Batch:
     for slot, image in zip(pixels, images, strict=True):
         slot[:, : image.size[0], : image.size[1]] = image.pixels
     return Batch(pixels, np.array([image.size for image in images], dtype=np.int64))
-
-
-def _with_sizes(cfg: CfgNode, min_size: int, max_size: int) -> CfgNode:
-    changed = cfg.clone()
-    changed.defrost()
-    changed.INPUT.MIN_SIZE_TEST, changed.INPUT.MAX_SIZE_TEST = min_size, max_size
-    return changed

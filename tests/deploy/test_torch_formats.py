@@ -4,12 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import detectron2
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import Tensor, nn
 
+import lite_detr_d2
 from lite_detr_d2.deploy.bounds import Bounds, Range, fixed
 from lite_detr_d2.deploy.export import export
 from lite_detr_d2.deploy.formats import FORMATS, Runtime, Settings, aoti, op_library
@@ -118,6 +121,16 @@ def corners(bounds: Bounds) -> set[tuple[int, int, int]]:
     sides = zip(bounds.smallest, bounds.largest, strict=True)
     batches, heights, widths = (sorted({smallest, (smallest + largest) // 2, largest}) for smallest, largest in sides)
     return {(batch, height, width) for batch in batches for height in heights[::2] or heights for width in widths}
+
+
+def test_no_paths_of_sources_go_out(exported: Exported) -> None:
+    if exported.file.suffix == ".ts":
+        pytest.skip("TorchScript keeps the lines that it was traced from, as docs/deploy.md says")
+    roots = [str(Path(package.__file__ or "").parent).encode() for package in (lite_detr_d2, detectron2, torch)]
+    with zipfile.ZipFile(exported.file) as archive:
+        for name in archive.namelist():
+            content = archive.read(name)
+            assert [root for root in (*roots, b"lite_detr_d2/") if root in content] == [], name
 
 
 # --- Values.
