@@ -172,6 +172,7 @@ def validate_config(cfg: CfgNode) -> None:
     _at_least("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, 1)
     _at_least("SOLVER.MAX_ITER", cfg.SOLVER.MAX_ITER, 1)
     _at_least("SOLVER.REFERENCE_NUM_IMAGES", cfg.SOLVER.REFERENCE_NUM_IMAGES, 0)
+    _check_sizes(cfg)
     _check_class_names(cfg)
     _check_channels(cfg)
     _check_encoder(cfg)
@@ -192,6 +193,15 @@ def _check_registered_names(cfg: CfgNode) -> None:
     name = cfg.MODEL.META_ARCHITECTURE
     _require("MODEL.META_ARCHITECTURE", name, name in ours, f"one of {', '.join(sorted(ours))}", hint)
     _one_of("MODEL.BACKBONE.NAME", cfg.MODEL.BACKBONE.NAME, tuple(sorted(name for name, _ in BACKBONE_REGISTRY)))
+
+
+def _check_sizes(cfg: CfgNode) -> None:
+    # detectron2 shrinks to nothing what may be no longer than 0.
+    _at_least("INPUT.MIN_SIZE_TEST", cfg.INPUT.MIN_SIZE_TEST, 0)
+    for half, resizes in (("TRAIN", any(cfg.INPUT.MIN_SIZE_TRAIN)), ("TEST", cfg.INPUT.MIN_SIZE_TEST)):
+        shortest, longest = cfg.INPUT[f"MIN_SIZE_{half}"], cfg.INPUT[f"MAX_SIZE_{half}"]
+        expected = f"at least 1, as INPUT.MIN_SIZE_{half} is {shortest} (where that is 0, images are not resized)"
+        _require(f"INPUT.MAX_SIZE_{half}", longest, not resizes or longest >= 1, expected)
 
 
 def class_names_of(cfg: CfgNode) -> list[str]:

@@ -205,6 +205,10 @@ def test_missing_backbone_output_is_reported(small_cfg: CfgNode) -> None:
     [
         ("SOLVER.OPTIMIZER", "LION", "SOLVER.OPTIMIZER is 'LION': expected one of ADAMW, SGD"),
         ("INPUT.MAX_VALUE", -1.0, "INPUT.MAX_VALUE is -1.0: expected at least 0"),
+        ("INPUT.MIN_SIZE_TEST", -1, "INPUT.MIN_SIZE_TEST is -1: expected at least 0"),
+        ("INPUT.MAX_SIZE_TEST", 0, "INPUT.MAX_SIZE_TEST is 0: expected at least 1, as INPUT.MIN_SIZE_TEST is"),
+        ("INPUT.MAX_SIZE_TEST", -1, "INPUT.MAX_SIZE_TEST is -1: expected at least 1, as INPUT.MIN_SIZE_TEST is"),
+        ("INPUT.MAX_SIZE_TRAIN", 0, "INPUT.MAX_SIZE_TRAIN is 0: expected at least 1, as INPUT.MIN_SIZE_TRAIN is"),
         ("DATALOADER.NUM_WORKERS", -1, "DATALOADER.NUM_WORKERS is -1: expected at least 0"),
         ("SOLVER.IMS_PER_BATCH", 0, "SOLVER.IMS_PER_BATCH is 0: expected at least 1"),
         ("SOLVER.MAX_ITER", 0, "SOLVER.MAX_ITER is 0: expected at least 1"),
@@ -217,6 +221,11 @@ def test_bad_values_of_detectron2s_keys_are_reported(small_cfg: CfgNode, key: st
     small_cfg.merge_from_list([key, value])
     with pytest.raises(InputError, match=message):
         validate_config(small_cfg)
+
+
+def test_what_is_not_resized_has_no_longest_side(small_cfg: CfgNode) -> None:
+    small_cfg.INPUT.MIN_SIZE_TEST = small_cfg.INPUT.MAX_SIZE_TEST = 0
+    validate_config(small_cfg)
 
 
 def test_looking_forward_twice_needs_refinement(small_cfg: CfgNode) -> None:

@@ -217,6 +217,11 @@ def format_of_exported(manifest: Manifest, file: Path) -> Format:
     return format
 
 
+def files_of_run(run: PathLike) -> list[Path]:
+    """What a training left that prediction, evaluation and resuming need."""
+    return [Path(run, "config.yaml"), Path(run, "last_checkpoint"), *sorted(Path(run).glob("model_*.pth"))]
+
+
 def _config_of_run(run: Path) -> Path:
     if run.is_file() and is_exported(run):
         raise InputError(f"{shown(run)} is an exported file: name the OUTPUT_DIR of a training.")
