@@ -220,6 +220,11 @@ def test_bad_values_of_detectron2s_keys_are_reported(small_cfg: CfgNode, key: st
         validate_config(small_cfg)
 
 
+def test_what_is_not_resized_has_no_longest_side(small_cfg: CfgNode) -> None:
+    small_cfg.INPUT.MIN_SIZE_TEST = small_cfg.INPUT.MAX_SIZE_TEST = 0
+    validate_config(small_cfg)
+
+
 def test_looking_forward_twice_needs_refinement(small_cfg: CfgNode) -> None:
     small_cfg.MODEL.META_ARCHITECTURE = "DeformableDETR"
     node = small_cfg.MODEL.LITE_DETR

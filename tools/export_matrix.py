@@ -3,9 +3,10 @@
     python tools/export_matrix.py [--size 256 320] [--images DIR] [--models r18] [--formats onnx openvino]
 
 Each cell runs projects/LiteDETR/export.py in a process of its own, with a time limit; its outcome is a line of
-output/export_matrix.jsonl. A cell that is there is not run again, unless its config, settings or images, the package
-or those that it is built on have changed since; --again tries those that failed. Detectors on a ResNet-18 are exported
-with dynamic sizes and batches where the format can, those on a Swin-T at one size.
+output/export_matrix.jsonl. A cell that is there is not run again, unless its config, weights, settings or images, the
+package with its compiled ops, or those that it is built on have changed since; --again tries those that failed.
+Detectors on a ResNet-18 are exported with dynamic sizes and batches where the format can, those on a Swin-T at one
+size.
 
 There are no trained weights of these detectors: theirs are random, of one seed, with class heads so wide that scores
 differ, and with one learned content for all queries. With random contents, two of 900 tokens that swap ranks change
@@ -23,8 +24,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from importlib.util import find_spec
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from lite_detr_d2.deploy.manifest import Manifest, digest_of_file
 from lite_detr_d2.detector import DetrDetector
 from lite_detr_d2.engine import on_available_device, read_config
 from lite_detr_d2.modeling.query_selection import QuerySelection
+from lite_detr_d2.ops.deform_attn import LIBRARY
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "projects" / "LiteDETR" / "export.py"
@@ -58,7 +59,7 @@ PHOTOGRAPHS = (
     "motorcycle_right.png",
     "rocket.jpg",
 )
-PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino")
+PACKAGES = ("detectron2", "numpy", "torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "openvino")
 COLUMNS = (
     *("detector", "format", "type", "sizes", "s", "MB"),
     *("tokens", "predictions", "selected", "detections", "matched", "scores"),
@@ -94,15 +95,16 @@ def cells(args: argparse.Namespace) -> Iterator[Cell]:
 
 
 def write_model(cell: Cell, folder: Path) -> tuple[Path, Path]:
-    """Write the config and the weights of a cell's detector, if they are not there."""
+    """Write the config and the weights of a cell's detector, if those of this config and tool are not there."""
     config = folder / f"{cell.detector}_{cell.backbone}.yaml"
     bases = [CONFIGS / MODELS[cell.detector], *([SWIN] if cell.backbone == "Swin-T" else [])]
     config.write_text("_BASE_:\n" + "".join(f"  - {base}\n" for base in bases))
-    weights = config.with_suffix(".pth")
+    cfg = on_available_device(read_config(argparse.Namespace(config_file=str(config), opts=["MODEL.DEVICE", "cpu"])))
+    digest = hashlib.sha256(cfg.dump().encode() + Path(__file__).read_bytes()).hexdigest()
+    weights = folder / f"{config.stem}_{digest[:8]}.pth"
     if not weights.is_file():
-        cfg = on_available_device(
-            read_config(argparse.Namespace(config_file=str(config), opts=["MODEL.DEVICE", "cpu"]))
-        )
+        for outdated in folder.glob(f"{config.stem}*.pth"):
+            outdated.unlink()
         torch.manual_seed(0)
         write_checkpoint(weights, randomised(build_model(cfg)).state_dict())
     return config, weights
@@ -120,12 +122,15 @@ def randomised(model: DetrDetector) -> DetrDetector:
     return model
 
 
-def digest_of(cell: Cell, config: Path, images: Path) -> str:
+def digest_of(cell: Cell, config: Path, weights: Path, images: Path) -> str:
     """Of all that a cell's outcome depends on."""
-    versions = {name: version(name) for name in PACKAGES if find_spec(name)}
+    installed = packages_distributions()  # detectron2 comes under several names
+    versions = {name: sorted(map(version, set(installed[name]))) for name in PACKAGES if name in installed}
     digest = hashlib.sha256(json.dumps([asdict(cell), versions]).encode())
     digest.update(read_config(argparse.Namespace(config_file=str(config), opts=[])).dump().encode())
-    for file in [SCRIPT, *sorted((ROOT / "lite_detr_d2").rglob("*.py")), *sorted(images.iterdir())]:
+    library = [LIBRARY] if LIBRARY.is_file() else []  # of csrc
+    sources = sorted((ROOT / "lite_detr_d2").rglob("*.py"))
+    for file in [SCRIPT, *sources, *library, weights, *sorted(images.iterdir())]:
         digest.update(digest_of_file(file).encode())
     return digest.hexdigest()
 
@@ -223,7 +228,7 @@ def main() -> int:
     outcomes, rows, failed = known(file), [], False
     for cell in cells(args):
         config, weights = write_model(cell, folder)
-        digest = digest_of(cell, config, images)
+        digest = digest_of(cell, config, weights, images)
         outcome = outcomes.get(digest)
         if outcome is None or (args.again and "error" in outcome):
             outcome = {

@@ -74,20 +74,23 @@ def annotate(
         predictor: detects.
         outputs: by input, where its picture or video goes; None for none.
         threshold: of the scores that are drawn and written, the lowest.
-        batch: how many images or frames of one size are detected in at a time.
+        batch: how many images or frames of one size are detected in at a time, if the model takes as many.
         json_file: gets the records of all detections.
         annotations: a file in COCO's format, whose ids the records get.
 
     Raises:
-        InputError: an output cannot be written, the annotations are not those of the inputs, a camera cannot be
-            opened, there is a video and no OpenCV, or nothing can be read of any input: then there is no JSON, and what
-            was there before stays.
+        InputError: an output cannot be written or is a file of the model, the annotations are not those of the inputs,
+            a camera cannot be opened, there is a video and no OpenCV, or nothing can be read of any input: then there
+            is no JSON, and what was there before stays.
     """
     if any(item.is_video for item in outputs):
         open_cv()
     media = list(outputs)
+    written = [*([json_file] if json_file else []), *filter(None, outputs.values())]
+    _check_not_among(written, predictor.files, "a file of the model", "another")
     if json_file is not None:
-        _check_no_input(json_file, [*(item.path for item in media), *([annotations] if annotations else [])])
+        inputs = [*(item.path for item in media), *([annotations] if annotations else [])]
+        _check_not_among([json_file], inputs, "the input", "another file for the JSON")
     names = (
         names_of(annotations, media, predictor.class_names) if annotations else own_names(media, predictor.class_names)
     )
@@ -97,7 +100,7 @@ def annotate(
             if results is not None:
                 results.add(names.records(item, found, frame))
 
-        run = _Run(predictor, outputs, keep, lambda: bool(stopped()), threshold, batch)
+        run = _Run(predictor, outputs, keep, lambda: bool(stopped()), threshold, predictor.batch_taken(batch))
         outcome = run()
         if results is not None:
             results.complete = not outcome.stopped
@@ -231,11 +234,12 @@ class _Run:
             logger.warning("%s", self._failures[-1])
 
 
-def _check_no_input(file: Path, inputs: Iterable[Path]) -> None:
-    place = place_of(file)
-    source = next((path for path in inputs if place and place_of(path) == place), None)
-    if source is not None:
-        raise InputError(f"{shown(file)} is the input {shown(source)}: name another file for the JSON.")
+def _check_not_among(written: Iterable[Path], kept: Iterable[Path], what: str, cure: str) -> None:
+    places = {place: path for path in kept if (place := place_of(path))}
+    for file in written:
+        source = places.get(place_of(file) or (-1, -1))
+        if source is not None:
+            raise InputError(f"{shown(file)} is {what} {shown(source)}: name {cure}.")
 
 
 def _write_picture(path: Path | None, pixels: Pixels) -> None:

@@ -3,18 +3,16 @@
 import logging
 import os
 import platform
-import shutil
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..data.sources.tree import check_folder
 from ..errors import InputError
 from ..extras import check_extra
-from ..files import check_output, system_error
+from ..files import check_output
 from ..wording import shown
 from .bounds import Range
 from .fitting import report_fitting
@@ -22,10 +20,12 @@ from .formats import FORMATS, Format, Runtime, Settings, Written
 from .inference import InferenceModel
 from .manifest import Manifest, Resize, SelfCheck, TensorSpec, digest_of_file, digest_of_weights, manifest_path
 from .precision import Annotated, compare_precision, find_annotated
+from .preparation import CHANNELS
 from .probes import Batch, Pixels, calibration_batches, find_images, make_batches, read_images
-from .run import PathLike, TrainedModel, build_trained, config_of_exported
+from .run import PathLike, TrainedModel, build_trained, config_of_exported, format_of_exported
 from .self_check import Exported, check
 from .sizing import check_bounds
+from .working import temporary, unfinished
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,8 @@ def export(
     """Write a detector to a file, and its description beside it.
 
     All is written to a hidden folder beside the file first, and moved when the check has passed: until then, what was
-    there before stays. The folder of an export that was killed is removed by the next one to the same file.
+    there before stays. The folder of an export that was killed is removed by the next one to the same file, and two
+    at once are refused.
 
     Args:
         trained: the detector, on the CPU.
@@ -56,20 +57,25 @@ def export(
 
     Raises:
         InputError: the settings do not fit the format or the detector, there are no images, or the file cannot be
-            written.
+            written, or is being written by another process.
         CheckFailed: the file does not compute what the detector does.
     """
     chosen = check_request(
         format, output, dtype=settings.dtype, opset=settings.opset, dynamic=not settings.bounds.is_fixed, images=images
     )
     check_bounds(trained.detector, settings.bounds)
-    with _unfinished(output) as folder:
-        probes = _find_probes(trained, settings, images)
+    if trained.cfg.INPUT.FORMAT not in CHANNELS:
+        raise InputError(
+            f"INPUT.FORMAT is {trained.cfg.INPUT.FORMAT!r}: detectors that take {' or '.join(CHANNELS)} are exported."
+        )
+    probes = _find_probes(trained, settings, images)
+    with unfinished(output) as folder:
         file, twin = folder / output.name, folder / f"inspected{chosen.suffix}"
         written = _write(trained, chosen, settings, probes, file, twin)
+        digests = {path.name: digest_of_file(path) for path in written.files}  # of what is checked
         runtime = chosen.load(file, written.requires)
         result = _check(trained, settings, runtime, chosen.load(twin, written.requires), probes)
-        manifest = _described(trained, chosen, settings, written, result)
+        manifest = _described(trained, chosen, settings, written.requires, digests, result)
         manifest.write(file)
         # What is loaded comes after what it needs, and its description last: a file that does not fit it is refused.
         for path in [*reversed(written.files), manifest_path(file)]:
@@ -99,13 +105,10 @@ def verify(
         CheckFailed: the file does not compute what the detector does.
     """
     manifest = Manifest.read(file)
-    if manifest.format not in FORMATS:
-        raise InputError(f"{shown(file)} is of the format {manifest.format!r}, which is none of {', '.join(FORMATS)}.")
-    chosen, settings = FORMATS[manifest.format], _settings_of(manifest)
-    with tempfile.TemporaryDirectory(prefix="lite_detr_d2_") as name:
-        folder = Path(name)
-        trained = _trained_again(file, manifest, weights, trust_pickle)
-        probes = _find_probes(trained, settings, images)
+    chosen, settings = format_of_exported(manifest, file), _settings_of(manifest)
+    trained = _trained_again(file, manifest, weights, trust_pickle)
+    probes = _find_probes(trained, settings, images)
+    with temporary() as folder:
         twin = folder / f"inspected{chosen.suffix}"
         written = _write(trained, chosen, settings, probes, folder / file.name, twin)
         runtime = chosen.load(file, manifest.requires)
@@ -168,23 +171,6 @@ def check_request(
     return chosen
 
 
-@contextmanager
-def _unfinished(output: Path) -> Iterator[Path]:
-    """A folder beside a file, to make it in; it is removed in the end."""
-    folder = output.with_name(f".{output.name}.unfinished")
-    try:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        yield folder
-    except Exception as error:
-        cause = system_error(error)
-        if cause is None or isinstance(error, InputError):
-            raise
-        raise InputError(f"{shown(output)} cannot be written: {cause.strerror or cause}.") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 @dataclass(frozen=True)
 class _Probes:
     """What a file is checked on, and for int8 what it is calibrated and scored on, too.
@@ -234,7 +220,12 @@ def _check(trained: TrainedModel, settings: Settings, runtime: Runtime, twin: Ru
 
 
 def _described(
-    trained: TrainedModel, format: Format, settings: Settings, written: Written, result: SelfCheck
+    trained: TrainedModel,
+    format: Format,
+    settings: Settings,
+    requires: Mapping[str, Any],
+    files: Mapping[str, str],
+    result: SelfCheck,
 ) -> Manifest:
     batch, height, width = (
         limits.smallest if limits.is_fixed else limits
@@ -256,11 +247,11 @@ def _described(
         image_format=cfg.INPUT.FORMAT,
         resize=Resize(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST),
         class_names=tuple(trained.class_names),
-        requires=written.requires,
+        requires=requires,
         versions=_versions(),
         weights_sha256=digest_of_weights(trained.detector),
         check=result,
-        files={file.name: digest_of_file(file) for file in written.files},
+        files=files,
         config=cfg.dump(),
     )
 
@@ -294,7 +285,18 @@ def _trained_again(file: Path, manifest: Manifest, weights: PathLike | None, tru
     cure = "Give those that were exported: --weights FILE."
     if weights is None and os.path.isabs(known) and not os.path.isfile(known):
         raise InputError(f"{shown(file)} was made of the weights {shown(known)}, which are gone. {cure}")
-    trained = build_trained(cfg, file, weights=weights or known, trust_pickle=trust_pickle)
-    if digest_of_weights(trained.detector) != manifest.weights_sha256:
-        raise InputError(f"{shown(file)} was made of other weights than {shown(weights or known)} are now. {cure}")
-    return trained
+    problems = []
+    # By name, or a run's in place: which way the rows went is not written down, and the digest tells.
+    for keep_rows in (False, True):
+        try:
+            trained = build_trained(
+                cfg.clone(), file, weights=weights or known, keep_rows=keep_rows, trust_pickle=trust_pickle
+            )
+        except InputError as error:
+            problems.append(error)
+            continue
+        if digest_of_weights(trained.detector) == manifest.weights_sha256:
+            return trained
+    if len(problems) == 2:
+        raise problems[0]
+    raise InputError(f"{shown(file)} was made of other weights than {shown(weights or known)} are now. {cure}")

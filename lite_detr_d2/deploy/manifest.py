@@ -41,8 +41,8 @@ class Resize:
     """How an image is resized before it is an input.
 
     Attributes:
-        min_size: of the shorter side, in pixels.
-        max_size: of the longer side, to which the shorter one gives way; 0 for no limit.
+        min_size: of the shorter side, in pixels; 0 leaves the image as it is, but for what has to fit the inputs.
+        max_size: of the longer side, to which the shorter one gives way; means nothing where ``min_size`` is 0.
         interpolation: Pillow's filter, which smooths what it makes smaller.
     """
 

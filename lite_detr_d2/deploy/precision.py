@@ -1,7 +1,6 @@
 """Average precision of a detector and of its exported file: whether rounding to int8 leaves what a detector is for."""
 
 import io
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -24,7 +23,7 @@ from .formats import Runtime
 from .manifest import Precision
 from .media import Media
 from .predictor import Predictor
-from .probes import Pixels, chosen, find_dataset, readable
+from .probes import RESTORE, Pixels, chosen, find_dataset, read_annotations, readable
 from .results import Names
 from .run import TrainedModel
 from .self_check import CheckFailed
@@ -65,7 +64,7 @@ def find_annotated(cfg: CfgNode, num_classes: int, number: int = NUM_IMAGES) -> 
     cure = "export the OUTPUT_DIR of a training that was evaluated on some, or register what DATASETS.TEST names."
     if dataset is None:
         raise InputError(f"There are no annotated images, on which AP tells what int8 costs: {cure}")
-    content = json.loads(dataset.annotations.read_bytes())
+    content = read_annotations(dataset.annotations)
     ids = set(chosen(list(dataset.images), number))
     boxes = [box for box in content.get("annotations", ()) if box["image_id"] in ids]
     if all(box.get("iscrowd", 0) for box in boxes):
@@ -126,7 +125,7 @@ def average_precision(predictor: Predictor, annotated: Annotated, batch: int = 1
 
     def images() -> Iterator[Pixels]:
         every = list(media)
-        for index, pixels in readable([item.path for item in every], predictor.cfg, "to measure AP on"):
+        for index, pixels in readable([item.path for item in every], predictor.cfg, "to measure AP on", RESTORE):
             read.append(every[index])
             yield pixels
 

@@ -17,11 +17,19 @@ from ..errors import InputError
 from ..wording import shown
 from .bounds import Bounds
 from .checks import check_choice, check_positive, check_score
-from .formats import FORMATS, Runtime
+from .formats import Runtime
 from .inference import InferenceModel
-from .manifest import Manifest
+from .manifest import Manifest, manifest_path
 from .preparation import CHANNELS, Image, Preparation, PreparedImage, Size, is_image
-from .run import PathLike, check_sources, config_of_exported, is_exported, load_trained
+from .run import (
+    PathLike,
+    check_sources,
+    config_of_exported,
+    files_of_run,
+    format_of_exported,
+    is_exported,
+    load_trained,
+)
 
 Detection: TypeAlias = dict[str, Instances]
 """``{"instances": Instances}``, as detectron2's ``DefaultPredictor`` gives."""
@@ -64,7 +72,8 @@ def load(
             raise InputError(f"{shown(run)} is a file, which has its own config and weights: give none.")
         return _of_exported(Path(run), device, dtype)
     trained = load_trained(run, config_file=config_file, weights=weights, device=device, trust_pickle=trust_pickle)
-    return Predictor(trained.cfg, trained.class_names, trained.detector, dtype=dtype)
+    files = files_of_run(run) if run is not None else [config_file or "", trained.cfg.MODEL.WEIGHTS]
+    return Predictor(trained.cfg, trained.class_names, trained.detector, dtype=dtype, files=files)
 
 
 class Predictor:
@@ -77,6 +86,7 @@ class Predictor:
         cfg: the config; images are read, resized and counted out as it says for evaluation.
         class_names: by class, as in ``pred_classes``.
         model: the detector, or the runtime of an exported file.
+        files: what it was loaded from, which is not to be written over.
         input_format: of arrays and tensors, unless a call says otherwise. Tools ask detectron2's ``DefaultPredictor``
             for it, and may have this in its place.
     """
@@ -91,6 +101,7 @@ class Predictor:
         *,
         dtype: str = "float32",
         bounds: Bounds | None = None,
+        files: Iterable[PathLike] = (),
     ) -> None:
         """Predict with a model that is there; :func:`load` is for one that is in files.
 
@@ -100,14 +111,20 @@ class Predictor:
             model: a detector in evaluation mode, or a runtime.
             dtype: of a detector: "float32" or "bfloat16".
             bounds: of a runtime: the images that it takes. Others are made smaller or padded, batches filled up.
+            files: that the model is in, if any.
         """
         check_choice("dtype", dtype, DTYPES)
         self.cfg = cfg
         self.class_names = list(class_names)
         self.model = model
+        self.files = [Path(file) for file in files]
         self._detect = _of_detector(model, dtype) if isinstance(model, DetrDetector) else _of_runtime(model)
         self._prepare = Preparation(cfg, bounds)
         self._bounds = bounds
+
+    def batch_taken(self, asked: int) -> int:
+        """How many images the model computes at once, of its bounds the nearest to what is asked for."""
+        return asked if self._bounds is None else self._bounds.batch.clamp(asked)
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a path is text, too
@@ -149,7 +166,7 @@ class Predictor:
         return detection
 
     def _run_all(self, images: Iterable[Image], threshold: float, format: str, batch: int) -> list[Detection]:
-        size = batch if self._bounds is None else self._bounds.batch.clamp(batch)
+        size = self.batch_taken(batch)
         found: dict[int, Detection] = {}
         waiting: dict[Size, dict[int, PreparedImage]] = {}
 
@@ -170,8 +187,7 @@ class Predictor:
 
     def _run(self, images: list[PreparedImage], threshold: float) -> list[Detection]:
         """Detect in images whose padded size is the same."""
-        least = 1 if self._bounds is None else self._bounds.batch.smallest
-        filled = images + images[-1:] * (least - len(images))
+        filled = images + images[-1:] * (self.batch_taken(len(images)) - len(images))
         pixels = np.zeros((len(filled), len(images[0].pixels), *images[0].padded), dtype=np.uint8)
         for slot, image in zip(pixels, filled, strict=True):
             slot[:, : image.size[0], : image.size[1]] = image.pixels
@@ -188,12 +204,11 @@ def _of_exported(file: Path, device: str | torch.device | None, dtype: str) -> P
         raise InputError(f"The device is {str(device)!r}, and exported files compute on the CPU: take 'cpu', or none.")
     if dtype not in (DTYPES[0], manifest.dtype):
         raise InputError(f"dtype is {dtype!r}, and {shown(file)} was exported in {manifest.dtype}: leave it out.")
-    if manifest.format not in FORMATS:
-        raise InputError(f"{shown(file)} is of the format {manifest.format!r}: expected one of {', '.join(FORMATS)}.")
-    runtime = FORMATS[manifest.format].load(file, manifest.requires)
+    runtime = format_of_exported(manifest, file).load(file, manifest.requires)
     cfg = config_of_exported(manifest, file)
     cfg.freeze()
-    return Predictor(cfg, manifest.class_names, runtime, bounds=manifest.bounds)
+    files = [manifest_path(file), *map(file.with_name, manifest.files)]
+    return Predictor(cfg, manifest.class_names, runtime, bounds=manifest.bounds, files=files)
 
 
 def _at_original_size(

@@ -1,9 +1,9 @@
 """What an exported model is checked on: real images, at several sizes within its bounds."""
 
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.transforms import ResizeTransform
 
 from ..data.images import ImageError, read_image
 from ..data.prepare import find_prepared
+from ..data.source import read_json
 from ..data.sources.tree import walk
 from ..errors import InputError
 from ..wording import listed, shown
@@ -27,6 +29,11 @@ Pixels = npt.NDArray[np.uint8]
 NUM_IMAGES = 8
 NUM_CALIBRATION = 128
 _UNREADABLE_SHOWN = 5
+
+# What to do where no image can be read.
+RESTORE = "Put the images back to where they were."
+_TO_CHECK = "to check the exported file on"
+_NAME_FOLDER = "Name a folder with images of what it detects, --images DIR."
 
 _Item = TypeVar("_Item")
 
@@ -67,12 +74,15 @@ def find_dataset(cfg: CfgNode, *, training: bool) -> Dataset | None:
     Args:
         cfg: of the detector, with the path of its weights.
         training: whether to find what it was trained on.
+
+    Raises:
+        InputError: its annotations cannot be read.
     """
     names, halves = (cfg.DATASETS.TRAIN, ("train",)) if training else (cfg.DATASETS.TEST, ("val", "test"))
     prepared = find_prepared(Path(cfg.MODEL.WEIGHTS).parent / "dataset")
     half = prepared and next((prepared.halves[name] for name in halves if name in prepared.halves), None)
     if half:
-        records: list[dict[str, Any]] = json.loads(half.annotations.read_bytes())["images"]
+        records: list[dict[str, Any]] = read_annotations(half.annotations)["images"]
         return Dataset(half.annotations, {record["id"]: half.images / record["file_name"] for record in records})
     for name in names:
         file = MetadataCatalog.get(name).get("json_file") if name in DatasetCatalog else None
@@ -80,6 +90,18 @@ def find_dataset(cfg: CfgNode, *, training: bool) -> Dataset | None:
             records = DatasetCatalog.get(name)
             return Dataset(Path(file), {record["image_id"]: Path(record["file_name"]) for record in records})
     return None
+
+
+def read_annotations(file: Path) -> Any:
+    """Read the annotations of a :class:`Dataset`.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    try:
+        return read_json(file)
+    except InputError as error:
+        raise InputError(f"The dataset of the training cannot be used: {error}. Restore that file.") from error
 
 
 def find_images(cfg: CfgNode, folder: Path | None) -> list[Path]:
@@ -116,16 +138,17 @@ def chosen(items: Sequence[_Item], number: int) -> list[_Item]:
 
 def read_images(paths: Sequence[Path], cfg: CfgNode, number: int = NUM_IMAGES) -> list[Pixels]:
     """Read some of the images, evenly chosen, as :func:`readable` does."""
-    return [pixels for _, pixels in readable(chosen(paths, number), cfg, "to check the exported file on")]
+    return [pixels for _, pixels in readable(chosen(paths, number), cfg, _TO_CHECK, _NAME_FOLDER)]
 
 
-def readable(paths: Sequence[Path], cfg: CfgNode, purpose: str) -> Iterator[tuple[int, Pixels]]:
+def readable(paths: Sequence[Path], cfg: CfgNode, purpose: str, cure: str) -> Iterator[tuple[int, Pixels]]:
     """Read images one by one. Those that cannot be read are reported and passed over.
 
     Args:
         paths: of the images.
         cfg: of the detector that they are for.
         purpose: for messages: "to ...".
+        cure: likewise, where none of them can be read: what to do then.
 
     Yields:
         The index in ``paths``, and the image, (H, W, 3).
@@ -133,19 +156,20 @@ def readable(paths: Sequence[Path], cfg: CfgNode, purpose: str) -> Iterator[tupl
     Raises:
         InputError: none of them can be read.
     """
-    problems = []
+    problems: list[ImageError] = []
     for index, path in enumerate(paths):
         try:
             pixels = read_image(path, cfg.INPUT.FORMAT, cfg.INPUT.MAX_VALUE)
         except ImageError as error:
-            problems.append(str(error))
+            problems.append(error)
         else:
             yield index, pixels
     if len(problems) == len(paths):
-        raise InputError(f"None of {len(paths)} images can be read {purpose}: {problems[0]}")
+        first = f"{shown(paths[0])}: {problems[0].cause}"
+        raise InputError(f"None of {len(paths)} images can be read {purpose}, such as {first}. {cure}")
     if problems:
         title = f"{len(problems)} of {len(paths)} images {purpose} are passed over:"
-        logger.warning("%s", listed(title, problems[:_UNREADABLE_SHOWN]))
+        logger.warning("%s", listed(title, list(map(str, problems[:_UNREADABLE_SHOWN]))))
 
 
 def calibration_batches(cfg: CfgNode, bounds: Bounds, number: int = NUM_CALIBRATION) -> list[Batch]:
@@ -167,7 +191,7 @@ def calibration_batches(cfg: CfgNode, bounds: Bounds, number: int = NUM_CALIBRAT
         )
     paths = chosen(list(dataset.images.values()), number)
     logger.info("int8 is calibrated on %d images of %s", len(paths), shown(dataset.annotations))
-    return evaluation_batches((pixels for _, pixels in readable(paths, cfg, "to calibrate on")), cfg, bounds)
+    return evaluation_batches((pixels for _, pixels in readable(paths, cfg, "to calibrate on", RESTORE)), cfg, bounds)
 
 
 def evaluation_batches(images: Iterable[Pixels], cfg: CfgNode, bounds: Bounds) -> list[Batch]:
@@ -186,8 +210,9 @@ def evaluation_batches(images: Iterable[Pixels], cfg: CfgNode, bounds: Bounds) -
 def make_batches(images: Sequence[Pixels], cfg: CfgNode, bounds: Bounds) -> list[Batch]:
     """Make inputs within the bounds.
 
-    All images come at the size of evaluation. Where the bounds leave a choice, further batches have the smallest and
-    the largest size, one turned by a right angle, and two images of different sizes.
+    All images come at the size of evaluation. Where the bounds leave a choice of sizes, further batches have one turned
+    by a right angle, and two images of different sizes; where they leave any choice, two have exactly the smallest and
+    the largest batch and size.
 
     Args:
         images: (H, W, 3) uint8, in ``INPUT.FORMAT``.
@@ -197,19 +222,27 @@ def make_batches(images: Sequence[Pixels], cfg: CfgNode, bounds: Bounds) -> list
     evaluation, number = Preparation(cfg, bounds), bounds.batch.smallest
     groups = []
     if not (bounds.height.is_fixed and bounds.width.is_fixed):
-        smallest = max(bounds.height.smallest, bounds.width.smallest)
-        largest = min(bounds.height.largest, bounds.width.largest)
-        small, large = (
-            _prepared(images[0], Preparation(_with_sizes(cfg, short, largest), bounds)) for short in (smallest, largest)
-        )
-        turned = _prepared(np.rot90(images[0]), evaluation)
-        groups += [_filled([image], number) for image in (small, large, turned)]
+        upright, turned = (_prepared(image, evaluation) for image in (images[0], np.rot90(images[0])))
+        groups.append(_filled([turned], number))
         if bounds.batch.largest > 1:
-            groups.append(_filled([small, turned], max(number, 2)))
-    elif not bounds.batch.is_fixed:
-        two = [_prepared(image, evaluation) for image in images[:2]]
-        groups.append(_filled(two, max(number, 2)))
+            groups.append(_filled([upright, turned], max(number, 2)))
+    if not bounds.is_fixed:
+        # The largest batch of the largest size takes much memory. It is not cut down: what cannot be run here is not
+        # known to be right, and a file is not to promise it.
+        groups += [_of_shape(images, *shape) for shape in (bounds.smallest, bounds.largest)]
     return [*evaluation_batches(images, cfg, bounds), *map(_batch, groups)]
+
+
+def _of_shape(images: Sequence[Pixels], number: int, height: int, width: int) -> list[PreparedImage]:
+    """So many images, repeated in turn: the first one is stretched to the size, the others keep their shape in it."""
+    prepared = []
+    for index, image in enumerate(islice(cycle(images), number)):
+        original = image.shape[0], image.shape[1]
+        scale = min(height / original[0], width / original[1])
+        size = tuple(max(round(side * scale), 1) for side in original) if index else (height, width)
+        resized = ResizeTransform(*original, *size).apply_image(image)
+        prepared.append(PreparedImage(resized.transpose(2, 0, 1), original, (height, width)))
+    return prepared
 
 
 def _prepared(image: Pixels, preparation: Preparation) -> PreparedImage:
@@ -227,10 +260,3 @@ def _batch(images: Sequence[PreparedImage]) -> Batch:
     for slot, image in zip(pixels, images, strict=True):
         slot[:, : image.size[0], : image.size[1]] = image.pixels
     return Batch(pixels, np.array([image.size for image in images], dtype=np.int64))
-
-
-def _with_sizes(cfg: CfgNode, min_size: int, max_size: int) -> CfgNode:
-    changed = cfg.clone()
-    changed.defrost()
-    changed.INPUT.MIN_SIZE_TEST, changed.INPUT.MAX_SIZE_TEST = min_size, max_size
-    return changed

@@ -22,7 +22,7 @@ from ..errors import InputError
 from ..metadata import lend_class_names
 from ..wording import in_short, shown
 from .checks import check_device, check_path
-from .formats import FORMATS
+from .formats import FORMATS, Format
 from .manifest import Manifest, manifest_path
 
 logger = logging.getLogger(__name__)
@@ -99,6 +99,7 @@ def build_trained(
     *,
     run: PathLike | None = None,
     weights: PathLike | None = None,
+    keep_rows: bool = False,
     trust_pickle: bool = False,
 ) -> TrainedModel:
     """Build the detector of a config, and load its weights.
@@ -108,6 +109,8 @@ def build_trained(
         source: the file that the config is of, which messages name.
         run: as of :func:`load_trained`; or else
         weights: likewise.
+        keep_rows: whether the rows of the weights are in the order of the config's classes, whatever the checkpoint
+            calls its own, as those of a run are.
         trust_pickle: likewise.
 
     Raises:
@@ -119,7 +122,8 @@ def build_trained(
     except InputError as error:
         raise InputError(f"Config {shown(source)}: {error}") from error
     model = build_model(cfg)
-    checkpointer = _Weights(model, cfg, is_own=run is not None, save_dir="" if run is None else os.fspath(run))
+    is_own = keep_rows or run is not None
+    checkpointer = _Weights(model, cfg, is_own=is_own, save_dir="" if run is None else os.fspath(run))
     checkpointer.trust_pickle = trust_pickle
     cfg.MODEL.WEIGHTS = os.fspath(weights) if weights is not None else _checkpoint_of_run(checkpointer)
     logger.info("The detector is of %s, and its weights of %s", shown(source), shown(cfg.MODEL.WEIGHTS))
@@ -197,6 +201,29 @@ def config_of_exported(manifest: Manifest, file: Path) -> CfgNode:
     cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = manifest.resize.min_size, manifest.resize.max_size
     cfg.MODEL.DEVICE = "cpu"
     return cfg
+
+
+def format_of_exported(manifest: Manifest, file: Path) -> Format:
+    """The format of an exported file.
+
+    Raises:
+        InputError: there is no such format, or the manifest does not say what it requires.
+    """
+    if manifest.format not in FORMATS:
+        raise InputError(f"{shown(file)} is of the format {manifest.format!r}: expected one of {', '.join(FORMATS)}.")
+    format = FORMATS[manifest.format]
+    unsaid = [name for name in format.requires if not isinstance(manifest.requires.get(name), str)]
+    if unsaid:
+        raise InputError(
+            f"{shown(manifest_path(file))} cannot be used: its requires does not say {', '.join(unsaid)}, which the "
+            f"format {format.name} needs. Restore it, or export the model again."
+        )
+    return format
+
+
+def files_of_run(run: PathLike) -> list[Path]:
+    """What a training left that prediction, evaluation and resuming need."""
+    return [Path(run, "config.yaml"), Path(run, "last_checkpoint"), *sorted(Path(run).glob("model_*.pth"))]
 
 
 def _config_of_run(run: Path) -> Path:

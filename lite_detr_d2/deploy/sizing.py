@@ -32,13 +32,12 @@ def choose_bounds(
     if batch < 1 or (size is not None and min(size) < 1):
         raise InputError(f"The size {size} and the batch {batch} are not all positive.")
     if size is None:
-        longest = cfg.INPUT.MAX_SIZE_TEST
-        if longest < 1:
+        if cfg.INPUT.MIN_SIZE_TEST == 0:
             raise InputError(
-                "INPUT.MAX_SIZE_TEST is 0, so that images can be of any size: give the exported model's, --size HEIGHT "
-                "WIDTH."
+                "INPUT.MIN_SIZE_TEST is 0, so that images are not resized, and can be of any size: give the exported "
+                "model's, --size HEIGHT WIDTH."
             )
-        size = longest, longest
+        size = (cfg.INPUT.MAX_SIZE_TEST,) * 2
     height, width = size
     bounds = fixed(batch, height, width)
     if dynamic:

@@ -180,11 +180,18 @@ def setup(args: argparse.Namespace) -> CfgNode:
 def _config_of_training(cfg: CfgNode) -> Iterator[None]:
     """Let an evaluation leave the config of a training as it is: its checkpoints are of these classes and options."""
     path = Path(cfg.OUTPUT_DIR, "config.yaml")
-    is_there = comm.is_main_process() and path.is_file() and Path(cfg.OUTPUT_DIR, "last_checkpoint").is_file()
+    is_there = comm.is_main_process() and path.is_file() and _has_checkpoint(path.parent)
     content = path.read_bytes() if is_there else None
-    yield
-    if content is not None:
-        write_atomically(str(path), lambda file: file.write(content))
+    try:
+        yield  # detectron2 writes the file anew, in place
+    finally:
+        if content is not None:
+            write_atomically(str(path), lambda file: file.write(content))
+
+
+def _has_checkpoint(run: Path) -> bool:
+    """Whether a folder has one of a training; what was copied from another may have a checkpoint alone."""
+    return (run / "last_checkpoint").is_file() or any(run.glob("model_*.pth"))
 
 
 def _register_data(args: argparse.Namespace, folder: Path, sizes: TrainingSizes) -> CocoFolder | None:

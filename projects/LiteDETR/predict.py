@@ -9,8 +9,8 @@ Examples:
                               --annotations val.json
 
 Pictures keep the names that the inputs have below their folder, and the format if it is a usual one (else .png);
-videos become .mp4. What is in DIR from an earlier prediction is written over, the inputs never are. DIR is made if it
-is not there; the folder of --json FILE has to be there.
+videos become .mp4. What is in DIR from an earlier prediction is written over, the inputs and the model never are. DIR
+is made if it is not there; the folder of --json FILE has to be there.
 
 Exit code: 0 done, 1 error, 2 wrong arguments, 3 done, but some inputs could not be read: each is named. If none could
 be read, that is an error, and what FILE had before stays.
@@ -69,7 +69,11 @@ def parser() -> argparse.ArgumentParser:
         "--threshold", metavar="S", type=score, default=0.5, help="leave out what scores below S (default: 0.5)"
     )
     result.add_argument(
-        "--batch", metavar="N", type=positive, default=1, help="images, or frames of a video, at a time (default: 1)"
+        "--batch",
+        metavar="N",
+        type=positive,
+        default=1,
+        help="images, or frames of a video, at a time (default: 1); an exported model has its own bounds of it",
     )
     return result
 

@@ -87,4 +87,5 @@ PICKLED = Format(
     dtypes=("float32", "bfloat16"),
     write=write_pickled,
     load=load_pickled,
+    requires=("torch",),
 )

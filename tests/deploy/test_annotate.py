@@ -13,12 +13,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from detectron2.config import CfgNode
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
 from lite_detr_d2.data.images import read_image
 from lite_detr_d2.deploy.annotate import Outcome, annotate
+from lite_detr_d2.deploy.bounds import fixed
 from lite_detr_d2.deploy.media import find_media, plan_outputs
+from lite_detr_d2.deploy.predictor import Predictor
 from lite_detr_d2.errors import InputError
 from lite_detr_d2.visualization import draw_detections
 
@@ -31,7 +34,7 @@ class Bright:
     """Finds the right half of each image, the brighter the surer; takes no image that is higher than 100 pixels."""
 
     def __init__(self, max_value: float = 0.0, after: Callable[[], None] = lambda: None) -> None:
-        self.class_names = CLASSES
+        self.class_names, self.files = CLASSES, []
         self.cfg = SimpleNamespace(INPUT=SimpleNamespace(MAX_VALUE=max_value))
         self.batches: list[list[Any]] = []
         self.after = after
@@ -44,6 +47,9 @@ class Bright:
         found = [{"instances": self._found(image, threshold)} for image in images]
         self.after()
         return found
+
+    def batch_taken(self, asked: int) -> int:
+        return asked
 
     def _found(self, image: Any, threshold: float) -> Instances:
         height, width = image.shape[:2]
@@ -98,6 +104,27 @@ class TestImages:
         assert sum(map(len, detector.batches)) == 5
         assert max(map(len, detector.batches)) <= max(1, 4 * batch)
         assert said == []
+
+    @pytest.mark.parametrize(("batch", "of_images", "of_video"), [(1, 2, 5), (4, 2, 5), (6, 2, 5)])
+    def test_a_fixed_batch_is_full(
+        self, tmp_path: Path, small_cfg: CfgNode, batch: int, of_images: int, of_video: int
+    ) -> None:
+        """Of 8 pictures, and of 20 frames, without padding by copies."""
+        small_cfg.INPUT.MIN_SIZE_TEST = 0
+        calls = []
+
+        def runtime(images: Any, sizes: Any) -> Any:
+            calls.append(images[:, 0, 0, 0].tolist())
+            return np.zeros((4, 1, 4), np.float32), np.zeros((4, 1), np.float32), np.zeros((4, 1), np.int64)
+
+        detector = Predictor(small_cfg, CLASSES, runtime, bounds=fixed(4, SIZE[1], SIZE[0]))
+        pictures = [picture(tmp_path / f"{number}.png", number) for number in range(8)]
+        run(pictures, tmp_path / "out", detector, batch=batch)
+        assert sum(calls, []) == list(range(8))
+        assert len(calls) == of_images
+        calls.clear()
+        run([write_video(tmp_path / "clip.mp4")], tmp_path / "out", detector, batch=batch)
+        assert len(calls) == of_video
 
     def test_there_is_no_json_if_none_is_asked_for(self, tmp_path: Path, photos: Path) -> None:
         run([photos], tmp_path / "out")
@@ -190,6 +217,22 @@ class TestImages:
         for file in ("link.json", "val.json", "photos/0.png"):
             with pytest.raises(InputError, match=f"{file} is the input .*: name another file for the JSON"):
                 run([photos], tmp_path / "out", json_file=tmp_path / file, annotations=tmp_path / "val.json")
+
+    @pytest.mark.parametrize("written", ["run/config.yaml", "link.json", "out/0.png"])
+    def test_nothing_is_written_over_the_model(self, tmp_path: Path, photos: Path, written: str) -> None:
+        """The third is a picture."""
+        detector = Bright()
+        detector.files = [tmp_path / "run" / "config.yaml", tmp_path / "model.onnx.json", tmp_path / "run" / "0.png"]
+        (tmp_path / "run").mkdir()
+        for file in detector.files:
+            file.write_text("kept")
+        (tmp_path / "link.json").symlink_to("model.onnx.json")
+        (tmp_path / "out").symlink_to("run")
+        json_file = tmp_path / "results.json" if written.endswith("png") else tmp_path / written
+        with pytest.raises(InputError, match=f"{written} is a file of the model .*: name another"):
+            run([photos], tmp_path / "out", detector, json_file=json_file)
+        assert [file.read_text() for file in detector.files] == ["kept"] * 3
+        assert not (tmp_path / "results.json").exists()
 
     def test_a_file_in_the_way_of_a_folder(self, tmp_path: Path, photos: Path) -> None:
         (tmp_path / "out").mkdir()

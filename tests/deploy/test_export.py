@@ -71,10 +71,10 @@ def test_what_is_exported_says_what_it_is(trained: TrainedModel, images: Path, o
     assert manifest.versions["torch"] == torch.__version__
     assert manifest.check.images == 3
     assert manifest.check.passed
-    # At the size of evaluation, the smallest, the largest, turned, and two at once.
+    # The smallest, at the size of evaluation, turned, two at once, and the largest.
     assert manifest.check.sizes == (
-        *((1, 40, 32), (1, 96, 120), (1, 96, 128), (1, 120, 96), (1, 128, 102)),
-        (2, 96, 120),
+        *((1, 32, 32), (1, 96, 120), (1, 96, 128), (1, 120, 96)),
+        *((2, 120, 120), (2, 128, 160)),
     )
     assert manifest.check.compared > 100
 
@@ -358,6 +358,13 @@ def test_settings_that_a_format_cannot_have(
     with pytest.raises(InputError, match=reason):
         export(trained, "pickled", output, settings, images)
     assert left(output) == []
+
+
+def test_channels_that_no_contract_has(small_cfg: CfgNode, images: Path, output: Path, tmp_path: Path) -> None:
+    small_cfg.INPUT.FORMAT = "HSV"
+    write_run(small_cfg, tmp_path / "hsv")
+    with pytest.raises(InputError, match="INPUT.FORMAT is 'HSV': detectors that take RGB or BGR are exported"):
+        export(load(tmp_path / "hsv"), "pickled", output, SETTINGS, images)
 
 
 @pytest.mark.parametrize(

@@ -456,6 +456,13 @@ def test_a_single_image_fills_a_fixed_batch(cfg: CfgNode) -> None:
     assert runtime.calls[0][0].shape == (3, 3, 64, 64)
 
 
+def test_the_files_of_a_detector_are_known(predictor: Predictor, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert {run / "config.yaml", run / "model_final.pth"} <= set(predictor.files)
+    files = {"config_file": run / "config.yaml", "weights": run / "model_final.pth"}
+    assert lite_detr_d2.load(**files, device="cpu").files == list(files.values())
+
+
 # --- Exported files.
 
 
@@ -500,6 +507,8 @@ def test_an_exported_file_has_the_same_interface(exported: Path) -> None:
         assert predictor.class_names == NAMES
         assert [predictor.cfg.INPUT.MIN_SIZE_TEST, predictor.cfg.INPUT.MAX_SIZE_TEST] == [48, 60]
         assert predictor.cfg.MODEL.META_ARCHITECTURE == "DINO"
+        assert {path.name for path in predictor.files} == {"model.fake", "model.fake.json"}
+        assert all(path.is_file() for path in predictor.files)
         first, second = predictor([noise(96, 96), noise(20, 40)], batch=2)
         assert first["instances"].pred_boxes.tensor.tolist() == [[0, 0, 96, 96], [48, 0, 96, 96]]
         assert second["instances"].pred_boxes.tensor.tolist() == [[0, 0, 40, 20], [20, 0, 40, 20]]

@@ -119,15 +119,34 @@ def test_batches_of_any_size_show_the_extremes(cfg: CfgNode) -> None:
     batches = make_batches(images_of((60, 80), (80, 60)), cfg, bounds)
     shapes = [batch.shape for batch in batches]
     assert shapes[:2] == [(1, 60, 80), (1, 80, 60)]  # as evaluation has them
-    assert shapes[2:5] == [(1, 40, 53), (1, 75, 100), (1, 80, 60)]  # the smallest, the largest, and turned
-    assert shapes[5] == (2, 80, 60)
-    assert batches[5].sizes.tolist() == [[40, 53], [80, 60]]
-    for _, height, width in shapes:
-        assert height in bounds.height
-        assert width in bounds.width
+    assert shapes[2:4] == [(1, 80, 60), (2, 80, 80)]  # turned, and two sizes
+    assert batches[3].sizes.tolist() == [[60, 80], [80, 60]]
+    assert shapes[4:] == [(1, 32, 40), (4, 100, 120)]  # the smallest, and the largest
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        Bounds(Range(1, 8), Range(64, 800), Range(96, 1333)),  # lying
+        Bounds(Range(2, 3), Range(96, 320), Range(64, 160)),  # upright, of several
+        Bounds(Range(2, 2), Range(64, 160), Range(64, 64)),  # one batch, and one width
+        Bounds(Range(1, 3), Range(80, 80), Range(80, 80)),  # one size
+    ],
+)
+def test_the_extremes_are_exactly_those_of_the_bounds(cfg: CfgNode, bounds: Bounds) -> None:
+    *_, smallest, largest = make_batches(images_of((60, 80), (90, 60)), cfg, bounds)
+    for batch, shape in ((smallest, bounds.smallest), (largest, bounds.largest)):
+        assert list(batch.shape) == shape
+        assert batch.sizes[0].tolist() == shape[1:]  # without padding
+        for index, (height, width) in enumerate(batch.sizes.tolist()[1:], start=1):
+            assert height == shape[1] or width == shape[2]  # as large as fits
+            assert height / width == pytest.approx(60 / 80 if index % 2 == 0 else 90 / 60, rel=0.02)
+        for image, (height, width) in zip(batch.images, batch.sizes, strict=True):
+            assert (image[:, :height, :width] == 255).all()
+            assert image.sum(dtype=np.int64) == 255 * 3 * height * width
 
 
 def test_any_batch_of_one_size(cfg: CfgNode) -> None:
     bounds = Bounds(Range(1, 3), Range(80, 80), Range(80, 80))
     batches = make_batches(images_of((60, 80), (80, 60)), cfg, bounds)
-    assert [batch.shape for batch in batches] == [(1, 80, 80), (1, 80, 80), (2, 80, 80)]
+    assert [batch.shape for batch in batches] == [(1, 80, 80), (1, 80, 80), (1, 80, 80), (3, 80, 80)]

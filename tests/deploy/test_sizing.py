@@ -47,8 +47,8 @@ def test_tokens_are_counted_as_the_detector_makes_them(
 def test_without_a_size_all_images_fit(small_cfg: CfgNode, detector: DetrDetector) -> None:
     small_cfg.INPUT.MAX_SIZE_TEST = 333
     assert choose_bounds(small_cfg, detector, batch=2) == fixed(2, 333, 333)
-    small_cfg.INPUT.MAX_SIZE_TEST = 0
-    with pytest.raises(InputError, match="INPUT.MAX_SIZE_TEST is 0"):
+    small_cfg.INPUT.MIN_SIZE_TEST = 0
+    with pytest.raises(InputError, match="INPUT.MIN_SIZE_TEST is 0, so that images are not resized"):
         choose_bounds(small_cfg, detector)
 
 

@@ -4,12 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import detectron2
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import Tensor, nn
 
+import lite_detr_d2
 from lite_detr_d2.deploy.bounds import Bounds, Range, fixed
 from lite_detr_d2.deploy.export import export
 from lite_detr_d2.deploy.formats import FORMATS, Runtime, Settings, aoti, op_library
@@ -118,6 +121,16 @@ def corners(bounds: Bounds) -> set[tuple[int, int, int]]:
     sides = zip(bounds.smallest, bounds.largest, strict=True)
     batches, heights, widths = (sorted({smallest, (smallest + largest) // 2, largest}) for smallest, largest in sides)
     return {(batch, height, width) for batch in batches for height in heights[::2] or heights for width in widths}
+
+
+def test_no_paths_of_sources_go_out(exported: Exported) -> None:
+    if exported.manifest.format != "torch":
+        pytest.skip("TorchScript and AOTInductor keep paths, as docs/deploy.md says")
+    roots = [str(Path(package.__file__ or "").parent).encode() for package in (lite_detr_d2, detectron2, torch)]
+    with zipfile.ZipFile(exported.file) as archive:
+        for name in archive.namelist():
+            content = archive.read(name)
+            assert [root for root in (*roots, b"lite_detr_d2/") if root in content] == [], name
 
 
 # --- Values.
@@ -355,8 +368,19 @@ def test_a_broken_file_is_named(name: str, tmp_path: Path) -> None:
     file = tmp_path / f"model{FORMATS[name].suffix}"
     file.write_bytes(b"no model")
     here = {"torch": str(torch.__version__), "machine": machine, "instructions": instructions}
+    here["library"] = "lite_detr_ops_00000000.so"
     with pytest.raises(InputError, match=f"{file.name} cannot be loaded by PyTorch"):
         FORMATS[name].load(file, here)
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_kernels_of_another_build_are_said(tmp_path: Path, said: list[str], is_own: bool) -> None:
+    own = op_library.with_library(tmp_path / "model.ts", {}).requires
+    op_library.load_library(tmp_path / "model.ts", own if is_own else {"library": "lite_detr_ops_00000000.so"})
+    warned = [message for message in said if "is run with the installed kernels" in message]
+    assert len(warned) == (0 if is_own else 1)
+    assert is_own or "model.ts is run with" in warned[0]
+    assert is_own or "than its own, lite_detr_ops_00000000.so" in warned[0]
 
 
 def test_without_a_compiler(trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The names of a model's classes go with its config, from training to whatever predicts with it."""
 
 import argparse
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,7 +135,32 @@ def test_an_evaluation_leaves_the_config_of_a_training(tmp_path: Path) -> None:
         load_script("train_net").main(parse(*arguments))
     assert (output / "config.yaml").read_bytes() == before
     assert (output / "eval_metrics.json").exists()
+    (output / "last_checkpoint").unlink()  # as of a run of which the config and the final model alone were copied
+    load_script("train_net").main(
+        parse("--config-file", TINY, "--eval-only", "--dataset", fewer, "OUTPUT_DIR", output, *weights)
+    )
+    assert (output / "config.yaml").read_bytes() == before
     assert written(tmp_path / "elsewhere").MODEL.LITE_DETR.CLASS_NAMES == ["ant", "dog"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+@pytest.mark.parametrize("checkpoint", ["last_checkpoint", "model_final.pth", "model_0000099.pth"])
+def test_an_evaluation_that_breaks_off_leaves_the_config_of_a_training(
+    tmp_path: Path, checkpoint: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, dataset = tmp_path / "output", write_coco_folder(tmp_path)
+    output.mkdir()
+    (output / checkpoint).touch()
+    (output / "config.yaml").write_text("of the training")
+
+    def break_off(*_: object) -> None:
+        (output / "config.yaml").write_text("")
+        raise error
+
+    monkeypatch.setattr(importlib.import_module(setup.__module__), "default_setup", break_off)
+    with pytest.raises(error):
+        setup(parse("--config-file", TINY, "--eval-only", "--dataset", dataset, "OUTPUT_DIR", output))
+    assert (output / "config.yaml").read_text() == "of the training"
 
 
 # --- What looks into detectron2's catalog.

@@ -31,7 +31,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def manifest(file: Exported) -> dict[str, Any]:
+def manifest(file: Exported, min_size: int) -> dict[str, Any]:
     """What the examples read of the JSON."""
     bounds = file.bounds
     sides = [
@@ -40,7 +40,7 @@ def manifest(file: Exported) -> dict[str, Any]:
     ]
     return {
         "inputs": [{"name": "images", "dtype": "uint8", "shape": [sides[0], 3, *sides[1:]]}],
-        "resize": {"min_size": 80, "max_size": 120, "interpolation": "bilinear"},
+        "resize": {"min_size": min_size, "max_size": 120 if min_size else 0, "interpolation": "bilinear"},
         "image_format": "RGB",
         "class_names": [f"digit {index}" for index in range(10)],
         "requires": file.written.requires,
@@ -48,14 +48,30 @@ def manifest(file: Exported) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("script", "name"), [("onnx_runtime.py", "onnx"), ("openvino_runtime.py", "openvino")])
-@pytest.mark.parametrize(("sizes", "resized"), [("many sizes", (75, 120)), ("one size", (60, 96))])
+@pytest.mark.parametrize(
+    ("sizes", "min_size", "side", "resized"),
+    [
+        ("many sizes", 80, 160, (75, 120)),
+        ("one size", 80, 160, (60, 96)),
+        ("many sizes", 0, 110, (100, 110)),  # as it is
+        ("one size", 0, 160, (60, 96)),  # as large as fits
+    ],
+)
 def test_an_example_prints_what_the_model_finds(
-    script: str, name: str, sizes: str, resized: tuple[int, int], exported: Any, detector: DetrDetector, tmp_path: Path
+    script: str,
+    name: str,
+    sizes: str,
+    min_size: int,
+    side: int,
+    resized: tuple[int, int],
+    exported: Any,
+    detector: DetrDetector,
+    tmp_path: Path,
 ) -> None:
     file: Exported = exported(name, sizes)
     model, *_ = (Path(shutil.copy(each, tmp_path)) for each in file.written.files)
-    model.with_name(f"{model.name}.json").write_text(json.dumps(manifest(file)))
-    upright = Image.fromarray(np.random.default_rng(0).integers(0, 256, (100, 160, 3), dtype=np.uint8))
+    model.with_name(f"{model.name}.json").write_text(json.dumps(manifest(file, min_size)))
+    upright = Image.fromarray(np.random.default_rng(0).integers(0, 256, (100, side, 3), dtype=np.uint8))
     picture, exif = tmp_path / "picture.png", Image.Exif()
     exif[0x0112] = ROTATED
     upright.transpose(Image.Transpose.ROTATE_90).save(picture, exif=exif)
@@ -72,7 +88,7 @@ def test_an_example_prints_what_the_model_finds(
         boxes, scores, labels = InferenceModel(detector)(images, torch.tensor([resized]))
     found = [line.split() for line in result.stdout.splitlines()]
     assert len(found) == int((scores[0] >= 0.5).sum()) > 0
-    boxes, labels = boxes[0] * torch.tensor([160 / width, 100 / height] * 2), labels[0]
+    boxes, labels = boxes[0] * torch.tensor([side / width, 100 / height] * 2), labels[0]
     for line in found:  # in any order: some score alike
         assert line[0] == "digit"
         values = torch.tensor([float(value) for value in line[1:]])

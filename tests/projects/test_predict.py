@@ -172,7 +172,13 @@ def test_ctrl_c_ends_a_video_properly(trained: Trained, tmp_path: Path) -> None:
     write_video(tmp_path / "clip.mp4", frames=3000)
     options = ("--input", tmp_path / "clip.mp4", "--output", tmp_path / "out", "--json", tmp_path / "results.json")
     command = [sys.executable, PROJECT / "predict.py", trained.run, *options]
-    with subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, text=True) as process:
+    words = [str(word) for word in command]
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # a process that tests in the background start ignores it
+    try:
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
         deadline = time.monotonic() + 120
         while not list(tmp_path.glob("out/*.unfinished.mp4")) and time.monotonic() < deadline:
             time.sleep(0.05)

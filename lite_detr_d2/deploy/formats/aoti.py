@@ -17,7 +17,7 @@ from ...wording import shown
 from ..inference import InspectedModel
 from .capture import capture
 from .format import Format, Runtime, Settings, Written
-from .op_library import check_same_release, checked_model, load_library, make_runtime, with_library
+from .op_library import REQUIRES, check_same_release, checked_model, load_library, make_runtime, with_library
 
 X86 = "x86_64"
 # On x86: what nearly all processors of the last ten years have. Products and attention choose for themselves, by the
@@ -106,4 +106,12 @@ def _check_instructions(what: str, instructions: str) -> None:
         )
 
 
-AOTI = Format("aoti", ".pt2", dynamic=False, dtypes=("float32", "bfloat16"), write=_write, load=_load)
+AOTI = Format(
+    "aoti",
+    ".pt2",
+    dynamic=False,
+    dtypes=("float32", "bfloat16"),
+    write=_write,
+    load=_load,
+    requires=(*REQUIRES, "machine", "instructions"),
+)

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch._dynamo.exc import UserError  # what torch.export raises
 from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
 
 from ...detector import DetrDetector
 from ...errors import InputError
@@ -34,13 +35,23 @@ def capture(model: nn.Module, detector: DetrDetector, bounds: Bounds) -> Exporte
     )
     try:
         with torch.no_grad():
-            return torch.export.export(model, inputs, dynamic_shapes=shapes, strict=False)
+            program = torch.export.export(model, inputs, dynamic_shapes=shapes, strict=False)
     except UserError as error:
         backbone = type(detector.backbone).__name__
         raise InputError(
             f"The detector is no single program for {_shown(bounds)}: its backbone, {backbone}, may take one size and "
             f"batch only. Export it for one: leave --dynamic out. (PyTorch: {_first_line(error)})"
         ) from error
+    _forget_origin(program)
+    return program
+
+
+def _forget_origin(program: ExportedProgram) -> None:
+    """Drop each node's lines of source, with the paths of this machine: they would go out with the file."""
+    for module in program.graph_module.modules():
+        if isinstance(module, GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)
 
 
 def largest_inputs(bounds: Bounds) -> tuple[torch.Tensor, torch.Tensor]:

@@ -57,6 +57,7 @@ class Format:
         write: writes a module of ``INPUTS`` and one that puts out the ``INSPECTED`` besides, for the self-check: of a
             detector in evaluation mode, to the first path and to the second.
         load: makes a runtime of a file and of what its manifest says that it requires.
+        requires: what of that every manifest of the format has; all are strings.
         packages: what is needed besides PyTorch, each with the extra of lite_detr_d2 that brings it.
         opsets: of ONNX's operators, those that it can be written with; none where it does without.
         quantise: makes of the second file that ``write`` made in float32 the two of int8, given inputs to calibrate
@@ -70,6 +71,7 @@ class Format:
     dtypes: tuple[str, ...]
     write: Callable[[DetrDetector, Settings, Path, Path], Written]
     load: Callable[[Path, Mapping[str, Any]], Runtime]
+    requires: tuple[str, ...] = ()
     packages: Mapping[str, str] = field(default_factory=dict)
     opsets: tuple[int, ...] = ()
     quantise: Callable[[Path, Sequence[Inputs], Path, Path], Written] | None = None

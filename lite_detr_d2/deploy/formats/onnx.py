@@ -116,6 +116,7 @@ def _format(name: str, sample: Sampler) -> Format:
         dtypes=("float32",),
         write=partial(_write, sample),
         load=_load,
+        requires=("onnxruntime",),
         packages=dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), EXTRA),
         opsets=OPSETS,
     )

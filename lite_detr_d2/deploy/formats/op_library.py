@@ -1,6 +1,7 @@
 """What the formats that run in torch share: the compiled ops beside the file, and what is required to load it."""
 
 import hashlib
+import logging
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -19,7 +20,11 @@ from ...wording import shown
 from ..inference import INPUTS, InferenceModel
 from .format import Runtime, Settings, Written
 
+logger = logging.getLogger(__name__)
+
 Run = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
+
+REQUIRES = ("torch", "library")
 
 # What the op that looks at the inputs says; and torch.export's programs, which look at shapes before it.
 _REFUSED = re.compile(r"\b(?:images|sizes): .+|\b(?:Unexpected|Expected) .*input at .+?(?=$|\. If )", re.MULTILINE)
@@ -51,9 +56,7 @@ def with_library(file: Path, requires: Mapping[str, Any]) -> Written:
     Returns:
         What is written: ``requires`` has ``torch``, the version that wrote it, and ``library``, the copy's name.
     """
-    # By its content: files of several builds of it may share a folder.
-    digest = hashlib.sha256(LIBRARY.read_bytes()).hexdigest()
-    library = file.with_name(f"lite_detr_ops_{digest[:8]}{LIBRARY.suffix}")
+    library = file.with_name(_name_of_copy())
     shutil.copyfile(LIBRARY, library)
     return Written([file, library], {"torch": str(torch.__version__), "library": library.name, **requires})
 
@@ -61,10 +64,17 @@ def with_library(file: Path, requires: Mapping[str, Any]) -> Written:
 def load_library(file: Path, requires: Mapping[str, Any]) -> None:
     """Load the ops that a file needs, unless this process has them: a second copy would be an error.
 
+    Where those that it has are of another build, it is said.
+
     Raises:
         InputError: it cannot be loaded.
     """
     if hasattr(torch.ops.lite_detr, "check_images"):
+        if LIBRARY.is_file() and requires["library"] != _name_of_copy():
+            logger.warning(
+                "%s is run with the installed kernels of lite_detr_d2, which are of another build than its own, %s.",
+                *(shown(file), requires["library"]),
+            )
         return
     library = file.with_name(requires["library"])
     try:
@@ -75,6 +85,11 @@ def load_library(file: Path, requires: Mapping[str, Any]) -> None:
             "on a machine like this one."
         ) from error
     register_compiled_ops()
+
+
+def _name_of_copy() -> str:
+    # By its content: files of several builds of it may share a folder.
+    return f"lite_detr_ops_{hashlib.sha256(LIBRARY.read_bytes()).hexdigest()[:8]}{LIBRARY.suffix}"
 
 
 def check_not_older(file: Path, requires: Mapping[str, Any]) -> None:

@@ -139,6 +139,7 @@ OPENVINO = Format(
     dtypes=("float32", "bfloat16", "int8"),
     write=_write,
     load=_load,
+    requires=("openvino", PRECISION),
     packages=dict.fromkeys(("onnx", "onnxscript", "openvino"), EXTRA),
     opsets=OPSETS,
     quantise=_quantise,

@@ -12,7 +12,7 @@ from ...wording import shown
 from ..inference import InspectedModel
 from .capture import capture
 from .format import Format, Runtime, Settings, Written
-from .op_library import check_not_older, checked_model, load_library, make_runtime, with_library
+from .op_library import REQUIRES, check_not_older, checked_model, load_library, make_runtime, with_library
 
 
 def _write(detector: DetrDetector, settings: Settings, file: Path, inspected: Path) -> Written:
@@ -34,4 +34,6 @@ def _load(file: Path, requires: Mapping[str, Any]) -> Runtime:
     return make_runtime(file, program.module())
 
 
-TORCH = Format("torch", ".pt2", dynamic=True, dtypes=("float32", "bfloat16"), write=_write, load=_load)
+TORCH = Format(
+    "torch", ".pt2", dynamic=True, dtypes=("float32", "bfloat16"), write=_write, load=_load, requires=REQUIRES
+)

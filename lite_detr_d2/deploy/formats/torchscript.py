@@ -13,7 +13,7 @@ from ...wording import shown
 from ..inference import InspectedModel
 from .capture import largest_inputs
 from .format import Format, Runtime, Settings, Written
-from .op_library import check_not_older, checked_model, load_library, make_runtime, with_library
+from .op_library import REQUIRES, check_not_older, checked_model, load_library, make_runtime, with_library
 
 
 def _write(detector: DetrDetector, settings: Settings, file: Path, inspected: Path) -> Written:
@@ -39,4 +39,6 @@ def _load(file: Path, requires: Mapping[str, Any]) -> Runtime:
     return make_runtime(file, program)
 
 
-TORCHSCRIPT = Format("torchscript", ".ts", dynamic=False, dtypes=("float32",), write=_write, load=_load)
+TORCHSCRIPT = Format(
+    "torchscript", ".ts", dynamic=False, dtypes=("float32",), write=_write, load=_load, requires=REQUIRES
+)

@@ -16,11 +16,11 @@ model, picture, threshold = (*sys.argv[1:], "0.5")[:3]
 with open(f"{model}.json", encoding="utf-8") as file:
     about = json.load(file)
 
-# The image upright; its shorter side as long as the model was trained for, unless that makes it too large.
+# The image upright; its shorter side as long as the model was trained for (0: as it is), unless that is too large.
 image = ImageOps.exif_transpose(Image.open(picture)).convert("RGB")
 resize, (batch, _, *sides) = about["resize"], about["inputs"][0]["shape"]
 lowest, highest = ([side[end] if isinstance(side, dict) else side for side in sides] for end in ("min", "max"))
-limits = (resize["min_size"] / min(image.size), (resize["max_size"] or np.inf) / max(image.size))
+limits = (resize["min_size"] / min(image.size), resize["max_size"] / max(image.size)) if resize["min_size"] else (1,)
 scale = min(*limits, highest[0] / image.height, highest[1] / image.width)
 height, width = max(int(image.height * scale + 0.5), 1), max(int(image.width * scale + 0.5), 1)
 pixels = np.asarray(image.resize((width, height), Image.Resampling[resize["interpolation"].upper()]))
