@@ -57,6 +57,7 @@ class DetrDetector(nn.Module):
         criterion: Criterion,
         pixel_stats: tuple[Sequence[float], Sequence[float]],
         max_detections: int,
+        input_format: str = "RGB",
     ) -> None:
         """Assemble a detector.
 
@@ -73,6 +74,7 @@ class DetrDetector(nn.Module):
             criterion: computes the losses; its matcher assigns targets to the queries.
             pixel_stats: mean and standard deviation of each channel, in the units of the input images.
             max_detections: how many detections to keep per image.
+            input_format: the order of the channels of the input images.
         """
         super().__init__()
         self.backbone = backbone
@@ -86,6 +88,7 @@ class DetrDetector(nn.Module):
         self.decoder = decoder
         self.criterion = criterion
         self.max_detections = max_detections
+        self.input_format = input_format
         mean, std = (torch.tensor(list(values), dtype=torch.float32).view(-1, 1, 1) for values in pixel_stats)
         self.register_buffer("pixel_mean", mean, persistent=False)
         self.register_buffer("pixel_std", std, persistent=False)

@@ -169,6 +169,7 @@ def _common_parts(cfg: CfgNode, conventions: Conventions) -> dict[str, Any]:
         "criterion": criterion,
         "pixel_stats": (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD),
         "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
+        "input_format": cfg.INPUT.FORMAT,
     }
 
 

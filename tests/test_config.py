@@ -223,6 +223,9 @@ def test_bad_values_of_detectron2s_keys_are_reported(small_cfg: CfgNode, key: st
 def test_what_is_not_resized_has_no_longest_side(small_cfg: CfgNode) -> None:
     small_cfg.INPUT.MIN_SIZE_TEST = small_cfg.INPUT.MAX_SIZE_TEST = 0
     validate_config(small_cfg)
+    small_cfg.INPUT.MIN_SIZE_TEST = 1
+    with pytest.raises(InputError, match="MAX_SIZE_TEST is 0"):
+        validate_config(small_cfg)
 
 
 def test_looking_forward_twice_needs_refinement(small_cfg: CfgNode) -> None:

@@ -244,7 +244,6 @@ def _described(
             TensorSpec("sizes", "int64", (batch, 2)),
         ),
         outputs=_outputs(trained, settings),
-        image_format=cfg.INPUT.FORMAT,
         resize=Resize(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST),
         class_names=tuple(trained.class_names),
         requires=requires,

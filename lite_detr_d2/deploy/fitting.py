@@ -28,14 +28,13 @@ def report_fitting(trained: TrainedModel, bounds: Bounds, images: Sequence[npt.N
     Args:
         trained: the detector.
         bounds: what the exported model takes.
-        images: (H, W, 3) uint8, in ``INPUT.FORMAT``.
+        images: (H, W, 3) uint8, in RGB.
 
     Returns:
         The part, 0..1, of the detections that score 0.1 above the lowest of their image.
     """
-    cfg = trained.cfg
-    predictors = Predictor(cfg, trained.class_names, trained.detector), fitted_predictor(trained, bounds)
-    free, fitted = (predictor(images, format=cfg.INPUT.FORMAT) for predictor in predictors)
+    free = Predictor(trained.cfg, trained.class_names, trained.detector)(images)
+    fitted = fitted_predictor(trained, bounds)(images)
     pairs = zip(fitted, free, strict=True)
     agreement = sum((_compare(*pair) for pair in pairs), start=Agreement())
     remaining = agreement.matched if agreement.compared else 1.0

@@ -81,7 +81,8 @@ class InferenceModel(nn.Module):
         """Detect.
 
         Args:
-            images: (N, 3, H, W) uint8, in the config's ``INPUT.FORMAT``, resized, zero-padded right and bottom.
+            images: (N, 3, H, W) uint8, in RGB, resized, zero-padded right and bottom. The images of a detector whose
+                ``INPUT.FORMAT`` is neither RGB nor BGR are in that, with as many channels as it has.
             sizes: (N, 2) int64, (height, width) of each image without its padding.
 
         Returns:
@@ -104,7 +105,8 @@ class InferenceModel(nn.Module):
     def _inspect(self, images: Tensor, sizes: Tensor, selected: Tensor | None) -> Inspection:
         detector = self.detector
         padding = _padding(images, sizes)
-        normalised = detector.normalise(images).masked_fill(padding[:, None], 0.0)
+        ordered = images.flip(1) if detector.input_format == "BGR" else images
+        normalised = detector.normalise(ordered).masked_fill(padding[:, None], 0.0)
         features = detector.encode(normalised, padding)
         selection = detector.query_selection
         if isinstance(selection, QuerySelection):

@@ -16,7 +16,7 @@ from ..wording import in_short, shown
 from .bounds import Bounds, Range
 from .records import RecordError, from_json, to_json
 
-LAYOUT = 1  # of the JSON; a reader refuses others
+LAYOUT = 2  # of the JSON; a reader refuses others
 _EXPORT_AGAIN = "export the model again"
 _IMAGE_DIMENSIONS = 4
 
@@ -105,9 +105,8 @@ class Manifest:
         format: a name in ``formats.FORMATS``.
         dtype: "float32"; or "bfloat16" or "int8" for products in it. Inputs and outputs are the same in all.
         opset: of ONNX's operators; None for a format without them.
-        inputs: ``images`` (N, 3, H, W) and ``sizes`` (N, 2).
+        inputs: ``images`` (N, 3, H, W), in RGB, and ``sizes`` (N, 2).
         outputs: ``boxes``, ``scores`` and ``labels``.
-        image_format: the order of the channels, such as "RGB".
         resize: how an image becomes one of those.
         class_names: by label.
         requires: what the runtime needs, see ``formats.Written``.
@@ -123,7 +122,6 @@ class Manifest:
     opset: int | None
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    image_format: str
     resize: Resize
     class_names: tuple[str, ...]
     requires: Mapping[str, Any]

@@ -129,7 +129,7 @@ def average_precision(predictor: Predictor, annotated: Annotated, batch: int = 1
             read.append(every[index])
             yield pixels
 
-    found = predictor(images(), format=predictor.cfg.INPUT.FORMAT, batch=batch)
+    found = predictor(images(), batch=batch)
     records = (names.records(item, each["instances"]) for item, each in zip(read, found, strict=True))
     return _average_precision(annotated.content, [record for group in records for record in group])
 

@@ -34,7 +34,7 @@ class PreparedImage:
     """An image that is ready for a detector.
 
     Attributes:
-        pixels: (3, h, w) uint8, resized, its channels in the order of ``INPUT.FORMAT``.
+        pixels: (3, h, w) uint8, resized, in the channels that :class:`~.inference.InferenceModel` takes.
         original: what it was before it was resized.
         padded: what it is with the padding that it needs.
     """
@@ -54,7 +54,7 @@ class Preparation:
 
     def __init__(self, cfg: CfgNode, bounds: Bounds | None = None) -> None:
         """Prepare images for a detector of ``cfg``, which takes any size, or what is within ``bounds``."""
-        self.input_format: str = cfg.INPUT.FORMAT
+        self.format: str = "RGB" if cfg.INPUT.FORMAT in CHANNELS else cfg.INPUT.FORMAT
         self.max_value: float = cfg.INPUT.MAX_VALUE
         self.resize = BoundedResize(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, sample_style="choice")
         self.bounds = bounds
@@ -73,9 +73,9 @@ class Preparation:
             InputError: it is none of these, or empty.
         """
         if isinstance(image, str | os.PathLike):
-            pixels = read_image(image, self.input_format, self.max_value)
+            pixels = read_image(image, self.format, self.max_value)
         else:
-            pixels = self._in_input_format(_checked(image, name), format)
+            pixels = self._converted(_checked(image, name), format)
         original = pixels.shape[0], pixels.shape[1]
         resize = self.resize.get_transform(pixels)
         wanted = (resize.new_h, resize.new_w) if isinstance(resize, T.ResizeTransform) else original
@@ -104,12 +104,12 @@ class Preparation:
             self._is_said = True
             logger.warning("%s", message)
 
-    def _in_input_format(self, pixels: npt.NDArray[np.uint8], format: str) -> npt.NDArray[np.uint8]:
-        if self.input_format not in CHANNELS:
+    def _converted(self, pixels: npt.NDArray[np.uint8], format: str) -> npt.NDArray[np.uint8]:
+        if self.format not in CHANNELS:
             raise InputError(
-                f"INPUT.FORMAT is {self.input_format!r}, into which arrays are not converted: give the image's file."
+                f"INPUT.FORMAT is {self.format!r}, into which arrays are not converted: give the image's file."
             )
-        return pixels if format == self.input_format else pixels[:, :, ::-1]
+        return pixels if format == self.format else pixels[:, :, ::-1]
 
 
 def is_image(value: object) -> TypeGuard[Image]:

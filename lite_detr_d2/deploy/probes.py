@@ -151,7 +151,7 @@ def readable(paths: Sequence[Path], cfg: CfgNode, purpose: str, cure: str) -> It
         cure: likewise, where none of them can be read: what to do then.
 
     Yields:
-        The index in ``paths``, and the image, (H, W, 3).
+        The index in ``paths``, and the image, (H, W, 3) uint8, in RGB.
 
     Raises:
         InputError: none of them can be read.
@@ -159,7 +159,7 @@ def readable(paths: Sequence[Path], cfg: CfgNode, purpose: str, cure: str) -> It
     problems: list[ImageError] = []
     for index, path in enumerate(paths):
         try:
-            pixels = read_image(path, cfg.INPUT.FORMAT, cfg.INPUT.MAX_VALUE)
+            pixels = read_image(path, max_value=cfg.INPUT.MAX_VALUE)
         except ImageError as error:
             problems.append(error)
         else:
@@ -198,7 +198,7 @@ def evaluation_batches(images: Iterable[Pixels], cfg: CfgNode, bounds: Bounds) -
     """Inputs at the size of evaluation, each of as few images as the bounds allow.
 
     Args:
-        images: (H, W, 3) uint8, in ``INPUT.FORMAT``.
+        images: (H, W, 3) uint8, in RGB.
         cfg: of the detector.
         bounds: of the exported model.
     """
@@ -215,7 +215,7 @@ def make_batches(images: Sequence[Pixels], cfg: CfgNode, bounds: Bounds) -> list
     the largest batch and size.
 
     Args:
-        images: (H, W, 3) uint8, in ``INPUT.FORMAT``.
+        images: (H, W, 3) uint8, in RGB.
         cfg: of the detector.
         bounds: of the exported model.
     """
@@ -246,7 +246,7 @@ def _of_shape(images: Sequence[Pixels], number: int, height: int, width: int) ->
 
 
 def _prepared(image: Pixels, preparation: Preparation) -> PreparedImage:
-    return preparation(image, preparation.input_format, "The image")
+    return preparation(image, "RGB", "The image")
 
 
 def _filled(images: list[PreparedImage], number: int) -> list[PreparedImage]:

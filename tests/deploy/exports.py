@@ -11,9 +11,11 @@ from detectron2.modeling import build_model
 from PIL import Image
 from torch import nn
 
-from lite_detr_d2.deploy.bounds import Bounds, Range
+from lite_detr_d2.deploy.bounds import Bounds, Range, fixed
+from lite_detr_d2.deploy.export import export
 from lite_detr_d2.deploy.formats import Format, Runtime, Settings, Written
 from lite_detr_d2.deploy.inference import InferenceModel, InspectedModel
+from lite_detr_d2.deploy.predictor import load as load_predictor
 from lite_detr_d2.deploy.run import TrainedModel, load_trained
 from lite_detr_d2.detector import DetrDetector
 from tests.helpers import randomised
@@ -55,6 +57,22 @@ def certain(detector: nn.Module) -> nn.Module:
 
 def load(run: Path) -> TrainedModel:
     return load_trained(run, device="cpu")
+
+
+def assert_takes_rgb(cfg: CfgNode, name: str, output: Path, images: Path) -> None:
+    """Export a detector whose own images are BGR: the file's are RGB all the same."""
+    cfg.INPUT.FORMAT = "BGR"
+    trained = load(write_run(cfg, output.parent.parent / "run of BGR"))
+    assert export(trained, name, output, Settings(fixed(1, 96, 128)), images).check.passed
+    predict = load_predictor(output)
+    rgb = np.random.default_rng(1).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    bgr = torch.from_numpy(rgb[:, :, ::-1].copy()).permute(2, 0, 1)
+    with torch.no_grad():
+        (expected,) = trained.detector([{"image": bgr}])
+    found = [predict(rgb), predict(np.ascontiguousarray(rgb[:, :, ::-1]), format="BGR")]
+    for instances in (each["instances"] for each in found):
+        torch.testing.assert_close(instances.scores, expected["instances"].scores, rtol=0, atol=1e-4)
+    assert not torch.allclose(predict(rgb, format="BGR")["instances"].scores, found[0]["instances"].scores, atol=1e-3)
 
 
 def write_pickled(detector: DetrDetector, settings: Settings, file: Path, twin: Path) -> Written:

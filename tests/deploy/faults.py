@@ -3,13 +3,17 @@
 import copy
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional
 
-from lite_detr_d2.deploy.formats import Format, Written
+from lite_detr_d2.deploy.export import export
+from lite_detr_d2.deploy.formats import FORMATS, Format, Settings, Written
+from lite_detr_d2.deploy.run import TrainedModel
+from lite_detr_d2.deploy.self_check import CheckFailed
 from lite_detr_d2.detector import DetrDetector
 from lite_detr_d2.modeling import attention, key_aware
 from lite_detr_d2.ops import reference
@@ -44,6 +48,16 @@ FAULTS: dict[Fault, str] = {
     aligned_corners: "does: encoder tokens differ by",
     wrong_mean: "does: encoder tokens differ by",
 }
+
+
+def assert_fault_is_seen(
+    fault: Fault, name: str, trained: TrainedModel, output: Path, settings: Settings, images: Path | None = None
+) -> None:
+    """Export with a fault: it is said, and nothing is left."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(CheckFailed, match=FAULTS[fault]):
+        patch.setitem(FORMATS, name, with_fault(FORMATS[name], fault))
+        export(trained, name, output, settings, images)
+    assert not list(output.parent.iterdir())
 
 
 def with_fault(format: Format, fault: Fault) -> Format:

@@ -22,7 +22,6 @@ def manifest_of(*files: Path) -> Manifest:
             TensorSpec("scores", "float32", (batch, 100)),
             TensorSpec("labels", "int64", (batch, 100)),
         ),
-        image_format="RGB",
         resize=Resize(min_size=480, max_size=640),
         class_names=("cat", "Hündchen"),
         requires={"onnxruntime": "1.32.0", "isa": ["avx2"]},

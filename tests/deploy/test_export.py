@@ -23,35 +23,11 @@ from lite_detr_d2.detector import DetrDetector
 from lite_detr_d2.errors import InputError
 from lite_detr_d2.ops import deform_attn
 
-from .exports import BOUNDS, PICKLED, load, load_pickled, write_images, write_pickled, write_run
+from .exports import BOUNDS, PICKLED, load, load_pickled, write_pickled, write_run
 
 SETTINGS = Settings(BOUNDS)
 
-
-@pytest.fixture(autouse=True)
-def _format(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FORMATS, "pickled", PICKLED)
-
-
-@pytest.fixture
-def run(small_cfg: CfgNode, tmp_path: Path) -> Path:
-    return write_run(small_cfg, tmp_path / "run")
-
-
-@pytest.fixture
-def trained(run: Path) -> TrainedModel:
-    return load(run)
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    return write_images(tmp_path / "images")
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    (tmp_path / "exported").mkdir()
-    return tmp_path / "exported" / "model.bin"
+pytestmark = pytest.mark.usefixtures("pickled")
 
 
 def left(output: Path) -> list[str]:

@@ -64,6 +64,15 @@ def test_it_detects_what_the_detector_detects(detector: DetrDetector) -> None:
 
 
 @torch.no_grad()
+def test_images_are_rgb_whatever_the_detector_takes(small_cfg: CfgNode) -> None:
+    small_cfg.INPUT.FORMAT = "BGR"
+    detector = _built(small_cfg, [])
+    images, sizes = _images((96, 128))
+    (found,) = detector([{"image": images[0].flip(0)}])
+    torch.testing.assert_close(InferenceModel(detector)(images, sizes)[1][0], found["instances"].scores)
+
+
+@torch.no_grad()
 def test_boxes_are_clipped_to_the_image_without_its_padding(detector: DetrDetector) -> None:
     images, sizes = _images((96, 128), (40, 60))
     boxes, scores, _ = InferenceModel(detector)(images, sizes)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lite_detr_d2.deploy.bounds import Bounds, Range
-from lite_detr_d2.deploy.manifest import Manifest, digest_of_weights, manifest_path
+from lite_detr_d2.deploy.manifest import LAYOUT, Manifest, digest_of_weights, manifest_path
 from lite_detr_d2.errors import InputError
 
 from .manifests import manifest_of
@@ -93,7 +93,7 @@ def _with(value: Any, *keys: Any) -> Callable[[dict[str, Any]], object]:
 
 CHANGES = {
     **{f"no {field.name}": (_without(field.name), f"it has no {field.name}") for field in fields(Manifest)},
-    "another layout": (_with(2, "layout"), "its layout is 2, and this version of lite_detr_d2 knows 1"),
+    "another layout": (_with(LAYOUT + 1, "layout"), f"its layout is {LAYOUT + 1}, and this version of lite_detr_d2"),
     "number for text": (_with(3, "format"), "format is int: expected a text"),
     "text for number": (_with("18", "opset"), "opset is str: expected a whole number"),
     "true for a number": (_with(True, "check", "images"), "check.images is bool: expected a whole number"),

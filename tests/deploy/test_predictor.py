@@ -489,7 +489,6 @@ def manifest(cfg: CfgNode, **changes: Any) -> Manifest:
         opset=None,
         inputs=(TensorSpec("images", "uint8", shape), TensorSpec("sizes", "int64", (Range(1, 2), 2))),
         outputs=(),
-        image_format="RGB",
         resize=Resize(48, 60),
         class_names=tuple(NAMES),
         requires={"fake": "1.0"},

@@ -21,6 +21,9 @@ from lite_detr_d2.deploy.bounds import Bounds, Range, fixed
 from lite_detr_d2.deploy.formats import FORMATS, Settings, Written
 from lite_detr_d2.deploy.formats.format import Runtime
 from lite_detr_d2.detector import DetrDetector
+from tests.deploy.conftest import folder, images, run, trained
+
+__all__ = ["folder", "images", "run", "trained"]
 
 CONFIG = Path(__file__).parents[2] / "configs" / "demo" / "lite_dino_digits.yaml"
 NAMES = ("onnx", "onnx-gather", "openvino")

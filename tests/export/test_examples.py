@@ -41,7 +41,6 @@ def manifest(file: Exported, min_size: int) -> dict[str, Any]:
     return {
         "inputs": [{"name": "images", "dtype": "uint8", "shape": [sides[0], 3, *sides[1:]]}],
         "resize": {"min_size": min_size, "max_size": 120 if min_size else 0, "interpolation": "bilinear"},
-        "image_format": "RGB",
         "class_names": [f"digit {index}" for index in range(10)],
         "requires": file.written.requires,
     }

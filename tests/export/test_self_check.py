@@ -7,30 +7,13 @@ from detectron2.config import CfgNode
 
 from lite_detr_d2.deploy.bounds import fixed
 from lite_detr_d2.deploy.export import export, verify
-from lite_detr_d2.deploy.formats import FORMATS, Settings
+from lite_detr_d2.deploy.formats import Settings
 from lite_detr_d2.deploy.manifest import Manifest
 from lite_detr_d2.deploy.run import TrainedModel
-from lite_detr_d2.deploy.self_check import CheckFailed
-from tests.deploy.exports import load, write_images, write_run
-from tests.deploy.faults import FAULTS, Fault, with_fault
+from tests.deploy.exports import assert_takes_rgb, load, write_run
+from tests.deploy.faults import FAULTS, Fault, assert_fault_is_seen
 
 SETTINGS = Settings(fixed(1, 96, 128))
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images"), number=2)
-
-
-@pytest.fixture
-def trained(small_cfg: CfgNode, tmp_path: Path) -> TrainedModel:
-    return load(write_run(small_cfg, tmp_path / "run"))
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "exported").mkdir()
-    return tmp_path / "exported"
 
 
 def test_a_file_that_computes_the_same(trained: TrainedModel, images: Path, folder: Path) -> None:
@@ -41,13 +24,8 @@ def test_a_file_that_computes_the_same(trained: TrainedModel, images: Path, fold
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_seen_and_nothing_is_left(
-    trained: TrainedModel, images: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault
-) -> None:
-    monkeypatch.setitem(FORMATS, "onnx", with_fault(FORMATS["onnx"], fault))
-    with pytest.raises(CheckFailed, match=FAULTS[fault]):
-        export(trained, "onnx", folder / "model.onnx", SETTINGS, images)
-    assert not list(folder.iterdir())
+def test_a_fault_is_seen_and_nothing_is_left(trained: TrainedModel, images: Path, folder: Path, fault: Fault) -> None:
+    assert_fault_is_seen(fault, "onnx", trained, folder / "model.onnx", SETTINGS, images)
 
 
 def test_what_is_computed_of_padding_does_not_count(
@@ -58,3 +36,10 @@ def test_what_is_computed_of_padding_does_not_count(
     trained = load(write_run(small_cfg, tmp_path / "run"))
     manifest = export(trained, "onnx", folder / "model.onnx", Settings(fixed(1, 224, 288)), images)
     assert manifest.check.token_difference < 1e-4
+
+
+@pytest.mark.parametrize(("name", "suffix"), [("onnx", "onnx"), ("onnx-gather", "onnx"), ("openvino", "xml")])
+def test_images_are_rgb_of_every_detector(
+    small_cfg: CfgNode, images: Path, folder: Path, name: str, suffix: str
+) -> None:
+    assert_takes_rgb(small_cfg, name, folder / f"model.{suffix}", images)

@@ -6,31 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.config import CfgNode
 
-from lite_detr_d2.deploy.formats import FORMATS
 from lite_detr_d2.deploy.manifest import Manifest, manifest_path
 from lite_detr_d2.engine import one_line_errors
-from tests.deploy.exports import PICKLED, write_images, write_run
 
 from .scripts import PROJECT, load_script
 
 script = load_script("export")
 
-
-@pytest.fixture(autouse=True)
-def _format(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FORMATS, "pickled", PICKLED)
-
-
-@pytest.fixture
-def run(small_cfg: CfgNode, tmp_path: Path) -> Path:
-    return write_run(small_cfg, tmp_path / "run")
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    return write_images(tmp_path / "images")
+pytestmark = pytest.mark.usefixtures("pickled")
 
 
 def code_of(*arguments: object) -> int | str | None:

@@ -28,7 +28,7 @@ pixels = np.asarray(image.resize((width, height), Image.Resampling[resize["inter
 # One image of a batch, zero-padded right and bottom to what the model takes; sizes are those without the padding.
 number = batch["min"] if isinstance(batch, dict) else batch
 images = np.zeros((number, 3, max(height, lowest[0]), max(width, lowest[1])), np.uint8)
-images[0, :, :height, :width] = (pixels if about["image_format"] == "RGB" else pixels[:, :, ::-1]).transpose(2, 0, 1)
+images[0, :, :height, :width] = pixels.transpose(2, 0, 1)
 sizes = np.array([[height, width]] * number, np.int64)
 
 session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])

@@ -28,7 +28,6 @@ pixels = np.array(image.resize((width, height), Image.Resampling[resize["interpo
 # One image of a batch, zero-padded right and bottom to what the model takes; sizes are those without the padding.
 number = batch["min"] if isinstance(batch, dict) else batch
 images = torch.zeros(number, 3, max(height, lowest[0]), max(width, lowest[1]), dtype=torch.uint8)
-pixels = pixels if about["image_format"] == "RGB" else pixels[:, :, ::-1].copy()
 images[0, :, :height, :width] = torch.from_numpy(pixels).permute(2, 0, 1)
 sizes = torch.tensor([[height, width]] * number)
 
