@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from detectron2.config import configurable
 from detectron2.modeling.backbone import Backbone
-from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 from torchvision.ops import box_convert
@@ -18,7 +17,7 @@ from .modeling.denoising import ContrastiveDenoising
 from .modeling.flatten import FeatureFlattener
 from .modeling.neck import ChannelMapper
 from .modeling.one_to_many import OneToMany
-from .modeling.postprocess import top_detections
+from .modeling.postprocess import at_original_size, top_detections
 from .modeling.query_selection import LearnedQueries, QuerySelection
 from .structures import (
     FlattenedFeatures,
@@ -113,7 +112,7 @@ class DetrDetector(nn.Module):
 
         Raises:
             InputError: in training, when an image has no annotations field, or a class id outside 0..K - 1.
-            FloatingPointError: in training, when predictions are not finite, naming the image.
+            FloatingPointError: when predictions are not finite; in training, naming the image.
         """
         images, padding = self.preprocess(batched_inputs)
         features = self.encode(images.tensor, padding)
@@ -184,7 +183,7 @@ class DetrDetector(nn.Module):
             top_detections(predictions, sizes, self.max_detections), batched_inputs, sizes, strict=True
         ):
             size = (item.get("height", height), item.get("width", width))
-            results.append({"instances": detector_postprocess(instances, *size)})
+            results.append({"instances": at_original_size(instances, *size)})
         return results
 
     def _matching(self, queries: Queries) -> QueryGroup:

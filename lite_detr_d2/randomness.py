@@ -1,5 +1,6 @@
 """Random numbers that are a function of what they are for, not of what was drawn before."""
 
+import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,22 @@ def own_randomness(*key: int) -> Iterator[None]:
         random.setstate(states[0])
         np.random.set_state(states[1])
         torch.set_rng_state(states[2])
+
+
+@contextmanager
+def deterministic_algorithms(on: bool) -> Iterator[None]:
+    """With ``on``, let PyTorch compute everything in one order for as long as the context lasts, or refuse to.
+
+    To be entered before anything is computed on a GPU, or with CUBLAS_WORKSPACE_CONFIG set.
+    """
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    if on:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS is refused
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 def _seeds(key: tuple[int, ...]) -> tuple[int, int, int]:

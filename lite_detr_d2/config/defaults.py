@@ -61,6 +61,9 @@ def add_lite_detr_config(cfg: CfgNode) -> None:
     # "backbone" and "encoder", or one of them: what their layers compute is not kept for the backward pass, which
     # computes it again. It takes less memory, and more time.
     cfg.SOLVER.RECOMPUTE = []
+    # PyTorch's deterministic algorithms in training, with which a GPU gives the same bits each time, and gradients of
+    # attention take much longer. On the CPU they are the same without.
+    cfg.SOLVER.DETERMINISTIC = False
     # An exponential moving average of the weights, of which each step keeps the share DECAY: it is evaluated beside the
     # weights (bbox_ema), and in checkpoints it is "ema".
     cfg.SOLVER.EMA = CfgNode({"ENABLED": False, "DECAY": 0.9998})

@@ -258,6 +258,14 @@ def _check_recompute(cfg: CfgNode) -> None:
         )
 
 
+def _check_deterministic(cfg: CfgNode) -> None:
+    if cfg.SOLVER.DETERMINISTIC and cfg.CUDNN_BENCHMARK:
+        raise InputError(
+            "SOLVER.DETERMINISTIC and CUDNN_BENCHMARK are True, of which the latter chooses algorithms by how fast "
+            "they happen to be: set one of them to False."
+        )
+
+
 _CHECKS = (
     _check_images,
     _check_crop,
@@ -270,6 +278,7 @@ _CHECKS = (
     _check_schedule,
     _check_optimizer,
     _check_recompute,
+    _check_deterministic,
 )
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from ..detector import DetrDetector
 from ..errors import InputError
+from ..modeling.postprocess import at_original_size
 from ..wording import shown
 from .bounds import Bounds
 from .checks import check_choice, check_positive, check_score
@@ -216,7 +216,7 @@ def _at_original_size(
 ) -> Detection:
     kept = scores >= threshold
     instances = Instances(image.size, pred_boxes=Boxes(boxes[kept]), scores=scores[kept], pred_classes=labels[kept])
-    return {"instances": detector_postprocess(instances, *image.original)}
+    return {"instances": at_original_size(instances, *image.original)}
 
 
 def _of_detector(detector: DetrDetector, dtype: str) -> _Detect:

@@ -24,6 +24,7 @@ from ..files import write_atomically
 from ..wording import shown
 from .datasets import check_datasets, class_names
 from .lost import what_was_lost
+from .memory import OUT_OF_MEMORY, is_out_of_memory
 from .output_folder import check_output_folder, make_room, remove_unfinished
 from .schedule import fit_schedule, scale_rates
 from .trainer import on_available_device
@@ -321,6 +322,8 @@ def _message_to_user(error: BaseException | None) -> str:
         # A training that ends writes once more, and fails once more: what came first knows the file.
         first = _message_to_user(error.__context__)
         return first or f"{error.filename or 'A file'} cannot be written: {error.strerror}."
+    if is_out_of_memory(error):
+        return OUT_OF_MEMORY
     return what_was_lost(error)
 
 

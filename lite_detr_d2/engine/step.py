@@ -12,11 +12,14 @@ import torch
 from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
 from torch import Tensor, distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from ..detector import DetrDetector
+from ..errors import InputError
 from ..wording import in_short, shown
+from .memory import is_out_of_memory, out_of_memory_in_training
 
 logger = logging.getLogger(__name__)
 
@@ -70,22 +73,37 @@ class Step(SimpleTrainer):
         detector = model.module if self._is_distributed else model
         assert isinstance(detector, DetrDetector)
         self._detector = detector
+        # What a forward pass changes, to be as it was if its batch is bad.
+        self._statistics = [
+            buffer
+            for module in detector.modules()
+            if isinstance(module, _BatchNorm)
+            for buffer in module.buffers(recurse=False)
+        ]
 
     def run_step(self) -> None:
         """Train on the next batch.
 
         Raises:
             FloatingPointError: it is bad, and no more may be passed over.
+            InputError: memory ran out, naming its shapes.
         """
         start = time.perf_counter()
         batch = next(self._data_loader_iter)
         waited = time.perf_counter() - start
         self.optimizer.zero_grad()
+        before = [buffer.clone() for buffer in self._statistics]
         try:
             losses = self._gradients(batch)
         except FloatingPointError as error:
+            for buffer, value in zip(self._statistics, before, strict=True):
+                buffer.copy_(value)
             self._pass_over(batch, str(error))
             return
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise InputError(out_of_memory_in_training(batch, self._parts, self._detector.device)) from error
         self.after_backward()
         self._write_metrics(losses, waited)
         self._scaler.step(self.optimizer)

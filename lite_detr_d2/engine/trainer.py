@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from ..config import warn_of_idle_keys
 from ..data import DetrDatasetMapper, TrainingLoader, sampler_factory
 from ..errors import InputError
-from ..randomness import STEP, seed_generators
+from ..randomness import STEP, deterministic_algorithms, seed_generators
 from .checkpointer import SafeCheckpointer
 from .datasets import annotation_errors, check_datasets, check_trainable, classes_for_checkpoints
 from .early_stop import EarlyStop, TrainingEnded
@@ -206,7 +206,8 @@ class Trainer(DefaultTrainer):
             loader.start(self.seed, self._images_seen_before)
         # Which launch_checked has done before, in a program.
         alone = only_training_in(self.cfg.OUTPUT_DIR) if comm.is_main_process() else nullcontext()
-        with alone, self._stop.listening(), suppress(TrainingEnded):
+        in_order = deterministic_algorithms(self.cfg.SOLVER.DETERMINISTIC)
+        with alone, in_order, self._stop.listening(), suppress(TrainingEnded):
             return super().train()
         return getattr(self, "_last_eval_results", None)
 

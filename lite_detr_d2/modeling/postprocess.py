@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
@@ -38,6 +39,22 @@ def best_pairs(predictions: LayerPredictions, number: int) -> tuple[Tensor, Tens
     scores, pairs = scores.topk(min(number, scores.shape[1]), dim=1)
     queries, classes = pairs // num_classes, pairs % num_classes
     return box_xyxy(predictions.boxes.float()).gather(1, queries[..., None].expand(-1, -1, 4)), scores, classes
+
+
+def at_original_size(instances: Instances, height: int, width: int) -> Instances:
+    """Scale detections to the size of the image as it was, and clip them to it, by detectron2.
+
+    Raises:
+        FloatingPointError: a box is not finite.
+    """
+    try:
+        result: Instances = detector_postprocess(instances, height, width)
+    except AssertionError as error:  # detectron2 looks anyway, which takes a wait for the device
+        raise FloatingPointError(
+            "predicted boxes are not finite: the weights have diverged, or values overflow in this precision. Take "
+            "other weights, or train with a lower SOLVER.BASE_LR."
+        ) from error
+    return result
 
 
 def _instances(boxes: Tensor, scores: Tensor, classes: Tensor, size: tuple[int, int]) -> Instances:

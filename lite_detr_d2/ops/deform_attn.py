@@ -5,6 +5,10 @@ There are two implementations of each op. ``torch.ops.lite_detr`` is compiled (`
 call in either case. The environment variable ``LITE_DETR_PURE_TORCH``, read on import, chooses: unset, the compiled one
 where it is there for the tensor's device, else the other with one warning; ``0``, the compiled one or an error; ``1``,
 the pure-PyTorch one.
+
+On CUDA, gradients of the compiled ones differ in their last bits from call to call. After
+``torch.use_deterministic_algorithms(True)`` the pure-PyTorch ones are taken there, by gathers, which do not; with
+``warn_only=True`` it is a warning.
 """
 
 import os
@@ -56,8 +60,7 @@ def ms_deform_attn(
 
     Raises:
         ValueError: naming the argument whose shape, dtype or device does not fit.
-        RuntimeError: if ``LITE_DETR_PURE_TORCH=0`` and the compiled op is not there; in backward on CUDA, after
-            ``torch.use_deterministic_algorithms(True)``, which with ``warn_only=True`` only warns.
+        RuntimeError: if ``LITE_DETR_PURE_TORCH=0`` and the compiled op is not there.
         NotImplementedError: in backward, if a second derivative of the compiled op is asked for.
 
     Source: Deformable DETR, arXiv 2010.04159, Sec. 4.1.
@@ -109,8 +112,7 @@ def key_aware_deform_attn(
 
     Raises:
         ValueError: naming the argument whose shape, dtype or device does not fit.
-        RuntimeError: if ``LITE_DETR_PURE_TORCH=0`` and the compiled op is not there; in backward on CUDA, after
-            ``torch.use_deterministic_algorithms(True)``, which with ``warn_only=True`` only warns.
+        RuntimeError: if ``LITE_DETR_PURE_TORCH=0`` and the compiled op is not there.
         NotImplementedError: in backward, if a second derivative of the compiled op is asked for.
 
     Source: Lite DETR, arXiv 2303.07335, Sec. 3.6.
@@ -252,7 +254,12 @@ def _pure_torch_ms_deform_attn(
     _warn_once(value.device.type)
     dtype = _compute_dtype(value)
     attended = reference.ms_deform_attn(
-        _cast(value, dtype), _pairs(spatial_shapes), reference_points, sampling_offsets, attention_logits
+        _cast(value, dtype),
+        _pairs(spatial_shapes),
+        reference_points,
+        sampling_offsets,
+        attention_logits,
+        sample=_sampler(value.device.type),
     )
     return _cast(attended, value.dtype)
 
@@ -274,6 +281,7 @@ def _pure_torch_key_aware_deform_attn(
         reference_points,
         sampling_offsets,
         None if key is None else _cast(key, dtype),
+        sample=_sampler(value.device.type),
     )
     return _cast(attended, value.dtype)
 
@@ -337,7 +345,21 @@ def _ops_for(device: str) -> Any:
     why_not = _why_not_compiled(device)
     if why_not and _MODE == "0":
         raise RuntimeError(f"LITE_DETR_PURE_TORCH=0 asks for the compiled ops of lite_detr_d2, but {why_not}")
-    return torch.ops.lite_detr_pure_torch if why_not else torch.ops.lite_detr
+    return torch.ops.lite_detr_pure_torch if why_not or _must_be_deterministic(device) else torch.ops.lite_detr
+
+
+def _must_be_deterministic(device: str) -> bool:
+    """Whether gradients may be asked for that the compiled ops, and ``grid_sample``, add up in any order."""
+    return (
+        device == "cuda"
+        and torch.is_grad_enabled()
+        and torch.are_deterministic_algorithms_enabled()
+        and not torch.is_deterministic_algorithms_warn_only_enabled()
+    )
+
+
+def _sampler(device: str) -> reference.Sampler:
+    return reference.sample_by_gathers if _must_be_deterministic(device) else reference.sample_grid
 
 
 def _warn_once(device: str) -> None:

@@ -111,8 +111,9 @@ def test_a_bad_batch_changes_nothing_and_is_written_down(
 
     class Look(HookBase):
         def after_step(self) -> None:
-            seen.append({name: value.clone() for name, value in self.trainer.model.named_parameters()})
+            seen.append({name: value.clone() for name, value in self.trainer.model.state_dict().items()})
 
+    cfg.MODEL.RESNETS.NORM = "BN"
     trainer = Trainer(cfg)
     trainer.register_hooks([Look()])
     fault(trainer, monkeypatch)

@@ -17,7 +17,7 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lite_detr_d2
-from lite_detr_d2.ops import compiled, deform_attn
+from lite_detr_d2.ops import compiled, deform_attn, reference
 from lite_detr_d2.ops.deform_attn import compiled_ops_status
 
 from .cases import VARIANTS, Case, Variant, deterministic_algorithms, make_case
@@ -166,6 +166,35 @@ def test_gradients_on_cuda_are_refused_where_they_must_be_deterministic(name: st
         gradients = backward_on_cuda(name)
     assert len(caught) == 1
     assert len(gradients) >= 4 and all(gradient.is_cuda for gradient in gradients)
+
+
+@needs_compiled_ops
+def test_gradients_on_cuda_are_of_gathers_where_they_must_be_deterministic(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deform_attn, "_BUILT_FOR_CUDA", True)
+
+    def chosen(device: str) -> tuple[Any, reference.Sampler]:
+        return deform_attn._ops_for(device), deform_attn._sampler(device)
+
+    usual = torch.ops.lite_detr, reference.sample_grid
+    with deterministic_algorithms(warn_only=False):
+        assert chosen("cuda") == (torch.ops.lite_detr_pure_torch, reference.sample_by_gathers)
+        assert chosen("cpu") == usual
+        with torch.no_grad():
+            assert chosen("cuda") == usual
+    with deterministic_algorithms(warn_only=True):
+        assert chosen("cuda") == usual
+    assert chosen("cuda") == usual
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_gathers_have_the_gradients_of_the_grid(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deform_attn, "_ops_for", lambda _: torch.ops.lite_detr_pure_torch)
+    variant, case = VARIANTS[name], make_case().requiring_grad()
+    inputs = case.tensors(*variant.inputs)
+    expected = torch.autograd.grad(variant.call(case).sum(), inputs)
+    monkeypatch.setattr(deform_attn, "_sampler", lambda _: reference.sample_by_gathers)
+    for found, wanted in zip(torch.autograd.grad(variant.call(case).sum(), inputs), expected, strict=True):
+        assert_close(found, wanted)
 
 
 @needs_compiled_ops

@@ -268,9 +268,21 @@ def test_an_unreadable_image_is_named(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "cannot be read: image file is truncated" in message
 
 
+def diverging(trained: Trained, output: Path) -> tuple[object, ...]:
+    rate = ("SOLVER.BASE_LR", 1e30, "SOLVER.CLIP_GRADIENTS.ENABLED", False)
+    return "--dataset", trained.dataset, *rate, "OUTPUT_DIR", output
+
+
+def test_weights_that_have_diverged_detect_nothing(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The batches after the first are passed over, and the training ends before too many are bad."""
+    message = error_of(capsys, *diverging(trained, tmp_path))
+    assert message.startswith("error: predicted boxes are not finite: the weights have diverged")
+
+
 def test_diverging_training_is_explained(trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    overrides = ("SOLVER.BASE_LR", 1e30, "SOLVER.CLIP_GRADIENTS.ENABLED", False, "OUTPUT_DIR", tmp_path)
-    message = error_of(capsys, "--dataset", trained.dataset, *overrides)
+    message = error_of(capsys, *diverging(trained, tmp_path), "SOLVER.MAX_SKIPPED_STEPS", 0)
     assert message.startswith("error: Iteration 1: ")
     log = (tmp_path / "log.txt").read_text()
     assert f"Exception during training: {message.removeprefix('error: ')}" in log
