@@ -19,8 +19,7 @@ from ..wording import in_short
 from .origins import origin_of, origin_of_object
 from .pickles import read_pickle, read_pycls
 from .seal import (
-    DIGEST_KEY,
-    NO_DIGEST,
+    UNSEALED,
     DamagedError,
     is_torch_archive,
     save_sealed,
@@ -96,7 +95,7 @@ def write_checkpoint(path: str | Path, state: Mapping[str, Tensor], **extra: Any
     metadata = {key: json.dumps(extra[key]) for key in _METADATA if key in extra}
     # Copies, because the format has no tensors that share memory.
     tensors = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
-    data = library.save(tensors, metadata={"format": "pt", **metadata, DIGEST_KEY: NO_DIGEST})
+    data = library.save(tensors, metadata={"format": "pt", **metadata, **UNSEALED})
     write_atomically(str(path), lambda file: file.write(seal_safetensors(data)))
 
 

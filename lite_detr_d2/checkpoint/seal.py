@@ -20,9 +20,12 @@ _MARK = b"lite_detr_d2 sha256 "
 _SEAL_SIZE = len(_MARK) + 2 * hashlib.sha256().digest_size
 _CHUNK = 2**20
 
-# safetensors has its metadata at the beginning: there the checksum is of the file with zeros in its place.
-DIGEST_KEY = "lite_detr_d2.sha256"
-NO_DIGEST = "0" * 2 * hashlib.sha256().digest_size
+# safetensors has its metadata at the beginning: there the checksum is of the file with zeros in its place. A second
+# sign says that there is one, so that damage to one of them does not pass for a file of somebody else.
+_DIGEST_KEY = "lite_detr_d2.sha256"
+_SIGN_KEY = "lite_detr_d2.sealed"
+_NO_DIGEST = "0" * 2 * hashlib.sha256().digest_size
+UNSEALED = {_SIGN_KEY: "yes", _DIGEST_KEY: _NO_DIGEST}
 
 
 class DamagedError(Exception):
@@ -153,8 +156,8 @@ def _check_records(path: str | Path) -> None:
 
 
 def seal_safetensors(data: bytes) -> bytes:
-    """Put the checksum in its place in a safetensors file, whose metadata has ``NO_DIGEST`` there."""
-    place = data.index(f'"{DIGEST_KEY}":"{NO_DIGEST}"'.encode()) + len(DIGEST_KEY) + 4
+    """Put the checksum in its place in a safetensors file, whose metadata has ``UNSEALED``."""
+    place = data.index(f'"{_DIGEST_KEY}":"{_NO_DIGEST}"'.encode()) + len(_DIGEST_KEY) + 4
     digest = hashlib.sha256(data).hexdigest().encode()
     return data[:place] + digest + data[place + len(digest) :]
 
@@ -168,12 +171,14 @@ def verify_safetensors(path: str | Path) -> bool:
             raise DamagedError("it ends within its header")
         header = file.read(size)
         try:
-            stated = json.loads(header).get("__metadata__", {}).get(DIGEST_KEY)
+            stated = json.loads(header).get("__metadata__", {}).get(_DIGEST_KEY)
         except (ValueError, AttributeError) as error:
             raise DamagedError("its header is none") from error
         if stated is None:
+            if any(key.encode() in header for key in UNSEALED):
+                raise DamagedError("its checksum is not where it was")
             return False
-        found = hashlib.sha256(length + header.replace(str(stated).encode(), NO_DIGEST.encode(), 1))
+        found = hashlib.sha256(length + header.replace(str(stated).encode(), _NO_DIGEST.encode(), 1))
         while chunk := file.read(_CHUNK):
             found.update(chunk)
     if found.hexdigest() != stated:

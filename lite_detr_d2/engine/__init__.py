@@ -6,6 +6,7 @@ from .last_checkpoint import is_newer, tagged_checkpoint
 from .optimizer import build_optimizer
 from .processes import launch_checked
 from .setup import add_trust_pickle, argument_parser, one_line_errors, read_config, setup
+from .submit import submit
 from .trainer import Trainer, on_available_device
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "one_line_errors",
     "read_config",
     "setup",
+    "submit",
     "tagged_checkpoint",
 ]

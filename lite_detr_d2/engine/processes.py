@@ -148,7 +148,7 @@ def _part_of_this_start(store: Store, place: Place) -> Store:
 def _go_on_after_restart(args: argparse.Namespace) -> None:
     """A training that torchrun starts again, since a process has failed, goes on."""
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0 and not args.eval_only:
-        args.resume = True
+        args.resume, args.overwrite = True, False
 
 
 def _check_devices(cfg: CfgNode, place: Place, asked: str) -> str:

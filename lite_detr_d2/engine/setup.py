@@ -85,6 +85,12 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
         help="start anew in an OUTPUT_DIR that has a training in it: its checkpoints are deleted, its records moved to "
         "OUTPUT_DIR/overwritten_N",
     )
+    parser.add_argument(
+        "--submit",
+        metavar="KEY=VALUE,...",
+        help="train in a job of a cluster, by submitit: its parameters, such as slurm_partition=gpu,timeout_min=1440,"
+        "gpus_per_node=8. When its time is up it saves, is queued again, and goes on; see docs/reliability.md",
+    )
     add_trust_pickle(parser)
     return parser
 

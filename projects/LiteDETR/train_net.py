@@ -7,11 +7,13 @@ Options come before KEY VALUE pairs. Examples:
     from a detector:    the same with MODEL.WEIGHTS path/to/checkpoint.pth
     go on:              the same command with --resume
     once more:          the same command with --overwrite, or with another OUTPUT_DIR
+    on a cluster:       the same command with --submit slurm_partition=gpu,timeout_min=1440,gpus_per_node=8
     evaluate:           the same command with --eval-only, and MODEL.WEIGHTS output/mine/model_final.pth at its end
     a quick try:        the same command with SOLVER.MAX_ITER 20
 """
 
 import argparse
+import sys
 
 from detectron2.config import CfgNode
 
@@ -23,6 +25,7 @@ from lite_detr_d2.engine import (
     launch_checked,
     one_line_errors,
     setup,
+    submit,
 )
 from lite_detr_d2.errors import InputError
 
@@ -51,4 +54,8 @@ def evaluate(cfg: CfgNode, *, resume: bool, trust_pickle: bool) -> None:
 
 if __name__ == "__main__":
     with one_line_errors():
-        launch_checked(main, argument_parser(__doc__).parse_args())
+        arguments = argument_parser(__doc__).parse_args()
+        if arguments.submit is None:
+            launch_checked(main, arguments)
+        else:
+            print(submit(arguments, __file__, sys.argv[1:]))

@@ -56,6 +56,19 @@ def test_nor_is_one_in_the_checksum_itself(tmp_path: Path, fuzzer: ModuleType) -
     assert set(outcomes) == {"found"}
 
 
+def test_nor_is_one_in_the_header_of_safetensors(tmp_path: Path, fuzzer: ModuleType) -> None:
+    """Which has the checksum, its name, and what says that there is one."""
+    path = fuzzer.write(tmp_path, "ours.safetensors")
+    expected, header = read_checkpoint(path), 8 + int.from_bytes(path.read_bytes()[:8], "little")
+    outcomes = []
+    for byte in range(header):
+        place = 8 * byte + byte % 8
+        fuzzer.flip(path, place)
+        outcomes.append(fuzzer.outcome_of(path, expected))
+        fuzzer.flip(path, place)
+    assert set(outcomes) == {"found"}
+
+
 def test_the_fuzzer_sees_what_is_not_found(tmp_path: Path, fuzzer: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     path = fuzzer.write(tmp_path, "ours.pth")
     monkeypatch.setattr(files, "verify", lambda _: True)

@@ -98,19 +98,24 @@ def test_a_signal_to_the_whole_group(tmp_path: Path, number: signal.Signals, cod
     options = ["DATALOADER.NUM_WORKERS", workers, "OUTPUT_DIR", tmp_path / "run", "SOLVER.REFERENCE_NUM_IMAGES", 0]
     command += [str(tmp_path / "data"), *map(str, options), "SOLVER.MAX_ITER", "100000", "SOLVER.STEPS", "()"]
     command += ["SOLVER.CHECKPOINT_PERIOD", "1"]
-    with subprocess.Popen(command, text=True, stderr=-1, stdout=-1, start_new_session=True) as process:
+    said = tmp_path / "said"  # a pipe would be full before it is read
+    with (
+        said.open("w") as file,
+        subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True) as process,
+    ):
         try:
             until = time.monotonic() + 300
             while not (tmp_path / "run" / "last_checkpoint").is_file():
                 assert process.poll() is None and time.monotonic() < until
                 time.sleep(0.1)
             os.killpg(process.pid, number)
-            output, errors = process.communicate(timeout=300)
+            process.wait(timeout=300)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise
-    assert process.returncode == code, errors
-    assert "Traceback" not in output + errors
+    output = said.read_text()
+    assert process.returncode == code, output
+    assert "Traceback" not in output
     assert output.count(f"{number.name}: stopped after iteration") == 1
 
 
