@@ -197,11 +197,12 @@ def _check_registered_names(cfg: CfgNode) -> None:
 
 def _check_sizes(cfg: CfgNode) -> None:
     # detectron2 shrinks to nothing what may be no longer than 0.
-    _at_least("INPUT.MIN_SIZE_TEST", cfg.INPUT.MIN_SIZE_TEST, 0)
-    for half, resizes in (("TRAIN", any(cfg.INPUT.MIN_SIZE_TRAIN)), ("TEST", cfg.INPUT.MIN_SIZE_TEST)):
+    for half in ("TRAIN", "TEST"):
         shortest, longest = cfg.INPUT[f"MIN_SIZE_{half}"], cfg.INPUT[f"MAX_SIZE_{half}"]
+        sides = (shortest,) if isinstance(shortest, int) else shortest
+        _require(f"INPUT.MIN_SIZE_{half}", shortest, all(side >= 0 for side in sides), "at least 0")
         expected = f"at least 1, as INPUT.MIN_SIZE_{half} is {shortest} (where that is 0, images are not resized)"
-        _require(f"INPUT.MAX_SIZE_{half}", longest, not resizes or longest >= 1, expected)
+        _require(f"INPUT.MAX_SIZE_{half}", longest, not any(sides) or longest >= 1, expected)
 
 
 def class_names_of(cfg: CfgNode) -> list[str]:

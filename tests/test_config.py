@@ -206,6 +206,7 @@ def test_missing_backbone_output_is_reported(small_cfg: CfgNode) -> None:
         ("SOLVER.OPTIMIZER", "LION", "SOLVER.OPTIMIZER is 'LION': expected one of ADAMW, SGD"),
         ("INPUT.MAX_VALUE", -1.0, "INPUT.MAX_VALUE is -1.0: expected at least 0"),
         ("INPUT.MIN_SIZE_TEST", -1, "INPUT.MIN_SIZE_TEST is -1: expected at least 0"),
+        ("INPUT.MIN_SIZE_TRAIN", (480, -1), r"INPUT.MIN_SIZE_TRAIN is \(480, -1\): expected at least 0"),
         ("INPUT.MAX_SIZE_TEST", 0, "INPUT.MAX_SIZE_TEST is 0: expected at least 1, as INPUT.MIN_SIZE_TEST is"),
         ("INPUT.MAX_SIZE_TEST", -1, "INPUT.MAX_SIZE_TEST is -1: expected at least 1, as INPUT.MIN_SIZE_TEST is"),
         ("INPUT.MAX_SIZE_TRAIN", 0, "INPUT.MAX_SIZE_TRAIN is 0: expected at least 1, as INPUT.MIN_SIZE_TRAIN is"),
