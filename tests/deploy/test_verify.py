@@ -19,20 +19,12 @@ from lite_detr_d2.deploy.run import load_trained
 from lite_detr_d2.errors import InputError
 from tests.data.folders import write_single_file_folder
 
-from .exports import BOUNDS, PICKLED, load, write_images, write_run
+from .exports import BOUNDS, PICKLED, load, write_run
 
 SETTINGS = Settings(BOUNDS)
 NAMES = [f"digit {number}" for number in range(10)]  # of the run's config
 
-
-@pytest.fixture(autouse=True)
-def _format(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FORMATS, "pickled", PICKLED)
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    return write_images(tmp_path / "images")
+pytestmark = pytest.mark.usefixtures("pickled")
 
 
 def call_classes(weights: Path, names: list[str]) -> None:
