@@ -114,6 +114,7 @@ def test_a_run_without_its_images(small_cfg: CfgNode, tmp_path: Path) -> None:
         image.unlink()
     with pytest.raises(InputError, match=r"can be read .*: there is no such file\. Name a folder .*, --images DIR\."):
         export(load(run), "pickled", output, SETTINGS)
-    (run / "dataset" / "val.json").write_text("[")
-    with pytest.raises(InputError, match=r"^The dataset of the training cannot be used: .*val\.json"):
-        export(load(run), "pickled", output, SETTINGS)
+    for content in ("[", "[]", "{}", '{"images": [], "annotations": []}'):
+        (run / "dataset" / "val.json").write_text(content)
+        with pytest.raises(InputError, match=r"^The dataset of the training cannot be used: .*val\.json"):
+            export(load(run), "pickled", output, SETTINGS)
