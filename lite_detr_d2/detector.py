@@ -22,6 +22,7 @@ from .modeling.query_selection import LearnedQueries, QuerySelection
 from .structures import (
     FlattenedFeatures,
     LayerPredictions,
+    PixelStats,
     Predictions,
     Proposals,
     Queries,
@@ -54,9 +55,8 @@ class DetrDetector(nn.Module):
         one_to_many: OneToMany | None,
         decoder: Decoder,
         criterion: Criterion,
-        pixel_stats: tuple[Sequence[float], Sequence[float]],
+        pixel_stats: PixelStats,
         max_detections: int,
-        input_format: str = "RGB",
     ) -> None:
         """Assemble a detector.
 
@@ -71,9 +71,8 @@ class DetrDetector(nn.Module):
             one_to_many: makes another, of extra queries; None for none.
             decoder: decodes all groups side by side, and predicts.
             criterion: computes the losses; its matcher assigns targets to the queries.
-            pixel_stats: mean and standard deviation of each channel, in the units of the input images.
+            pixel_stats: of the input images; a pair of mean and standard deviation is of RGB.
             max_detections: how many detections to keep per image.
-            input_format: the order of the channels of the input images.
         """
         super().__init__()
         self.backbone = backbone
@@ -87,8 +86,8 @@ class DetrDetector(nn.Module):
         self.decoder = decoder
         self.criterion = criterion
         self.max_detections = max_detections
-        self.input_format = input_format
-        mean, std = (torch.tensor(list(values), dtype=torch.float32).view(-1, 1, 1) for values in pixel_stats)
+        *stats, self.input_format = PixelStats(*pixel_stats)
+        mean, std = (torch.tensor(list(values), dtype=torch.float32).view(-1, 1, 1) for values in stats)
         self.register_buffer("pixel_mean", mean, persistent=False)
         self.register_buffer("pixel_std", std, persistent=False)
 

@@ -25,6 +25,7 @@ from .modeling.neck import ChannelMapper
 from .modeling.one_to_many import OneToMany
 from .modeling.position import SinePositionEncoding
 from .modeling.query_selection import LearnedQueries, ProposalEmbedding, QuerySelection
+from .structures import PixelStats
 
 
 @dataclass(frozen=True)
@@ -167,9 +168,8 @@ def _common_parts(cfg: CfgNode, conventions: Conventions) -> dict[str, Any]:
         "flatten": FeatureFlattener(model.NUM_LEVELS, position),
         "encoder": build_encoder(cfg),
         "criterion": criterion,
-        "pixel_stats": (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD),
+        "pixel_stats": PixelStats(cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD, cfg.INPUT.FORMAT),
         "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
-        "input_format": cfg.INPUT.FORMAT,
     }
 
 

@@ -7,12 +7,26 @@ Boxes are (cx, cy, w, h), 0..1 of the image without its padding, unless a name s
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 SpatialShapes = tuple[tuple[int, int], ...]
+
+
+class PixelStats(NamedTuple):
+    """Of the images that a detector takes.
+
+    Attributes:
+        mean: of each channel, in the units of the images.
+        std: likewise, the standard deviation.
+        channels: their order, such as "RGB": detectron2's ``INPUT.FORMAT``.
+    """
+
+    mean: Sequence[float]
+    std: Sequence[float]
+    channels: str = "RGB"
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ SCHEMA: Mapping[str, Kind] = {
     "INPUT.MAX_VALUE": Number(least=0),
     "INPUT.MIN_SIZE_TRAIN": Items(_SIDE_OR_0, fewest=1),
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": Choice("choice", "range"),
-    "INPUT.MAX_SIZE_TRAIN": _SIDE,
+    "INPUT.MAX_SIZE_TRAIN": _SIDE_OR_0,
     "INPUT.MIN_SIZE_TEST": _SIDE_OR_0,
     "INPUT.MAX_SIZE_TEST": _SIDE_OR_0,
     "INPUT.RANDOM_FLIP": Choice("horizontal", "vertical", "none"),

@@ -62,11 +62,11 @@ def find_annotated(cfg: CfgNode, num_classes: int, number: int = NUM_IMAGES) -> 
     """
     dataset = find_dataset(cfg, training=False)
     cure = "export the OUTPUT_DIR of a training that was evaluated on some, or register what DATASETS.TEST names."
-    if dataset is None:
+    if dataset is None or not dataset.images:
         raise InputError(f"There are no annotated images, on which AP tells what int8 costs: {cure}")
     content = read_annotations(dataset.annotations)
     ids = set(chosen(list(dataset.images), number))
-    boxes = [box for box in content.get("annotations", ()) if box["image_id"] in ids]
+    boxes = [box for box in content["annotations"] if box["image_id"] in ids]
     if all(box.get("iscrowd", 0) for box in boxes):
         raise InputError(
             f"Nothing is annotated in {len(ids)} images of {shown(dataset.annotations)}, on which AP is to tell what "

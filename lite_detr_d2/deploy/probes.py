@@ -15,7 +15,7 @@ from detectron2.data.transforms import ResizeTransform
 
 from ..data.images import ImageError, read_image
 from ..data.prepare import find_prepared
-from ..data.source import read_json
+from ..data.source import Content, read_coco_file
 from ..data.sources.tree import walk
 from ..errors import InputError
 from ..wording import listed, shown
@@ -92,14 +92,14 @@ def find_dataset(cfg: CfgNode, *, training: bool) -> Dataset | None:
     return None
 
 
-def read_annotations(file: Path) -> Any:
-    """Read the annotations of a :class:`Dataset`.
+def read_annotations(file: Path) -> Content:
+    """Read the annotations of a :class:`Dataset`: an object of COCO's three lists.
 
     Raises:
         InputError: they cannot be read.
     """
     try:
-        return read_json(file)
+        return read_coco_file(file)
     except InputError as error:
         raise InputError(f"The dataset of the training cannot be used: {error}. Restore that file.") from error
 

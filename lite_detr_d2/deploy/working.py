@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -23,7 +23,8 @@ def unfinished(output: Path) -> Iterator[Path]:
     What a process that was killed left in it is removed first.
 
     Raises:
-        InputError: another process makes the file, or the system does not let it be written.
+        InputError: another process makes the file, something else is where the folder is to be, or the system does not
+            let it be written.
     """
     folder = output.with_name(f".{output.name}.unfinished")
     try:
@@ -35,7 +36,7 @@ def unfinished(output: Path) -> Iterator[Path]:
                 _empty(folder)
                 yield folder
             finally:
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
     except Exception as error:
         cause = system_error(error)
         if cause is None or isinstance(error, InputError):
@@ -67,7 +68,10 @@ def _take(folder: Path) -> IO[bytes] | None:
     """Make a folder, and lock it for this process until the file is closed; None where another process has it."""
     path = folder / _LOCK
     while True:
-        folder.mkdir(exist_ok=True)
+        if folder.is_symlink() or folder.is_file():
+            raise InputError(f"{shown(folder)} is in the way of a folder to work in: remove it.")
+        with suppress(FileExistsError):
+            folder.mkdir()
         with ExitStack() as stack:
             try:
                 file = stack.enter_context(path.open("wb"))
@@ -81,6 +85,14 @@ def _take(folder: Path) -> IO[bytes] | None:
             if is_current:
                 stack.pop_all()
                 return file
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, as far as the system lets it: the lock last, after which it may be another process's."""
+    with suppress(OSError):
+        _empty(folder)
+        (folder / _LOCK).unlink()
+        folder.rmdir()
 
 
 def _empty(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """AP of what a runtime finds, and what of it has to remain."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from lite_detr_d2.deploy.precision import Annotated, average_precision, compare_
 from lite_detr_d2.deploy.predictor import Predictor
 from lite_detr_d2.deploy.run import TrainedModel
 from lite_detr_d2.deploy.self_check import CheckFailed
+from lite_detr_d2.errors import InputError
 
 from .annotated import write_dataset
 from .exports import load, write_run
@@ -107,6 +109,15 @@ def test_images_are_chosen_evenly(trained: TrainedModel) -> None:
     assert list(few.images) == [2, 4, 7]
     assert [image["id"] for image in few.content["images"]] == [2, 4, 7]
     assert {box["image_id"] for box in few.content["annotations"]} == {2, 4, 7}
+
+
+def test_there_is_nothing_to_measure_on(trained: TrainedModel) -> None:
+    file = Path(trained.cfg.MODEL.WEIGHTS).parent / "dataset" / "val.json"
+    content = json.loads(file.read_text())
+    for without in ({"images": []}, {"annotations": []}):
+        file.write_text(json.dumps({**content, **without}))
+        with pytest.raises(InputError, match="on which AP .* what int8 costs: export the OUTPUT_DIR of a training"):
+            find_annotated(trained.cfg, 10)
 
 
 def test_a_file_may_lose_a_twentieth(trained: TrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:

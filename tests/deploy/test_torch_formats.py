@@ -373,14 +373,20 @@ def test_a_broken_file_is_named(name: str, tmp_path: Path) -> None:
         FORMATS[name].load(file, here)
 
 
-@pytest.mark.parametrize("is_own", [True, False])
-def test_kernels_of_another_build_are_said(tmp_path: Path, said: list[str], is_own: bool) -> None:
-    own = op_library.with_library(tmp_path / "model.ts", {}).requires
-    op_library.load_library(tmp_path / "model.ts", own if is_own else {"library": "lite_detr_ops_00000000.so"})
-    warned = [message for message in said if "is run with the installed kernels" in message]
-    assert len(warned) == (0 if is_own else 1)
-    assert is_own or "model.ts is run with" in warned[0]
-    assert is_own or "than its own, lite_detr_ops_00000000.so" in warned[0]
+@pytest.mark.parametrize("loaded", ["installed", "other"])
+@pytest.mark.parametrize("needed", ["installed", "other"])
+def test_kernels_of_another_build_are_said(
+    tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch, loaded: str, needed: str
+) -> None:
+    """Where the installed ones do not load, a process has those of the first file."""
+    installed = op_library.with_library(tmp_path / "model.ts", {}).requires["library"]
+    libraries = {"installed": installed, "other": "lite_detr_ops_00000000.so"}
+    if loaded == "other":
+        monkeypatch.setattr(torch.ops, "loaded_libraries", {str(tmp_path / libraries["other"])})
+    op_library.load_library(tmp_path / "model.ts", {"library": libraries[needed]})
+    warned = [message for message in said if "is run with the kernels that are loaded already" in message]
+    assert len(warned) == (loaded != needed)
+    assert all("model.ts is run" in each and f"than its own, {libraries[needed]}." in each for each in warned)
 
 
 def test_without_a_compiler(trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

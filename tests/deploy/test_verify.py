@@ -19,20 +19,12 @@ from lite_detr_d2.deploy.run import load_trained
 from lite_detr_d2.errors import InputError
 from tests.data.folders import write_single_file_folder
 
-from .exports import BOUNDS, PICKLED, load, write_images, write_run
+from .exports import BOUNDS, PICKLED, load, write_run
 
 SETTINGS = Settings(BOUNDS)
 NAMES = [f"digit {number}" for number in range(10)]  # of the run's config
 
-
-@pytest.fixture(autouse=True)
-def _format(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FORMATS, "pickled", PICKLED)
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    return write_images(tmp_path / "images")
+pytestmark = pytest.mark.usefixtures("pickled")
 
 
 def call_classes(weights: Path, names: list[str]) -> None:
@@ -122,6 +114,7 @@ def test_a_run_without_its_images(small_cfg: CfgNode, tmp_path: Path) -> None:
         image.unlink()
     with pytest.raises(InputError, match=r"can be read .*: there is no such file\. Name a folder .*, --images DIR\."):
         export(load(run), "pickled", output, SETTINGS)
-    (run / "dataset" / "val.json").write_text("[")
-    with pytest.raises(InputError, match=r"^The dataset of the training cannot be used: .*val\.json"):
-        export(load(run), "pickled", output, SETTINGS)
+    for content in ("[", "[]", "{}", '{"images": [], "annotations": []}'):
+        (run / "dataset" / "val.json").write_text(content)
+        with pytest.raises(InputError, match=r"^The dataset of the training cannot be used: .*val\.json"):
+            export(load(run), "pickled", output, SETTINGS)

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,39 @@ def test_another_process_is_waited_for(tmp_path: Path, killed: bool) -> None:
         assert not (folder / "half").exists()
         (folder / "deeper").mkdir()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_that_ends_leaves_the_next_one_alone(tmp_path: Path) -> None:
+    """Threads exclude each other as processes do."""
+    output, names = tmp_path / "model.bin", [f"part {number}" for number in range(5)]
+
+    def use(_: int) -> str:
+        try:
+            with unfinished(output) as folder:
+                for name in names:
+                    (folder / name).touch()
+                return "whole" if all((folder / name).is_file() for name in names) else "parts are gone"
+        except InputError as error:
+            return "refused" if "by another process" in str(error) else str(error)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(use, range(4_000))) == {"whole", "refused"}
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("target", [None, "nowhere", "elsewhere"])
+def test_what_is_in_the_way_is_named(tmp_path: Path, target: str | None) -> None:
+    """A file, or a link: what it leads to is not for us to empty."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "kept").touch()
+    hidden = tmp_path / ".model.bin.unfinished"
+    if target is None:
+        hidden.touch()
+    else:
+        hidden.symlink_to(target)
+    with (
+        pytest.raises(InputError, match=r"\.model\.bin\.unfinished is in the way .*: remove it"),
+        unfinished(tmp_path / "model.bin"),
+    ):
+        pass
+    assert (tmp_path / "elsewhere" / "kept").is_file()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -144,6 +146,14 @@ def test_threads_may_share_a_file(name: str, exported: Any) -> None:
     for index, result in enumerate(results):
         for array, right in zip(result, expected[index % 4], strict=True):
             np.testing.assert_array_equal(array, right)
+
+
+@EACH
+def test_no_paths_of_the_machine_go_out(name: str, exported: Any) -> None:
+    for path in exported(name, "many sizes").written.files:
+        content = path.read_bytes()
+        for root in (sys.prefix, Path(__file__).parents[2], path.parent):
+            assert os.fsencode(root) not in content, path
 
 
 @pytest.mark.parametrize("name", ["onnx", "onnx-gather"])

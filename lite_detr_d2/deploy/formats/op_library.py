@@ -70,9 +70,12 @@ def load_library(file: Path, requires: Mapping[str, Any]) -> None:
         InputError: it cannot be loaded.
     """
     if hasattr(torch.ops.lite_detr, "check_images"):
-        if LIBRARY.is_file() and requires["library"] != _name_of_copy():
+        present = {Path(path).name for path in torch.ops.loaded_libraries}
+        if LIBRARY.name in present:
+            present.add(_name_of_copy())
+        if requires["library"] not in present:
             logger.warning(
-                "%s is run with the installed kernels of lite_detr_d2, which are of another build than its own, %s.",
+                "%s is run with the kernels that are loaded already, which are of another build than its own, %s.",
                 *(shown(file), requires["library"]),
             )
         return
