@@ -1,5 +1,5 @@
-# make setup | test | demo | lint | coverage | fuzz | cuda | lock, and test-export | test-interop | export-matrix, which have
-# virtual environments of their own. Set-up runs by itself when it is missing or out of date.
+# make setup | test | demo | lint | coverage | fuzz | soak | cuda | lock, and test-export | test-interop | export-matrix,
+# which have virtual environments of their own. Set-up runs by itself when it is missing or out of date.
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -15,7 +15,7 @@ UV := 0.13.9
 # They would bring other packages into $(VENV).
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: setup test test-export test-interop export-matrix demo lint coverage fuzz cuda lock always
+.PHONY: setup test test-export test-interop export-matrix demo lint coverage fuzz soak cuda lock always
 
 setup: $(BUILT)
 
@@ -49,6 +49,11 @@ fuzz: setup
 	$(BIN)/python tools/fuzz_images.py
 	$(BIN)/python tools/fuzz_config.py
 	$(BIN)/python tools/fuzz_checkpoints.py
+
+# Trainings that are killed 30 times, and one of 2,000 iterations. 20 minutes.
+soak: setup
+	$(BIN)/python tools/soak.py kills
+	$(BIN)/python tools/soak.py long
 
 # The ops with CUDA kernels, also where there is no GPU; TORCH_CUDA_ARCH_LIST chooses the architectures.
 cuda: $(INSTALLED)

@@ -1,6 +1,7 @@
 """A training that is asked to stop saves first, and says how to go on."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -90,14 +91,29 @@ def test_in_a_thread_there_are_no_signals(cfg: CfgNode, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "model_final.pth").is_file()
 
 
-@pytest.mark.parametrize(("number", "code", "workers"), [(signal.SIGINT, 130, 2), (signal.SIGTERM, 143, 2)])
-def test_a_signal_to_the_whole_group(tmp_path: Path, number: signal.Signals, code: int, workers: int) -> None:
-    """As a terminal sends it, which a data-loading process is not to die of."""
+ALONE: tuple[str, ...] = ()
+TWO = ("--num-gpus", "2")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "processes", "to_group"),
+    [
+        (signal.SIGINT, 130, ALONE, True),
+        (signal.SIGTERM, 143, ALONE, True),
+        (signal.SIGINT, 130, TWO, True),
+        (signal.SIGTERM, 143, TWO, False),
+        (signal.SIGUSR1, 75, TWO, False),
+    ],
+)
+def test_a_program_that_is_told_to_stop(
+    tmp_path: Path, number: signal.Signals, code: int, processes: tuple[str, ...], to_group: bool
+) -> None:
+    """To the whole group as a terminal does, which data-loading processes are not to die of; or the first process."""
     write_coco_folder(tmp_path / "data")
-    command = [sys.executable, str(PROJECT / "train_net.py"), "--config-file", str(TINY), "--dataset"]
-    options = ["DATALOADER.NUM_WORKERS", workers, "OUTPUT_DIR", tmp_path / "run", "SOLVER.REFERENCE_NUM_IMAGES", 0]
+    command = [sys.executable, str(PROJECT / "train_net.py"), "--config-file", str(TINY), *processes, "--dataset"]
+    options = ["DATALOADER.NUM_WORKERS", 2, "OUTPUT_DIR", tmp_path / "run", "SOLVER.REFERENCE_NUM_IMAGES", 0]
     command += [str(tmp_path / "data"), *map(str, options), "SOLVER.MAX_ITER", "100000", "SOLVER.STEPS", "()"]
-    command += ["SOLVER.CHECKPOINT_PERIOD", "1"]
+    command += ["SOLVER.CHECKPOINT_PERIOD", "1", "MODEL.DEVICE", "cpu"]
     said = tmp_path / "said"  # a pipe would be full before it is read
     with (
         said.open("w") as file,
@@ -108,7 +124,7 @@ def test_a_signal_to_the_whole_group(tmp_path: Path, number: signal.Signals, cod
             while not (tmp_path / "run" / "last_checkpoint").is_file():
                 assert process.poll() is None and time.monotonic() < until
                 time.sleep(0.1)
-            os.killpg(process.pid, number)
+            (os.killpg if to_group else os.kill)(process.pid, number)
             process.wait(timeout=300)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
@@ -116,7 +132,9 @@ def test_a_signal_to_the_whole_group(tmp_path: Path, number: signal.Signals, cod
     output = said.read_text()
     assert process.returncode == code, output
     assert "Traceback" not in output
-    assert output.count(f"{number.name}: stopped after iteration") == 1
+    (iteration,) = re.findall(rf"{number.name}: stopped after iteration (\d+)", output)
+    last = (tmp_path / "run" / "last_checkpoint").read_text()
+    assert torch.load(tmp_path / "run" / last)["iteration"] == int(iteration)
 
 
 def test_what_is_ignored_stays_so() -> None:
