@@ -5,6 +5,8 @@ PYTHON ?= python3.11
 VENV := .venv
 LOCK := requirements
 BIN := $(VENV)/bin
+# Files of tests are shared out among the cores, and have a thread each.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
 INSTALLED := $(VENV)/.installed
 BUILT := $(VENV)/.built
 SOURCES := setup.py pyproject.toml $(shell find lite_detr_d2/csrc -type f)
@@ -20,11 +22,11 @@ unexport PYTHONPATH PYTHONHOME
 setup: $(BUILT)
 
 test: setup
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # What needs the packages of exported files, or users' tools: requirements/export.txt and interop.txt.
 test-export test-interop: test-%: $(VENV)-%/.installed
-	$(VENV)-$*/bin/python -m pytest tests/$*
+	$(subst $(BIN)/,$(VENV)-$*/bin/,$(PYTEST)) tests/$*
 
 # Every format of every detector: a table. What an earlier run has done is not done again.
 export-matrix: $(VENV)-export/.installed
