@@ -155,7 +155,7 @@ class Trainer(DefaultTrainer):
         else:
             self.checkpointer.load(self.cfg.MODEL.WEIGHTS, checkpointables=[])
         self._check_same_start()
-        if self.start_iter and comm.is_main_process():
+        if resume and comm.is_main_process():  # also where it was killed before its first checkpoint
             keep_metrics_before(self.start_iter, os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"))
         if self.start_iter >= self.max_iter:
             logger.warning(
