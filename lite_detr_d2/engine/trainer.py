@@ -12,7 +12,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model
-from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PreciseBN
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
@@ -32,6 +32,7 @@ from .ema import EMA, Averaging, WeightAverage, with_average
 from .evaluation import BoxEvaluator, check_box_counts, write_metrics
 from .folder_lock import only_training_in
 from .optimizer import build_optimizer, freeze
+from .precise_norms import PreciseNorms
 from .recompute import recompute
 from .resume import changed_settings, keep_metrics_before, optimizer_state, parameter_names, restart_schedule
 from .retention import BestSaving, PeriodicSaving
@@ -107,15 +108,19 @@ class Trainer(DefaultTrainer):
     def build_hooks(self) -> list[HookBase | None]:
         hooks = [hook for hook in super().build_hooks() if not isinstance(hook, PeriodicCheckpointer)]
         evaluation = next(place for place, hook in enumerate(hooks) if isinstance(hook, EvalHook))
-        solver = self.cfg.SOLVER
+        solver, test = self.cfg.SOLVER, self.cfg.TEST
+        for place, hook in enumerate(hooks):
+            if isinstance(hook, PreciseBN):
+                loader, batches = hook._data_loader, test.PRECISE_BN.NUM_ITER
+                hooks[place] = PreciseNorms(test.EVAL_PERIOD, self.model, loader, batches)
         saving = PeriodicSaving(self.checkpointer, solver.CHECKPOINT_PERIOD, solver.KEEP_LAST)
-        hooks[evaluation : evaluation + 1] = [saving, EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)]
+        hooks[evaluation : evaluation + 1] = [saving, EvalHook(test.EVAL_PERIOD, self._evaluate)]
         if self.cfg.DATASETS.TEST:
             best = BestSaving(self.checkpointer, self.cfg.DATASETS.TEST[0])
             hooks.insert(evaluation + 2, best)
-            if self.cfg.TEST.EVAL_PERIOD and solver.EARLY_STOP.PATIENCE:
+            if test.EVAL_PERIOD and solver.EARLY_STOP.PATIENCE:
                 patience = solver.EARLY_STOP.PATIENCE
-                hooks.append(EarlyStop(best, self.cfg.TEST.EVAL_PERIOD, patience, saving.finish))
+                hooks.append(EarlyStop(best, test.EVAL_PERIOD, patience, saving.finish))
         evaluated = [self.checkpointer.model]
         self._average = WeightAverage(self.checkpointer.model, solver.EMA.DECAY) if solver.EMA.ENABLED else None
         if self._average is not None:

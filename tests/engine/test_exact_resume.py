@@ -92,3 +92,10 @@ def test_metrics_of_an_evaluation_outlast_what_is_cut_off(tmp_path: Path) -> Non
     assert file.read_text() == "".join([lines[0], lines[2], lines[4], lines[1]])
     keep_metrics_before(0, str(file))
     assert file.read_text() == ""
+
+
+def test_precise_statistics_of_norms_do_not_depend_on_stops(cfg: CfgNode, tmp_path: Path) -> None:
+    cfg.MODEL.RESNETS.NORM = "BN"
+    cfg.TEST.PRECISE_BN.ENABLED, cfg.TEST.PRECISE_BN.NUM_ITER, cfg.TEST.EVAL_PERIOD = True, 1, 2
+    expected = train(cfg, tmp_path / "whole")
+    assert_same_training(train(cfg, tmp_path / "stopped", stops=(3,)), expected)
