@@ -16,6 +16,7 @@ from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PreciseBN
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 from detectron2.utils.logger import setup_logger
 from torch import nn
 from torch.optim import Optimizer
@@ -33,6 +34,7 @@ from .evaluation import BoxEvaluator, check_box_counts, write_metrics
 from .folder_lock import only_training_in
 from .optimizer import build_optimizer, freeze
 from .precise_norms import PreciseNorms
+from .progress import Dispensable
 from .recompute import recompute
 from .resume import changed_settings, keep_metrics_before, optimizer_state, parameter_names, restart_schedule
 from .retention import BestSaving, PeriodicSaving
@@ -130,6 +132,9 @@ class Trainer(DefaultTrainer):
         self._stop = Stop(evaluated, saving.save)
         hooks.append(self._stop)
         return hooks
+
+    def build_writers(self) -> list[EventWriter]:
+        return [Dispensable(writer) for writer in super().build_writers()]
 
     def _evaluate(self) -> dict[str, Any]:
         """Evaluate the weights, and their average if there is one, whose files are in the folder ``ema``."""
