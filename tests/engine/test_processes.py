@@ -150,6 +150,20 @@ def test_torchrun_restarts_a_training_where_it_was(tmp_path: Path) -> None:
     assert "Starting training from iteration 2" in (tmp_path / "output" / "log.txt").read_text()
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_torchrun_does_not_restart_into_another_training(tmp_path: Path, processes: int) -> None:
+    output = tmp_path / "output"
+    output.mkdir()
+    (output / "model_final.pth").write_bytes(b"another's")
+    launcher = (*TORCHRUN[:-1], str(processes), "--max_restarts", "1")
+    result = run_dying("", output, write_coco_folder(tmp_path / "data"), *launcher)
+    assert result.returncode == 1
+    told = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(told) == 2  # starts
+    assert all("has a training in it (model_final.pth)" in line for line in told)
+    assert [path.name for path in output.iterdir()] == ["model_final.pth"]
+
+
 def test_a_second_training_and_an_evaluation_are_refused(tmp_path: Path) -> None:
     with another_process(lambda: take(tmp_path)):
         for options in ((), ("--eval-only",)):
