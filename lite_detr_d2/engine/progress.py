@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
 from detectron2.utils.events import EventWriter
 
@@ -16,7 +17,9 @@ class Dispensable(EventWriter):
         self._has_failed = False
 
     def write(self) -> None:
-        self._try(self._writer.write)
+        # detectron2's line of progress, written once more where a training stops, divides by the iterations since.
+        with suppress(ZeroDivisionError):
+            self._try(self._writer.write)
 
     def close(self) -> None:
         self._try(self._writer.close)

@@ -14,7 +14,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import HookBase
+from detectron2.engine import HookBase, hooks
+from detectron2.engine.hooks import PeriodicWriter
 from detectron2.utils import comm
 
 from lite_detr_d2.engine import Trainer, argument_parser, launch_checked, processes
@@ -66,6 +67,14 @@ def test_the_iteration_is_finished_and_saved(
     assert "model_0000002.pth. --resume goes on from there" in said[0]
     expected = train(cfg, tmp_path / "whole")
     assert_same_training(train(cfg, tmp_path / "stopped"), expected)
+
+
+def test_progress_may_have_been_written_in_the_iteration(
+    cfg: CfgNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By detectron2, which divides by the iterations since then for as long as it has no mean of the times."""
+    monkeypatch.setattr(hooks, "PeriodicWriter", lambda writers, period: PeriodicWriter(writers, 1))
+    assert stop(cfg, tmp_path / "stopped", signal.SIGUSR1, iteration=0).code == 75
 
 
 def test_an_evaluation_is_broken_off(cfg: CfgNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
