@@ -335,7 +335,7 @@ def _count(store: Store, key: str, more: int) -> int:
 
 @contextmanager
 def _signals_passed_on(processes: Sequence[BaseProcess]) -> Iterator[list[int]]:
-    """Send the processes what this one is sent to end it; give the signals that were."""
+    """Send the processes what this one is sent to end it, and does not ignore; give the signals that were."""
     passed_on: list[int] = []
 
     def pass_on(number: int, _: object) -> None:
@@ -344,7 +344,8 @@ def _signals_passed_on(processes: Sequence[BaseProcess]) -> Iterator[list[int]]:
             if process.is_alive() and process.pid is not None:
                 os.kill(process.pid, number)
 
-    before = {number: signal.signal(number, pass_on) for number in _PASSED_ON}
+    heeded = [number for number in _PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, pass_on) for number in heeded}
     try:
         yield passed_on
     finally:

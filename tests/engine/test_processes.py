@@ -21,6 +21,7 @@ from detectron2.utils import comm
 from lite_detr_d2.data import register_coco_folder
 from lite_detr_d2.engine import Trainer, argument_parser, launch_checked, read_config
 from lite_detr_d2.engine.folder_lock import LOCK_FILE
+from lite_detr_d2.engine.processes import _signals_passed_on
 from lite_detr_d2.errors import InputError
 from lite_detr_d2.modeling.criterion import Criterion
 from tests.data.folders import coco_content, write_coco_folder
@@ -368,3 +369,14 @@ def test_signals_reach_every_process(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stop:
         launch_checked(ignore_and_wait, parse("--num-gpus", 2, "OUTPUT_DIR", tmp_path))
     assert stop.value.code == 143
+
+
+def test_a_signal_that_is_ignored_is_not_passed_on() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with _signals_passed_on([]) as passed_on:
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGUSR1)
+        assert passed_on == [signal.SIGUSR1]
+    finally:
+        signal.signal(signal.SIGHUP, before)
