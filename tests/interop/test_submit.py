@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
 import torch
@@ -26,7 +27,11 @@ def train_net(dataset: Path, output: Path, *options: str, iterations: int = 40) 
         **{"SOLVER.REFERENCE_NUM_IMAGES": 0, "TEST.EVAL_PERIOD": 0, "OUTPUT_DIR": output},
     }
     words = [str(word) for pair in settings.items() for word in pair]
-    return subprocess.run([*command, *options, *words], capture_output=True, text=True, check=False)
+    with TemporaryFile("w+") as out, TemporaryFile("w+") as err:  # a pipe would be open as long as a job, which has it
+        done = subprocess.run([*command, *options, *words], stdout=out, stderr=err, text=True, check=False)
+        for file in (out, err):
+            file.seek(0)
+        return subprocess.CompletedProcess(done.args, done.returncode, out.read(), err.read())
 
 
 @pytest.fixture(scope="module")
