@@ -31,6 +31,7 @@ from torch.multiprocessing.spawn import start_processes
 from ..errors import InputError
 from .folder_lock import only_training_in, refuse_beside_training
 from .lost import is_connection_lost
+from .output_folder import check_output_folder
 from .setup import argument_parser, one_line_errors, output_folder, read_config
 
 Main = Callable[[argparse.Namespace], None]
@@ -75,15 +76,15 @@ def launch_checked(main: Main, args: argparse.Namespace) -> None:
         _run(main, args)
     elif place is None:
         _launch(main, args)
-    elif place.world_size == 1:
-        _go_on_after_restart(args)
-        _run(main, args)
     else:
         shared, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
         store = _part_of_this_start(shared, place)
         with _told_once(store):
-            _go_on_after_restart(args)
-            _run_in_group(main, args, place, store)
+            _begin_or_go_on(args, shared)
+            if place.world_size == 1:
+                _run(main, args)
+            else:
+                _run_in_group(main, args, place, store)
 
 
 def _place_by_torchrun(args: argparse.Namespace) -> Place | None:
@@ -145,9 +146,20 @@ def _part_of_this_start(store: Store, place: Place) -> Store:
     return PrefixStore(name, store)
 
 
-def _go_on_after_restart(args: argparse.Namespace) -> None:
-    """A training that torchrun starts again, since a process has failed, goes on."""
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0 and not args.eval_only:
+def _begin_or_go_on(args: argparse.Namespace, store: Store) -> None:
+    """A training that torchrun starts again, since a process has failed, goes on; unless it was refused OUTPUT_DIR.
+
+    Raises:
+        InputError: it is refused: what is in OUTPUT_DIR is of another training.
+    """
+    refused = "lite_detr_d2 refused"
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0 or store.check([refused]):
+        try:
+            check_output_folder(read_config(args).OUTPUT_DIR, args)
+        except InputError:
+            store.set(refused, "")
+            raise
+    elif not args.eval_only:
         args.resume, args.overwrite = True, False
 
 
@@ -323,7 +335,7 @@ def _count(store: Store, key: str, more: int) -> int:
 
 @contextmanager
 def _signals_passed_on(processes: Sequence[BaseProcess]) -> Iterator[list[int]]:
-    """Send the processes what this one is sent to end it; give the signals that were."""
+    """Send the processes what this one is sent to end it, and does not ignore; give the signals that were."""
     passed_on: list[int] = []
 
     def pass_on(number: int, _: object) -> None:
@@ -332,7 +344,8 @@ def _signals_passed_on(processes: Sequence[BaseProcess]) -> Iterator[list[int]]:
             if process.is_alive() and process.pid is not None:
                 os.kill(process.pid, number)
 
-    before = {number: signal.signal(number, pass_on) for number in _PASSED_ON}
+    heeded = [number for number in _PASSED_ON if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, pass_on) for number in heeded}
     try:
         yield passed_on
     finally:

@@ -84,18 +84,20 @@ def restart_schedule(scheduler: LRMultiplier, optimizer: Optimizer) -> None:
 
 
 def keep_metrics_before(iteration: int, file: str) -> None:
-    """Cut ``metrics.json`` off where an iteration begins that is trained again, or a line that was not finished."""
+    """Take out of ``metrics.json`` what is of iterations that are trained again, and a line that was not finished.
+
+    An evaluation's metrics stand behind losses of later iterations, and stay.
+    """
     if not os.path.isfile(file):
         return
-    kept = 0
-    with open(file, "rb") as stream:
-        for line in stream:
-            if not line.endswith(b"\n") or _iteration_of(line) >= iteration:
-                break
-            kept += len(line)
-    if kept < os.path.getsize(file):
-        logger.info("%s ends where iteration %d begins, with which the training goes on.", file, iteration)
-        os.truncate(file, kept)  # in place: its writer has opened it
+    with open(file, "r+b") as stream:  # in place: its writer has opened it
+        lines = stream.readlines()
+        kept = [line for line in lines if line.endswith(b"\n") and _iteration_of(line) < iteration]
+        if len(kept) < len(lines):
+            logger.info("%s ends where iteration %d begins, with which the training goes on.", file, iteration)
+            stream.seek(0)
+            stream.writelines(kept)
+            stream.truncate()
 
 
 def _iteration_of(line: bytes) -> int:

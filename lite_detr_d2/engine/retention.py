@@ -41,7 +41,7 @@ class PeriodicSaving(HookBase):
 
     def before_train(self) -> None:
         if self.trainer.start_iter >= max(self.trainer.max_iter, 1):
-            with _after_last_iteration(self.trainer):
+            with at_iteration_done(self.trainer):
                 self.finish()
 
     def after_step(self) -> None:
@@ -130,7 +130,7 @@ class BestSaving(HookBase):
 
     def after_train(self) -> None:
         if self.trainer.iter >= self.trainer.max_iter:  # else an error has ended it
-            with _after_last_iteration(self.trainer):
+            with at_iteration_done(self.trainer):
                 self._save_if_better()
 
     def _save_if_better(self) -> None:
@@ -151,9 +151,14 @@ def _iteration_in_name(name: str) -> int:
 
 
 @contextmanager
-def _after_last_iteration(trainer: Any) -> Iterator[None]:
-    """Let a trainer that is about to end, or has nothing left to do, say which iteration it has finished."""
-    counted, trainer.iter = trainer.iter, max(trainer.max_iter, trainer.start_iter) - 1
+def at_iteration_done(trainer: Any) -> Iterator[None]:
+    """Let a trainer whose iterations are all done, or that has none left to do, say which was the last.
+
+    detectron2's says the next one then. In an iteration, nothing changes.
+    """
+    counted = trainer.iter
+    if counted >= trainer.max_iter:
+        trainer.iter = max(trainer.max_iter, trainer.start_iter) - 1
     try:
         yield
     finally:

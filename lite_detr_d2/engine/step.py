@@ -157,6 +157,8 @@ class Step(SimpleTrainer):
         if bool(nn.utils.get_total_norm(known.values()).isfinite()):  # the same in all processes, whose sum they are
             return
         wrong = [name for name, gradient in known.items() if not bool(gradient.isfinite().all())]
+        if not wrong:  # too large for the optimizer to square
+            raise FloatingPointError("gradients whose norm is not finite")
         raise FloatingPointError(f"gradients that are not finite ({len(wrong)}): {in_short(wrong)}")
 
     def _anywhere(self, flag: bool) -> bool:

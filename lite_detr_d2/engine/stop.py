@@ -13,6 +13,7 @@ from detectron2.utils import comm
 from torch import distributed, nn
 
 from ..signals import noted_signals
+from .retention import at_iteration_done
 
 logger = logging.getLogger(__name__)
 
@@ -74,10 +75,12 @@ class Stop(HookBase):
         return int(number)
 
     def _end(self, number: int) -> None:
-        logger.warning(
-            "%s: stopped after iteration %d, which is saved in %s. --resume goes on from there.",
-            *(signal.Signals(number).name, self.trainer.iter, self._save()),
-        )
+        with at_iteration_done(self.trainer):
+            logger.warning(
+                "%s: stopped after iteration %d, which is saved in %s. --resume goes on from there.",
+                *(signal.Signals(number).name, self.trainer.iter, self._save()),
+            )
+        comm.synchronize()  # the first process saves, and is ended when another one has ended
         raise TrainingStopped(EXIT_CODES[signal.Signals(number)])
 
 

@@ -24,6 +24,8 @@ _EXPECTED = "expected KEY=VALUE,KEY=VALUE with submitit's parameters, such as sl
 # submitit has no exceptions of its own for what it is given.
 _REFUSALS = (AssertionError, NameError, RuntimeError, TypeError, ValueError)
 _NODES = "nodes", "tasks_per_node"
+# How a training ends that is asked to stop: it is done; it has saved; it, or one of its processes, had not yet begun.
+_STOPPED = (os.EX_OK, os.EX_TEMPFAIL, -signal.SIGUSR1, 128 + signal.SIGUSR1)
 
 
 def submit(args: argparse.Namespace, program: str, arguments: Sequence[str]) -> str:
@@ -102,7 +104,7 @@ class Job:
         os.kill(self._training, signal.SIGUSR1)
         ended = os.waitid(os.P_PID, self._training, os.WEXITED | os.WNOWAIT)
         assert ended is not None
-        if ended.si_status not in (os.EX_OK, os.EX_TEMPFAIL):
+        if (ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status) not in _STOPPED:
             return None
         submitit = import_extra("submitit", extra="submit")
         return submitit.helpers.DelayedSubmission(Job(self._command))

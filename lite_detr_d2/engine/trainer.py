@@ -12,10 +12,11 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model
-from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PreciseBN
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
+from detectron2.utils.events import EventWriter
 from detectron2.utils.logger import setup_logger
 from torch import nn
 from torch.optim import Optimizer
@@ -32,6 +33,8 @@ from .ema import EMA, Averaging, WeightAverage, with_average
 from .evaluation import BoxEvaluator, check_box_counts, write_metrics
 from .folder_lock import only_training_in
 from .optimizer import build_optimizer, freeze
+from .precise_norms import PreciseNorms
+from .progress import Dispensable
 from .recompute import recompute
 from .resume import changed_settings, keep_metrics_before, optimizer_state, parameter_names, restart_schedule
 from .retention import BestSaving, PeriodicSaving
@@ -107,15 +110,19 @@ class Trainer(DefaultTrainer):
     def build_hooks(self) -> list[HookBase | None]:
         hooks = [hook for hook in super().build_hooks() if not isinstance(hook, PeriodicCheckpointer)]
         evaluation = next(place for place, hook in enumerate(hooks) if isinstance(hook, EvalHook))
-        solver = self.cfg.SOLVER
+        solver, test = self.cfg.SOLVER, self.cfg.TEST
+        for place, hook in enumerate(hooks):
+            if isinstance(hook, PreciseBN):
+                loader, batches = hook._data_loader, test.PRECISE_BN.NUM_ITER
+                hooks[place] = PreciseNorms(test.EVAL_PERIOD, self.model, loader, batches)
         saving = PeriodicSaving(self.checkpointer, solver.CHECKPOINT_PERIOD, solver.KEEP_LAST)
-        hooks[evaluation : evaluation + 1] = [saving, EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)]
+        hooks[evaluation : evaluation + 1] = [saving, EvalHook(test.EVAL_PERIOD, self._evaluate)]
         if self.cfg.DATASETS.TEST:
             best = BestSaving(self.checkpointer, self.cfg.DATASETS.TEST[0])
             hooks.insert(evaluation + 2, best)
-            if self.cfg.TEST.EVAL_PERIOD and solver.EARLY_STOP.PATIENCE:
+            if test.EVAL_PERIOD and solver.EARLY_STOP.PATIENCE:
                 patience = solver.EARLY_STOP.PATIENCE
-                hooks.append(EarlyStop(best, self.cfg.TEST.EVAL_PERIOD, patience, saving.finish))
+                hooks.append(EarlyStop(best, test.EVAL_PERIOD, patience, saving.finish))
         evaluated = [self.checkpointer.model]
         self._average = WeightAverage(self.checkpointer.model, solver.EMA.DECAY) if solver.EMA.ENABLED else None
         if self._average is not None:
@@ -125,6 +132,9 @@ class Trainer(DefaultTrainer):
         self._stop = Stop(evaluated, saving.save)
         hooks.append(self._stop)
         return hooks
+
+    def build_writers(self) -> list[EventWriter]:
+        return [Dispensable(writer) for writer in super().build_writers()]
 
     def _evaluate(self) -> dict[str, Any]:
         """Evaluate the weights, and their average if there is one, whose files are in the folder ``ema``."""
@@ -155,7 +165,7 @@ class Trainer(DefaultTrainer):
         else:
             self.checkpointer.load(self.cfg.MODEL.WEIGHTS, checkpointables=[])
         self._check_same_start()
-        if self.start_iter and comm.is_main_process():
+        if resume and comm.is_main_process():  # also where it was killed before its first checkpoint
             keep_metrics_before(self.start_iter, os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"))
         if self.start_iter >= self.max_iter:
             logger.warning(

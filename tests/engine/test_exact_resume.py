@@ -10,6 +10,7 @@ from detectron2.engine import hooks
 from detectron2.engine.hooks import PeriodicWriter
 
 from lite_detr_d2.config.schema import SAMPLERS
+from lite_detr_d2.engine.resume import keep_metrics_before
 
 from .stops import LENGTH, assert_same_training, stoppable_config, train
 
@@ -61,10 +62,32 @@ def test_every_sampler_goes_on_where_it_was(cfg: CfgNode, tmp_path: Path, sample
 
 
 def test_metrics_have_each_iteration_once(cfg: CfgNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if it was stopped before the first checkpoint."""
     monkeypatch.setattr(hooks, "PeriodicWriter", lambda writers, period: PeriodicWriter(writers, 1))
-    train(cfg, tmp_path / "whole", stops=(2, 4))
+    train(cfg, tmp_path / "whole", stops=(0, 2, 4))
     with (tmp_path / "whole" / "metrics.json").open("a") as file:
         file.write('{"iteration": 5, "tot')
     train(cfg, tmp_path / "whole", SOLVER__MAX_ITER=LENGTH + 2)
     lines = (tmp_path / "whole" / "metrics.json").read_text().splitlines()
     assert [json.loads(line)["iteration"] for line in lines] == list(range(LENGTH + 2))
+
+
+def test_metrics_of_an_evaluation_outlast_what_is_cut_off(tmp_path: Path) -> None:
+    """detectron2 writes them when it writes the next losses, and after these."""
+    file = tmp_path / "metrics.json"
+    lines = [f'{{"iteration": {iteration}}}\n' for iteration in (1, 3, 2, 4, 2)]
+    file.write_text("".join(lines) + '{"iteration": 5, "tot')
+    with file.open("a") as writer:
+        keep_metrics_before(3, str(file))
+        assert file.read_text() == "".join([lines[0], lines[2], lines[4]])
+        writer.write(lines[1])
+    assert file.read_text() == "".join([lines[0], lines[2], lines[4], lines[1]])
+    keep_metrics_before(0, str(file))
+    assert file.read_text() == ""
+
+
+def test_precise_statistics_of_norms_do_not_depend_on_stops(cfg: CfgNode, tmp_path: Path) -> None:
+    cfg.MODEL.RESNETS.NORM = "BN"
+    cfg.TEST.PRECISE_BN.ENABLED, cfg.TEST.PRECISE_BN.NUM_ITER, cfg.TEST.EVAL_PERIOD = True, 1, 2
+    expected = train(cfg, tmp_path / "whole")
+    assert_same_training(train(cfg, tmp_path / "stopped", stops=(3,)), expected)

@@ -48,7 +48,8 @@ def test_a_training_is_not_written_over(
 
 def test_what_is_no_training_is_no_obstacle(tmp_path: Path, common: tuple[object, ...]) -> None:
     output = tmp_path / "output"
-    (output / "dataset").mkdir(parents=True)
+    for folder in ("dataset", "ema"):
+        (output / folder).mkdir(parents=True)
     others = (
         "notes.txt",
         "backbone.pth",
@@ -57,7 +58,7 @@ def test_what_is_no_training_is_no_obstacle(tmp_path: Path, common: tuple[object
         "model.pth",
         "dataset/notes.unfinished",
     )
-    half = ("model_0000003.pth", "last_checkpoint", "eval_metrics.json", "dataset/test.json")
+    half = ("model_0000003.pth", "last_checkpoint", "eval_metrics.json", "dataset/test.json", "ema/eval_metrics.json")
     for name in (*others, *(f"{name}.unfinished" for name in half)):
         (output / name).write_text("half")
     (output / "metrics.json").touch()  # as of a start that failed
@@ -76,12 +77,15 @@ def test_overwriting_begins_anew_and_says_what_goes(tmp_path: Path, common: tupl
     for name, content in theirs.items():
         (output / name).write_bytes(content)
     metrics = (output / "metrics.json").read_bytes()
+    (output / "bad_batches.json").write_text("{}\n")
     run("--overwrite", *common, 1)
     assert {path.name for path in output.glob("*.pth")} == {"model_0000000.pth", "model_final.pth", "mine.pth"}
     assert (output / "mine.pth").read_bytes() == b"mine"
     moved = contents(output / "overwritten_1")
     assert moved["model_9999999.pth"] == b"theirs"
     assert moved["metrics.json"] == metrics
+    assert moved["bad_batches.json"] == b"{}\n"
+    assert not (output / "bad_batches.json").exists()
     assert len([name for name in moved if name.startswith("events.out.tfevents.")]) == 1
     assert [json.loads(line)["iteration"] for line in (output / "metrics.json").read_text().splitlines()] == [0]
     assert len(list(output.glob("events.out.tfevents.*"))) == 1

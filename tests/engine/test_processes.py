@@ -1,20 +1,29 @@
 """Several processes: started by our launcher or by torchrun, they train as one; and end together."""
 
 import argparse
+import itertools
+import json
+import math
 import os
 import signal
 import subprocess
 import sys
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
+from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from lite_detr_d2.data import register_coco_folder
-from lite_detr_d2.engine import argument_parser, launch_checked, read_config
+from lite_detr_d2.engine import Trainer, argument_parser, launch_checked, read_config
 from lite_detr_d2.engine.folder_lock import LOCK_FILE
+from lite_detr_d2.engine.processes import _signals_passed_on
 from lite_detr_d2.errors import InputError
+from lite_detr_d2.modeling.criterion import Criterion
 from tests.data.folders import coco_content, write_coco_folder
 
 from ..projects.test_train_net import run, train_net
@@ -150,6 +159,20 @@ def test_torchrun_restarts_a_training_where_it_was(tmp_path: Path) -> None:
     assert "Starting training from iteration 2" in (tmp_path / "output" / "log.txt").read_text()
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_torchrun_does_not_restart_into_another_training(tmp_path: Path, processes: int) -> None:
+    output = tmp_path / "output"
+    output.mkdir()
+    (output / "model_final.pth").write_bytes(b"another's")
+    launcher = (*TORCHRUN[:-1], str(processes), "--max_restarts", "1")
+    result = run_dying("", output, write_coco_folder(tmp_path / "data"), *launcher)
+    assert result.returncode == 1
+    told = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(told) == 2  # starts
+    assert all("has a training in it (model_final.pth)" in line for line in told)
+    assert [path.name for path in output.iterdir()] == ["model_final.pth"]
+
+
 def test_a_second_training_and_an_evaluation_are_refused(tmp_path: Path) -> None:
     with another_process(lambda: take(tmp_path)):
         for options in ((), ("--eval-only",)):
@@ -177,6 +200,58 @@ def test_two_processes_resume_bit_by_bit(tmp_path: Path) -> None:
     launch_checked(train_whole_and_stopped, parse("--num-gpus", 2, "--dataset", tmp_path, *overrides))
     assert (tmp_path / "0 of 2").exists()
     assert (tmp_path / "1 of 2").exists()
+
+
+def train_with_a_bad_part(args: argparse.Namespace) -> None:
+    """In one of two processes, the losses of the last part of the second batch are not finite."""
+    cfg = read_config(args)
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (register_coco_folder(Path(args.dataset)).train,), ()
+    cfg.MODEL.LITE_DETR.NUM_CLASSES = 3
+    compute, calls = Criterion.__call__, itertools.count()
+
+    def diverge(*inputs: Any) -> dict[str, torch.Tensor]:
+        is_bad = next(calls) == 3 and comm.get_rank() == 1
+        return {name: loss * (math.nan if is_bad else 1) for name, loss in compute(*inputs).items()}
+
+    seen = []
+
+    class Look(HookBase):
+        def after_step(self) -> None:
+            model = self.trainer.checkpointer.model
+            seen.append({name: value.clone() for name, value in model.named_parameters()})
+
+    trainer = Trainer(cfg)
+    trainer.register_hooks([Look()])
+    with patch.object(Criterion, "__call__", diverge):
+        trainer.train()
+    first, second, third = seen
+    assert trainer._trainer.skipped == 1
+    assert all(torch.equal(second[name], value) for name, value in first.items())
+    assert any(not torch.equal(third[name], value) for name, value in second.items())
+    both = comm.all_gather(third)
+    assert all(torch.equal(both[0][name], both[1][name]) for name in third)
+
+
+def test_a_part_that_is_bad_in_one_process_is_passed_over_in_both(tmp_path: Path) -> None:
+    write_coco_folder(tmp_path, coco_content(images=9))
+    options = (
+        "SOLVER.MAX_ITER",
+        3,
+        "SOLVER.STEPS",
+        "()",
+        "SOLVER.ACCUMULATE",
+        2,
+        "SOLVER.IMS_PER_BATCH",
+        4,
+        "OUTPUT_DIR",
+        tmp_path / "run",
+    )
+    launch_checked(train_with_a_bad_part, parse("--num-gpus", 2, "--dataset", tmp_path, *options))
+    lines = (tmp_path / "run" / "bad_batches.json").read_text().splitlines()
+    records = sorted(map(json.loads, lines), key=itemgetter("rank"))
+    assert [(record["iteration"], record["rank"]) for record in records] == [(1, 0), (1, 1)]
+    assert records[0]["problem"] == "in another process, a loss is not finite"
+    assert "loss_bbox = nan" in records[1]["problem"]
 
 
 @pytest.mark.parametrize("images", [1, 3])
@@ -294,3 +369,14 @@ def test_signals_reach_every_process(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stop:
         launch_checked(ignore_and_wait, parse("--num-gpus", 2, "OUTPUT_DIR", tmp_path))
     assert stop.value.code == 143
+
+
+def test_a_signal_that_is_ignored_is_not_passed_on() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with _signals_passed_on([]) as passed_on:
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGUSR1)
+        assert passed_on == [signal.SIGUSR1]
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -81,11 +81,14 @@ def spoil(monkeypatch: pytest.MonkeyPatch, calls: set[int], value: float = math.
 
 
 class SpoilGradient(HookBase):
-    """Makes a gradient infinite that a finite loss has."""
+    """Makes a gradient infinite, or as large as it is told, that a finite loss has."""
+
+    def __init__(self, value: float = math.inf) -> None:
+        self.value = value
 
     def before_train(self) -> None:
         next(self.trainer.model.parameters()).register_hook(
-            lambda gradient: gradient * (math.inf if self.trainer.iter == 1 else 1)
+            lambda gradient: torch.full_like(gradient, self.value) if self.trainer.iter == 1 else gradient
         )
 
 
@@ -97,8 +100,17 @@ def gradient(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer.register_hooks([SpoilGradient()])
 
 
+def overflow(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer.register_hooks([SpoilGradient(1e30)])
+
+
 @pytest.mark.parametrize(
-    ("fault", "said"), [(loss, "loss_bbox = nan"), (gradient, "gradients that are not finite (1)")]
+    ("fault", "said"),
+    [
+        (loss, "loss_bbox = nan"),
+        (gradient, "gradients that are not finite (1)"),
+        (overflow, "gradients whose norm is not finite"),
+    ],
 )
 def test_a_bad_batch_changes_nothing_and_is_written_down(
     cfg: CfgNode,

@@ -1,5 +1,6 @@
 """A training that is asked to stop saves first, and says how to go on."""
 
+import argparse
 import os
 import re
 import signal
@@ -8,19 +9,22 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import HookBase
+from detectron2.engine import HookBase, hooks
+from detectron2.engine.hooks import PeriodicWriter
+from detectron2.utils import comm
 
-from lite_detr_d2.engine import Trainer
-from lite_detr_d2.engine.stop import EXIT_CODES, TrainingStopped
+from lite_detr_d2.engine import Trainer, argument_parser, launch_checked, processes
+from lite_detr_d2.engine.stop import EXIT_CODES, Stop, TrainingStopped
 from lite_detr_d2.signals import noted_signals
 from tests.data.folders import write_coco_folder
 from tests.projects.scripts import PROJECT, TINY
 
-from .stops import assert_same_training, stoppable_config, train
+from .stops import LENGTH, assert_same_training, stoppable_config, train
 
 
 @pytest.fixture
@@ -65,6 +69,14 @@ def test_the_iteration_is_finished_and_saved(
     assert_same_training(train(cfg, tmp_path / "stopped"), expected)
 
 
+def test_progress_may_have_been_written_in_the_iteration(
+    cfg: CfgNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By detectron2, which divides by the iterations since then for as long as it has no mean of the times."""
+    monkeypatch.setattr(hooks, "PeriodicWriter", lambda writers, period: PeriodicWriter(writers, 1))
+    assert stop(cfg, tmp_path / "stopped", signal.SIGUSR1, iteration=0).code == 75
+
+
 def test_an_evaluation_is_broken_off(cfg: CfgNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is done again where the training goes on, if it is the last one."""
     cfg.DATASETS.TEST = cfg.DATASETS.TRAIN
@@ -82,6 +94,61 @@ def test_an_evaluation_is_broken_off(cfg: CfgNode, tmp_path: Path, monkeypatch: 
     monkeypatch.undo()
     train(cfg, tmp_path / "run")
     assert (tmp_path / "run" / "eval_metrics.json").is_file()
+
+
+def test_in_the_last_evaluation_no_iteration_is_made_up(
+    cfg: CfgNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    """It may be stopped several times, and the training made longer: no image of it is left out."""
+    expected = train(cfg, tmp_path / "whole", SOLVER__MAX_ITER=LENGTH + 2)
+    cfg.DATASETS.TEST = cfg.DATASETS.TRAIN
+    with monkeypatch.context() as patch:
+        evaluate = Trainer.test.__func__
+
+        def signalled(cls: type[Trainer], *args: object) -> object:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return evaluate(cls, *args)
+
+        patch.setattr(Trainer, "test", classmethod(signalled))
+        for _ in range(2):
+            log.clear()
+            with pytest.raises(TrainingStopped):
+                train(cfg, tmp_path / "run")
+            assert sum(f"stopped after iteration {LENGTH - 1}, " in message for message in log.messages) == 1
+            last = (tmp_path / "run" / "last_checkpoint").read_text()
+            assert torch.load(tmp_path / "run" / last)["iteration"] == LENGTH - 1
+    cfg.DATASETS.TEST = ()
+    assert_same_training(train(cfg, tmp_path / "run", SOLVER__MAX_ITER=LENGTH + 2), expected)
+
+
+class Slow:
+    """Takes its time to save, in the first process."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __call__(self) -> str:
+        if comm.is_main_process():
+            time.sleep(3)
+            self.file.touch()
+        return str(self.file)
+
+
+def stop_slowly(args: argparse.Namespace) -> None:
+    hook = Stop([], Slow(Path(args.opts[-1], "saved")))
+    hook.trainer = SimpleNamespace(iter=1, max_iter=9)
+    with hook.listening():
+        os.kill(os.getpid(), signal.SIGTERM)
+        hook.after_step()
+
+
+def test_processes_wait_for_the_one_that_saves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "GRACE", 0.5)
+    options = ["--config-file", str(TINY), "--num-gpus", "2", "OUTPUT_DIR", str(tmp_path)]
+    with pytest.raises(SystemExit) as stopped:
+        launch_checked(stop_slowly, argument_parser("").parse_args(options))
+    assert stopped.value.code == 143
+    assert (tmp_path / "saved").is_file()
 
 
 def test_in_a_thread_there_are_no_signals(cfg: CfgNode, tmp_path: Path) -> None:

@@ -6,11 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
 import torch
 
+from lite_detr_d2.engine.submit import Job
 from tests.data.folders import write_coco_folder
 from tests.projects.scripts import PROJECT, TINY
 
@@ -24,7 +27,11 @@ def train_net(dataset: Path, output: Path, *options: str, iterations: int = 40) 
         **{"SOLVER.REFERENCE_NUM_IMAGES": 0, "TEST.EVAL_PERIOD": 0, "OUTPUT_DIR": output},
     }
     words = [str(word) for pair in settings.items() for word in pair]
-    return subprocess.run([*command, *options, *words], capture_output=True, text=True, check=False)
+    with TemporaryFile("w+") as out, TemporaryFile("w+") as err:  # a pipe would be open as long as a job, which has it
+        done = subprocess.run([*command, *options, *words], stdout=out, stderr=err, text=True, check=False)
+        for file in (out, err):
+            file.seek(0)
+        return subprocess.CompletedProcess(done.args, done.returncode, out.read(), err.read())
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +105,32 @@ def test_what_is_wrong_is_one_line(dataset: Path, tmp_path: Path, options: tuple
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.splitlines()[-1].startswith("error: ")
     assert said in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("ends", "goes_on"),
+    [
+        ("signal.SIG_DFL", True),  # as one that has not begun yet, and has nothing to save
+        ("lambda *_: sys.exit(128 + signal.SIGUSR1)", True),  # as several processes, of which one has not
+        ("lambda *_: sys.exit(75)", True),
+        ("lambda *_: sys.exit(1)", False),
+        ("lambda *_: os.kill(os.getpid(), signal.SIGKILL)", False),
+    ],
+)
+def test_what_is_interrupted_is_queued_again_unless_it_fails(tmp_path: Path, ends: str, goes_on: bool) -> None:
+    ready = tmp_path / "ready"
+    code = (
+        f"import os, pathlib, signal, sys\nsignal.signal(signal.SIGUSR1, {ends})\n"
+        f"pathlib.Path({str(ready)!r}).touch()\nsignal.pause()"
+    )
+    job = Job([sys.executable, "-c", code])
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(job)
+        wait_for(ready.is_file)
+        again = job.checkpoint()
+        with pytest.raises(RuntimeError, match="has ended with exit code"):
+            running.result()
+    assert (again is not None) == goes_on
 
 
 def test_what_is_submitted_must_be_able_to_begin(dataset: Path, tmp_path: Path) -> None:
