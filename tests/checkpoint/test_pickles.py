@@ -215,6 +215,19 @@ def test_the_message_names_the_object_and_the_option(tmp_path: Path, monkeypatch
     assert Path(CANARY).exists()
 
 
+@pytest.mark.parametrize("name", ["model.pkl", "model.pyth"])
+def test_what_the_message_advises_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Of a file of torch.save by such a name, too."""
+    monkeypatch.chdir(tmp_path)
+    weights = {"w": torch.ones(2)}
+    torch.save({"model": weights, "model_state": weights, "extra": Calls(os.mkdir, CANARY)}, name)
+    with pytest.raises(InputError, match=r"it holds \w+\.mkdir, not tensors .*--trust-pickle"):
+        read_checkpoint(name)
+    assert not Path(CANARY).exists()
+    assert read_checkpoint(name, trust_pickle=True)["model"]["w"].tolist() == [1, 1]
+    assert Path(CANARY).exists()
+
+
 def test_a_file_of_torch_is_never_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"model": {"w": torch.ones(2)}, "extra": Calls(os.mkdir, CANARY)}, "model.pth")
