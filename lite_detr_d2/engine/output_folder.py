@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 _METRICS = "metrics.json"
 # What programs show beside what the next training writes.
 _RECORDS = re.compile(r"metrics\.json|eval_metrics\.json|events\.out\.tfevents\..*")
-# What is written whole, in the folder and in that of the dataset.
+# What is written whole, in the folder and that of the averaged weights, and in that of the dataset.
 _WHOLE = re.compile(r"model_\w+\.pth|last_checkpoint|eval_metrics\.json|config\.yaml")
 _WHOLE_DATASET = re.compile(r"(train|val|test|report)\.json")
 
@@ -84,7 +84,8 @@ def remove_unfinished(folder: str, args: argparse.Namespace) -> None:
     """Remove what a training that was killed had begun to write; no other training may be running in the folder."""
     if args.eval_only or not comm.is_main_process():
         return
-    for where, names in ((folder, _WHOLE), (os.path.join(folder, "dataset"), _WHOLE_DATASET)):
+    averaged, dataset = os.path.join(folder, EMA), os.path.join(folder, "dataset")
+    for where, names in ((folder, _WHOLE), (averaged, _WHOLE), (dataset, _WHOLE_DATASET)):
         for path in _files(where):
             if path.name.endswith(UNFINISHED) and names.fullmatch(path.name.removesuffix(UNFINISHED)):
                 path.unlink()

@@ -48,7 +48,8 @@ def test_a_training_is_not_written_over(
 
 def test_what_is_no_training_is_no_obstacle(tmp_path: Path, common: tuple[object, ...]) -> None:
     output = tmp_path / "output"
-    (output / "dataset").mkdir(parents=True)
+    for folder in ("dataset", "ema"):
+        (output / folder).mkdir(parents=True)
     others = (
         "notes.txt",
         "backbone.pth",
@@ -57,7 +58,7 @@ def test_what_is_no_training_is_no_obstacle(tmp_path: Path, common: tuple[object
         "model.pth",
         "dataset/notes.unfinished",
     )
-    half = ("model_0000003.pth", "last_checkpoint", "eval_metrics.json", "dataset/test.json")
+    half = ("model_0000003.pth", "last_checkpoint", "eval_metrics.json", "ema/eval_metrics.json", "dataset/test.json")
     for name in (*others, *(f"{name}.unfinished" for name in half)):
         (output / name).write_text("half")
     (output / "metrics.json").touch()  # as of a start that failed

@@ -101,6 +101,15 @@ def test_what_the_training_did_not_write_stays(tmp_path: Path, log: pytest.LogCa
     assert all((tmp_path / name).read_bytes() == b"theirs" for name in theirs)
 
 
+def test_only_the_checkpoint_itself_is_in_its_list_without_a_checksum(tmp_path: Path) -> None:
+    """Else one from elsewhere could have whatever is there deleted."""
+    Training(tmp_path).train(20, stop=5)
+    training = Training(tmp_path)
+    state = {"iteration": 3, "hook": {"written": dict.fromkeys(numbered(1, 3), "")}}
+    training.load_state_dict(state)
+    assert [name for name, digest in training.hooks[0].state_dict()["written"].items() if digest] == numbered(3)
+
+
 def test_one_that_cannot_be_deleted_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
 ) -> None:
