@@ -120,7 +120,10 @@ class BestSaving(HookBase):
     def before_train(self) -> None:
         path = os.path.join(self._checkpointer.save_dir, f"{BEST}.pth")
         self.iteration = self.trainer.start_iter - 1
-        if self.trainer.start_iter == 0 or not is_intact(path):
+        if self.trainer.start_iter == 0 or not os.path.isfile(path):
+            return
+        if not is_intact(path):
+            logger.warning("%s is damaged: the next evaluation writes it anew.", shown(path))
             return
         best = skimmed(path).get("best")
         if not isinstance(best, dict) or best.get("dataset") != self.dataset:
