@@ -107,7 +107,9 @@ def _read(path: str | Path, trust_pickle: bool) -> tuple[Any, bool]:
     if str(path).endswith(".pkl") and not is_torch_archive(path):
         return read_pickle(path, trusted=trust_pickle), False
     is_checked = verify(path)
-    return read_pycls(path, trusted=trust_pickle) if str(path).endswith(".pyth") else _read_torch(path), is_checked
+    if str(path).endswith(".pyth"):
+        return read_pycls(path, trusted=trust_pickle), is_checked
+    return _read_torch(path, trusted=trust_pickle and str(path).endswith(PICKLES)), is_checked
 
 
 def _unreadable_reason(error: Exception, path: str | Path) -> str:
@@ -142,9 +144,9 @@ def _keys_of(content: object) -> str:
     return f", but {in_short(keys)}. {cure}"
 
 
-def _read_torch(path: str | Path) -> Any:
+def _read_torch(path: str | Path, *, trusted: bool) -> Any:
     with torch.serialization.safe_globals([argparse.Namespace]):
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=not trusted)
 
 
 def _read_safetensors(path: str | Path) -> dict[str, Any]:

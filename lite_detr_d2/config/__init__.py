@@ -1,7 +1,7 @@
 """Every configuration key that Lite DETR adds to detectron2's, and what makes a config valid."""
 
 from .defaults import add_lite_detr_config
-from .files import merge_file, merge_overrides
+from .files import merge_file, merge_overrides, merge_text
 from .idle import warn_of_idle_keys
 from .kinds import nearest
 from .rules import check_in_features, class_names_of, validate_config
@@ -12,6 +12,7 @@ __all__ = [
     "class_names_of",
     "merge_file",
     "merge_overrides",
+    "merge_text",
     "nearest",
     "validate_config",
     "warn_of_idle_keys",

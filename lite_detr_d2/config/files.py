@@ -42,6 +42,20 @@ def merge_file(cfg: CfgNode, file: str) -> None:
     _merge(cfg, _read(cfg, os.fspath(file), ()), f"Config {shown(file)}")
 
 
+def merge_text(cfg: CfgNode, text: str, source: str) -> None:
+    """As :func:`merge_file`, of YAML that is in no file of its own: ``source`` is its name, and it has no bases.
+
+    Raises:
+        InputError: as :func:`merge_file`.
+    """
+    try:
+        tree = _parse(text)
+        _check_tree(cfg, tree, "")
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error.__cause__
+    _merge(cfg, tree, source)
+
+
 def merge_overrides(cfg: CfgNode, overrides: Sequence[object]) -> None:
     """Set keys in ``cfg``, given as KEY VALUE KEY VALUE ...; what looks like a Python literal is read as one.
 
@@ -71,7 +85,8 @@ def _merge(cfg: CfgNode, tree: dict[str, Any], source: str) -> None:
 
 def _read(cfg: CfgNode, file: str, below: tuple[str, ...]) -> dict[str, Any]:
     """What a file says, over what its bases say; ``below`` are the files that it is a base of."""
-    if file in below:
+    # By another path, too, as ../a/config.yaml is.
+    if os.path.realpath(file) in map(os.path.realpath, below):
         raise InputError(f"Config {shown(below[0])}: {BASE_KEY} goes round: {' -> '.join(map(shown, (*below, file)))}.")
     try:
         tree = _parse(_content(file))
@@ -119,7 +134,7 @@ def _content(file: str) -> bytes:
     return content
 
 
-def _parse(content: bytes) -> dict[str, Any]:
+def _parse(content: bytes | str) -> dict[str, Any]:
     """Read YAML of maps with names, lists and plain values."""
     try:
         loader = yaml.SafeLoader(content)

@@ -1,7 +1,7 @@
 """Keys that have no effect in the combination that a config is of.
 
-What a switch of its own turns off, such as INPUT.CROP.ENABLED or SOLVER.CLIP_GRADIENTS.ENABLED, is left out: recipes
-keep its settings for when it is on.
+What INPUT.CROP.ENABLED and SOLVER.CLIP_GRADIENTS.ENABLED turn off, and 0 denoising or one-to-many queries, is left out:
+recipes keep its settings for when it is on.
 """
 
 import logging
@@ -138,6 +138,8 @@ _RULES = (
         "SOLVER.CLIP_GRADIENTS.CLIP_TYPE",
         lambda cfg: cfg.SOLVER.CLIP_GRADIENTS.ENABLED and cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE == "value",
     ),
+    _Rule(("SOLVER.EMA.DECAY",), "SOLVER.EMA.ENABLED", lambda cfg: not cfg.SOLVER.EMA.ENABLED),
+    _Rule(("TEST.PRECISE_BN.NUM_ITER",), "TEST.PRECISE_BN.ENABLED", lambda cfg: not cfg.TEST.PRECISE_BN.ENABLED),
     _Rule(("SOLVER.AMP.DTYPE",), "SOLVER.AMP.ENABLED", lambda cfg: not cfg.SOLVER.AMP.ENABLED),
     _Rule(("SOLVER.EARLY_STOP.PATIENCE",), "TEST.EVAL_PERIOD", lambda cfg: cfg.TEST.EVAL_PERIOD == 0),
     _Rule(("SOLVER.EARLY_STOP.PATIENCE",), "DATASETS.TEST", lambda cfg: not cfg.DATASETS.TEST),

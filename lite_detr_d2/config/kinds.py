@@ -65,7 +65,7 @@ class Number(Kind):
     @property
     def words(self) -> str:  # type: ignore[override]
         limits = _limits(self.least, self.most, self.above, self.below)
-        return f"a number{limits}{', or .inf' if self.infinite else ''}"
+        return f"a number{limits}{', or .inf (1e999 on the command line)' if self.infinite else ''}"
 
     def accepts(self, value: object) -> bool:
         if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -67,12 +67,9 @@ def _check_images(cfg: CfgNode) -> None:
         _require("INPUT.MIN_SIZE_TRAIN", sizes, is_range, expected)
     for half, shortest in (("TRAIN", max(sizes)), ("TEST", cfg.INPUT.MIN_SIZE_TEST)):
         longest = cfg.INPUT[f"MAX_SIZE_{half}"]
-        _require(
-            f"INPUT.MAX_SIZE_{half}",
-            longest,
-            longest >= shortest,
-            f"at least the short side of INPUT.MIN_SIZE_{half} ({shortest}), as it limits the long one",
-        )
+        given = cfg.INPUT[f"MIN_SIZE_{half}"]
+        expected = f"at least 1, as INPUT.MIN_SIZE_{half} is {given} (where that is 0, images are not resized)"
+        _require(f"INPUT.MAX_SIZE_{half}", longest, longest >= min(shortest, 1), expected)
 
 
 def _check_crop(cfg: CfgNode) -> None:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 
 from ..checkpoint import StateDict, is_intact
-from ..config import add_lite_detr_config, class_names_of, validate_config
+from ..config import add_lite_detr_config, class_names_of, merge_text, validate_config
 from ..detector import DetrDetector
 from ..engine import SafeCheckpointer, is_newer, on_available_device, read_config, tagged_checkpoint
 from ..errors import InputError
@@ -192,12 +191,11 @@ def config_of_exported(manifest: Manifest, file: Path) -> CfgNode:
     cfg = get_cfg()
     add_lite_detr_config(cfg)
     try:
-        cfg.merge_from_other_cfg(CfgNode.load_cfg(manifest.config))
-    except (AttributeError, KeyError, ValueError, AssertionError, yaml.YAMLError) as error:
-        raise InputError(
-            f"{shown(file)}: the config in its JSON is not one of this version of lite_detr_d2 ({error}). Export the "
-            "model again."
-        ) from error
+        merge_text(
+            cfg, manifest.config, f"{shown(file)}: the config in its JSON is not one of this version of lite_detr_d2"
+        )
+    except InputError as error:
+        raise InputError(f"{error} Export the model again.") from error.__cause__
     cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = manifest.resize.min_size, manifest.resize.max_size
     cfg.MODEL.DEVICE = "cpu"
     return cfg

@@ -47,13 +47,16 @@ def find_last_checkpoint(folder: str, needed: Collection[str] = ()) -> str:
 
     Args:
         folder: ``OUTPUT_DIR``.
-        needed: what a checkpoint has to hold if it is not the one that is named.
+        needed: what a checkpoint has to hold, of which the one that is named may lack a part.
 
     Raises:
-        InputError: there are checkpoints, and none is intact.
+        InputError: there are checkpoints, and none is intact; or they hold weights alone, and would be written over.
     """
     tagged, flaw = tagged_checkpoint(folder)
     if tagged and is_intact(tagged):
+        content = skimmed(tagged)  # nothing where it is foreign, which loading it says
+        if content and needed and not content.keys() & set(needed):
+            raise _no_training(tagged)
         return tagged
     names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
     files = [path for name in names if name.endswith(".pth") and os.path.isfile(path := os.path.join(folder, name))]
@@ -69,6 +72,10 @@ def find_last_checkpoint(folder: str, needed: Collection[str] = ()) -> str:
     ]
     if not usable:
         if not damaged:
+            # Another training would write them over.
+            in_the_way = [path for path in intact if is_checkpoint_name(os.path.basename(path))]
+            if in_the_way:
+                raise _no_training(in_the_way[-1])
             return ""
         raise InputError(
             f"{_as_damaged(damaged, tagged)}, and {shown(folder)} has no intact one. To start anew there: --overwrite."
@@ -86,6 +93,13 @@ def is_newer(path: str, other: str) -> bool:
     if iterations[0] is None or iterations[1] is None:
         return os.path.getmtime(path) > os.path.getmtime(other)
     return iterations[0] > iterations[1]
+
+
+def _no_training(path: str) -> InputError:
+    return InputError(
+        f"{shown(path)} holds no state of a training, and none can go on from it. Start one from its weights, as "
+        "MODEL.WEIGHTS, without --resume in another OUTPUT_DIR."
+    )
 
 
 def _age(path: str, iteration: object) -> tuple[int, float]:

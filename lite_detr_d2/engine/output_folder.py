@@ -84,8 +84,8 @@ def remove_unfinished(folder: str, args: argparse.Namespace) -> None:
     """Remove what a training that was killed had begun to write; no other training may be running in the folder."""
     if args.eval_only or not comm.is_main_process():
         return
-    averaged = os.path.join(folder, EMA)
-    for where, names in ((folder, _WHOLE), (averaged, _WHOLE), (os.path.join(folder, "dataset"), _WHOLE_DATASET)):
+    averaged, dataset = os.path.join(folder, EMA), os.path.join(folder, "dataset")
+    for where, names in ((folder, _WHOLE), (averaged, _WHOLE), (dataset, _WHOLE_DATASET)):
         for path in _files(where):
             if path.name.endswith(UNFINISHED) and names.fullmatch(path.name.removesuffix(UNFINISHED)):
                 path.unlink()

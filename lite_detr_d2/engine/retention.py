@@ -37,7 +37,10 @@ class PeriodicSaving(HookBase):
         return {"written": dict(self._written)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._written = {name: digest or seal_of(self._path(name)) or "" for name, digest in state["written"].items()}
+        self._written = dict(state["written"])
+        own = f"model_{self.trainer.iter:07d}.pth"
+        if self._written.get(own) == "":
+            self._written[own] = seal_of(self._path(own)) or ""
 
     def before_train(self) -> None:
         if self.trainer.start_iter >= max(self.trainer.max_iter, 1):
@@ -117,7 +120,10 @@ class BestSaving(HookBase):
     def before_train(self) -> None:
         path = os.path.join(self._checkpointer.save_dir, f"{BEST}.pth")
         self.iteration = self.trainer.start_iter - 1
-        if self.trainer.start_iter == 0 or not is_intact(path):
+        if self.trainer.start_iter == 0 or not os.path.isfile(path):
+            return
+        if not is_intact(path):
+            logger.warning("%s is damaged: the next evaluation writes it anew.", shown(path))
             return
         best = skimmed(path).get("best")
         if not isinstance(best, dict) or best.get("dataset") != self.dataset:

@@ -119,6 +119,17 @@ def test_a_cut_file_is_damaged(tmp_path: Path, rest: int) -> None:
         read_checkpoint(path)
 
 
+@pytest.mark.parametrize("kind", ["ours.pth", "ours.safetensors"])
+def test_a_byte_that_is_missing_anywhere_is_damage(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / kind
+    write_checkpoint(path, STATE, class_names=["ant", "cat"])
+    whole = path.read_bytes()
+    for place in (*range(0, len(whole), 97), len(whole) - 1):
+        path.write_bytes(whole[:place] + whole[place + 1 :])
+        with pytest.raises(InputError, match="cannot be read: it is damaged"):
+            read_checkpoint(path)
+
+
 def test_a_file_that_torch_wrote_is_checked_by_its_records(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "torch.pth"
     torch.save({"model": STATE}, path)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,28 @@ def test_later_bases_win_and_the_file_over_all(cfg: CfgNode, tmp_path: Path) -> 
     assert (cfg.SEED, cfg.SOLVER.MAX_ITER, cfg.SOLVER.GAMMA, cfg.SOLVER.STEPS) == (1, 2, 0.25, (5, 6))
 
 
+def test_a_loop_over_folders_is_one_too(cfg: CfgNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a file comes again by another path."""
+    for name, other in (("a", "b"), ("b", "a")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(f"_BASE_: ../{other}/config.yaml")
+    (tmp_path / "link").symlink_to("a")
+    monkeypatch.chdir(tmp_path)
+    for file in ("a/config.yaml", "./link/../a/config.yaml", "link/config.yaml"):
+        with pytest.raises(InputError, match=rf"^Config {file}: _BASE_ goes round: ") as error:
+            merge_file(cfg, file)
+        assert str(error.value).count(" -> ") == 2
+
+
+def test_two_ways_to_one_base_are_no_loop(cfg: CfgNode, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("SEED: 1")
+    for name in "bc":
+        (tmp_path / f"{name}.yaml").write_text("_BASE_: a.yaml")
+    (tmp_path / "d.yaml").write_text("_BASE_: [b.yaml, ./c.yaml]")
+    merge_file(cfg, str(tmp_path / "d.yaml"))
+    assert cfg.SEED == 1
+
+
 def test_a_loop_of_bases_is_named(cfg: CfgNode, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("_BASE_: b.yaml")
     (tmp_path / "b.yaml").write_text(f"_BASE_: {tmp_path}/a.yaml")
@@ -211,6 +234,18 @@ def test_wrong_overrides(cfg: CfgNode, overrides: list[object], message: str) ->
     with pytest.raises(InputError) as error:
         merge_overrides(cfg, overrides)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_infinity_is_written_as_the_message_says(cfg: CfgNode, tmp_path: Path) -> None:
+    key = "SOLVER.CLIP_GRADIENTS.NORM_TYPE"
+    with pytest.raises(InputError, match=r"expected a number above 0, or \.inf \(1e999 on the command line\)"):
+        merge_overrides(cfg, [key, ".inf"])
+    merge_overrides(cfg, [key, "1e999"])
+    assert math.isinf(cfg.SOLVER.CLIP_GRADIENTS.NORM_TYPE)
+    cfg.SOLVER.CLIP_GRADIENTS.NORM_TYPE = 2.0
+    (tmp_path / "config.yaml").write_text("SOLVER: {CLIP_GRADIENTS: {NORM_TYPE: .inf}}")
+    merge_file(cfg, str(tmp_path / "config.yaml"))
+    assert math.isinf(cfg.SOLVER.CLIP_GRADIENTS.NORM_TYPE)
 
 
 def test_overrides_are_read_as_detectron2_reads_them(cfg: CfgNode) -> None:

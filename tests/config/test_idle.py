@@ -102,6 +102,10 @@ PLAIN = {"MODEL.LITE_DETR.ENCODER.NAME": "DeformableEncoder"}
             {"DATALOADER.REPEAT_THRESHOLD": 0.1, "DATALOADER.SAMPLER_TRAIN": "RepeatFactorTrainingSampler"},
             [],
         ),
+        ({"SOLVER.EMA.DECAY": 0.9}, ["SOLVER.EMA.DECAY (SOLVER.EMA.ENABLED is False)"]),
+        ({"SOLVER.EMA.DECAY": 0.9, "SOLVER.EMA.ENABLED": True}, []),
+        ({"TEST.PRECISE_BN.NUM_ITER": 9}, ["TEST.PRECISE_BN.NUM_ITER (TEST.PRECISE_BN.ENABLED is False)"]),
+        ({"TEST.PRECISE_BN.NUM_ITER": 9, "TEST.PRECISE_BN.ENABLED": True}, []),
         ({"GLOBAL.HACK": 2.0}, []),
         # A switch of its own turns these off.
         ({"SOLVER.CLIP_GRADIENTS.ENABLED": False, "INPUT.CROP.ENABLED": False}, []),

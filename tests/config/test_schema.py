@@ -121,8 +121,8 @@ def test_of_a_list_the_wrong_item_is_named() -> None:
             "range",
             "expected the smallest and the largest, as INPUT.MIN_SIZE_TRAIN_SAMPLING is",
         ),
-        ("INPUT.MAX_SIZE_TRAIN", 100, "expected at least the short side of INPUT.MIN_SIZE_TRAIN (128)"),
-        ("INPUT.MAX_SIZE_TEST", 100, "expected at least the short side of INPUT.MIN_SIZE_TEST (128)"),
+        ("INPUT.MAX_SIZE_TRAIN", 0, "expected at least 1, as INPUT.MIN_SIZE_TRAIN is"),
+        ("INPUT.MAX_SIZE_TEST", 0, "expected at least 1, as INPUT.MIN_SIZE_TEST is 128"),
         ("INPUT.RANDOM_FLIP", "horisontal", "Did you mean 'horizontal'?"),
         ("DATASETS.TRAIN", ("a", 3), "DATASETS.TRAIN[1] is 3: expected a text"),
         ("DATASETS.TEST", "coco", "DATASETS.TEST is 'coco': expected a list"),
@@ -244,6 +244,13 @@ def test_whole_model_clipping_needs_a_norm(small_cfg: CfgNode) -> None:
     with pytest.raises(InputError, match=r"SOLVER\.CLIP_GRADIENTS\.CLIP_TYPE is 'value'"):
         validate_config(small_cfg)
     small_cfg.SOLVER.CLIP_GRADIENTS.FULL_MODEL = False
+    validate_config(small_cfg)
+
+
+@pytest.mark.parametrize("half", ["TRAIN", "TEST"])
+def test_the_long_side_may_be_what_limits_all_images(small_cfg: CfgNode, half: str) -> None:
+    """As in detectron2: it is how images are made smaller without a list of new short sides."""
+    small_cfg.INPUT[f"MAX_SIZE_{half}"] = 100
     validate_config(small_cfg)
 
 

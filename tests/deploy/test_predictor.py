@@ -32,6 +32,10 @@ from lite_detr_d2.errors import InputError
 from .runs import NAMES, write_run
 
 Pixels = npt.NDArray[np.uint8]
+# A few lines that stand for 10**9 values.
+ALIASES = "\n".join(
+    ["A0: &a0 [1]", *(f"A{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)), "SEED: *a9"]
+)
 SIZES = [(48, 64), (64, 48), (96, 128), (48, 64), (70, 33), (1, 1), (48, 64), (3, 90), (64, 48)]
 
 
@@ -539,11 +543,17 @@ def test_what_an_exported_file_does_not_take_is_refused(exported: Path, options:
         ({"config": "MODEL: {LITE_DETR: {SPEED: 9}}"}, r"the config in its JSON is not one of this version .*SPEED"),
         ({"config": "MODEL: ["}, r"the config in its JSON is not one of this version"),
         ({"config": "7"}, r"the config in its JSON is not one of this version"),
+        ({"config": "SEED: !!python/name:os.system"}, r"not one of this version .*A config holds values, and runs no"),
+        ({"config": "SEED: !!binary aGk="}, r"not one of this version .*line 1: '!!binary' is no kind of value"),
+        ({"config": "INPUT: {MIN_SIZE_TEST: null}"}, r"not one of this version .*MIN_SIZE_TEST is None: expected"),
+        ({"config": "_BASE_: config.yaml"}, r"not one of this version .*_BASE_ is not a key"),
+        ({"config": ALIASES}, r"not one of this version .*it has more than 1000000 values"),
     ],
 )
 def test_a_description_that_is_not_understood_is_an_error(
     cfg: CfgNode, exported: Path, changes: dict[str, Any], message: str
 ) -> None:
     manifest(cfg, **changes).write(exported)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as error:
         lite_detr_d2.load(exported)
+    assert "\n" not in str(error.value)

@@ -123,6 +123,17 @@ def test_weights_alone_are_nothing_to_go_on_from(tmp_path: Path) -> None:
     assert new_checkpointer(tmp_path).get_checkpoint_file() == ""
 
 
+@pytest.mark.parametrize("tagged", [True, False])
+@pytest.mark.parametrize("name", ["model_final.pth", NAMES[0]])
+def test_nor_do_they_let_a_training_start_over_them(tmp_path: Path, name: str, tagged: bool) -> None:
+    SafeCheckpointer(nn.Linear(2, 2), str(tmp_path)).save(name.removesuffix(".pth"), iteration=5)
+    if not tagged:
+        tag(tmp_path).unlink()
+    with pytest.raises(InputError, match=rf"{name} holds no state of a training.* as MODEL\.WEIGHTS, without"):
+        new_checkpointer(tmp_path).resume_or_load("", resume=True)
+    assert SafeCheckpointer(nn.Linear(2, 2), str(tmp_path)).get_checkpoint_file() == str(tmp_path / name)
+
+
 @pytest.mark.parametrize("folder", ["", "gone"])
 def test_an_empty_folder_has_none(tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

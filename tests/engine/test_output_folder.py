@@ -105,8 +105,13 @@ def test_what_the_next_training_starts_from_is_not_overwritten(
     output.mkdir()
     weights = output / "model_final.pth"
     write_checkpoint(weights, {"w": torch.ones(1)})
-    for key in ("MODEL.WEIGHTS", "MODEL.LITE_DETR.INIT"):
-        message = error_of(capsys, "--overwrite", *common, 1, key, output / ".." / "output" / "model_final.pth")
+    same = output / ".." / "output" / "model_final.pth"
+    for key, source in (
+        ("MODEL.WEIGHTS", same),
+        ("MODEL.WEIGHTS", f"{weights}?matching_heuristics=True"),
+        ("MODEL.LITE_DETR.INIT", same),
+    ):
+        message = error_of(capsys, "--overwrite", *common, 1, key, source)
         assert f"{key} is " in message
         assert "which --overwrite would delete" in message
         assert weights.is_file()

@@ -9,6 +9,7 @@ import torch
 from detectron2.config import CfgNode
 from torch import nn
 
+from lite_detr_d2.checkpoint import is_intact, seal_of, write_checkpoint
 from lite_detr_d2.engine import SafeCheckpointer, Trainer
 from lite_detr_d2.engine.retention import BestSaving, PeriodicSaving
 
@@ -101,6 +102,32 @@ def test_what_the_training_did_not_write_stays(tmp_path: Path, log: pytest.LogCa
     assert all((tmp_path / name).read_bytes() == b"theirs" for name in theirs)
 
 
+def test_only_the_checkpoint_itself_is_in_its_list_without_a_checksum(tmp_path: Path) -> None:
+    """Else one from elsewhere could have whatever is there deleted."""
+    Training(tmp_path).train(20, stop=5)
+    training = Training(tmp_path)
+    state = {"iteration": 3, "hook": {"written": dict.fromkeys(numbered(1, 3), "")}}
+    training.load_state_dict(state)
+    assert [name for name, digest in training.hooks[0].state_dict()["written"].items() if digest] == numbered(3)
+
+
+@pytest.mark.parametrize("name", ["../other.pth", "mine.pth", "model_final.pth", "x/../model_0000000.pth"])
+def test_a_list_from_elsewhere_deletes_nothing_of_another_name(tmp_path: Path, name: str) -> None:
+    """Even with the right checksum."""
+    run = tmp_path / "run"
+    (run / "x").mkdir(parents=True)
+    saved = write_sealed(run / name)
+    training = Training(run)
+    training.load_state_dict({"iteration": 0, "hook": {"written": {name: seal_of(saved)}}})
+    training.train(20, stop=9)
+    assert saved.is_file()
+
+
+def write_sealed(path: Path) -> Path:
+    write_checkpoint(path, {"w": torch.ones(1)})
+    return path
+
+
 def test_one_that_cannot_be_deleted_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
 ) -> None:
@@ -130,6 +157,17 @@ def test_the_best_survives_a_kill_after_its_evaluation(tmp_path: Path) -> None:
     assert best(tmp_path) == (30.0, 3, 3, 3)
     Training(tmp_path).resumed().train(12, {9: 40.0})
     assert best(tmp_path) == (40.0, 9, 9, 9)
+
+
+def test_a_damaged_best_is_said_and_written_anew(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+    Training(tmp_path).train(20, {1: 10.0, 3: 30.0}, stop=4)
+    content = bytearray((tmp_path / "model_best.pth").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "model_best.pth").write_bytes(content)
+    Training(tmp_path).resumed().train(9, {5: 20.0})
+    assert f"{tmp_path / 'model_best.pth'} is damaged: the next evaluation writes it anew." in log.messages
+    assert is_intact(tmp_path / "model_best.pth")
+    assert best(tmp_path) == (20.0, 5, 5, 5)
 
 
 def test_where_there_is_nothing_to_measure_there_is_no_best(tmp_path: Path) -> None:
