@@ -43,7 +43,7 @@ NOT_READ = (
     "VIS_PERIOD",
 )
 # For whatever a user's own code makes of it.
-FOR_USERS = ("GLOBAL.HACK",)
+FOR_USERS = ("GLOBAL.",)
 
 _RESNETS = ("build_resnet_backbone", "build_narrow_resnet_backbone")
 

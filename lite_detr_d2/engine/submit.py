@@ -101,11 +101,12 @@ class Job:
 
     def checkpoint(self) -> Any:
         """Let the training stop; return what goes on with it, or None if it has failed."""
-        os.kill(self._training, signal.SIGUSR1)
-        ended = os.waitid(os.P_PID, self._training, os.WEXITED | os.WNOWAIT)
-        assert ended is not None
-        if (ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status) not in _STOPPED:
-            return None
+        if self._training:
+            os.kill(self._training, signal.SIGUSR1)
+            ended = os.waitid(os.P_PID, self._training, os.WEXITED | os.WNOWAIT)
+            assert ended is not None
+            if (ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status) not in _STOPPED:
+                return None
         submitit = import_extra("submitit", extra="submit")
         return submitit.helpers.DelayedSubmission(Job(self._command))
 

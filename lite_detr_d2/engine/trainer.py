@@ -108,6 +108,7 @@ class Trainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def build_hooks(self) -> list[HookBase | None]:
+        """detectron2's, with the checkpoints, the evaluations and the stops of this package in their places."""
         hooks = [hook for hook in super().build_hooks() if not isinstance(hook, PeriodicCheckpointer)]
         evaluation = next(place for place, hook in enumerate(hooks) if isinstance(hook, EvalHook))
         solver, test = self.cfg.SOLVER, self.cfg.TEST
@@ -248,6 +249,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Iterable[list[dict[str, Any]]]:
+        """The batches of ``DATASETS.TRAIN``, see :class:`TrainingLoader`."""
         mapper, names = DetrDatasetMapper(cfg, True), cfg.DATASETS.TRAIN
         with annotation_errors("TRAIN", *names):
             images = get_detection_dataset_dicts(names, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)

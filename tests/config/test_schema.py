@@ -22,7 +22,7 @@ def test_every_key_has_its_place() -> None:
     cfg = get_cfg()
     add_lite_detr_config(cfg)
     keys = {key for key, _ in leaves(cfg)}
-    unread = {key for key in keys if key.startswith(NOT_READ)} | set(FOR_USERS)
+    unread = {key for key in keys if key.startswith((*NOT_READ, *FOR_USERS))}
     assert keys - set(SCHEMA) - unread == set()
     assert set(SCHEMA) - keys == set()
     assert set(SCHEMA) & unread == set()
