@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from .manifest import Manifest, manifest_path
 logger = logging.getLogger(__name__)
 
 PathLike = str | os.PathLike[str]
+
+_VERSION = re.compile(r"\d+\.\d+")
 
 _FINAL = "model_final.pth"
 _NAMES_SHOWN = 10
@@ -210,13 +213,23 @@ def format_of_exported(manifest: Manifest, file: Path) -> Format:
     if manifest.format not in FORMATS:
         raise InputError(f"{shown(file)} is of the format {manifest.format!r}: expected one of {', '.join(FORMATS)}.")
     format = FORMATS[manifest.format]
-    unsaid = [name for name in format.requires if not isinstance(manifest.requires.get(name), str)]
+    unsaid = [name for name in format.requires if not _is_said(name, manifest)]
     if unsaid:
         raise InputError(
-            f"{shown(manifest_path(file))} cannot be used: its requires does not say {', '.join(unsaid)}, which the "
-            f"format {format.name} needs. Restore it, or export the model again."
+            f"{shown(manifest_path(file))} cannot be used: its requires does not say as it should "
+            f"{', '.join(unsaid)}, which the format {format.name} needs. Restore it, or export the model again."
         )
     return format
+
+
+def _is_said(name: str, manifest: Manifest) -> bool:
+    """Whether ``requires`` has a value of that name that its format can go by."""
+    value = manifest.requires.get(name)
+    if not isinstance(value, str):
+        return False
+    if name == "library":  # is loaded, and so has to be one of the files that are compared with their hashes
+        return value in manifest.files
+    return name != "torch" or _VERSION.match(value) is not None
 
 
 def files_of_run(run: PathLike) -> list[Path]:

@@ -3,7 +3,9 @@
 import os
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,12 +14,13 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 
 from lite_detr_d2.checkpoint import published_class_names
-from lite_detr_d2.deploy.run import TrainedModel, load_trained
+from lite_detr_d2.deploy.run import TrainedModel, format_of_exported, load_trained
 from lite_detr_d2.detector import DetrDetector
 from lite_detr_d2.errors import InputError
 from tests.checkpoint.published import as_published, of_kind
 from tests.checkpoint.test_pickles import Calls
 
+from .manifests import manifest_of
 from .runs import NAMES, write_config, write_run
 
 UNKNOWN = [str(number) for number in range(10)]
@@ -318,3 +321,30 @@ def test_without_a_device_it_is_the_one_that_is_there(
     write_run(small_cfg, tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert load_trained(tmp_path).detector.device == torch.device("cpu")
+
+
+SAID = {"torch": "2.14.1+cpu", "library": "ops.so"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "unsaid"),
+    [
+        ({}, ""),
+        ({"library": None}, "library"),
+        ({"library": "../ops.so"}, "library"),
+        ({"library": "other.so"}, "library"),
+        ({"torch": "2"}, "torch"),
+        ({"torch": 2.14}, "torch"),
+        ({"torch": "", "library": ""}, "torch, library"),
+    ],
+)
+def test_what_a_runtime_needs_has_to_be_said(tmp_path: Path, changes: dict[str, Any], unsaid: str) -> None:
+    files = [tmp_path / "model.pt2", tmp_path / "ops.so"]
+    for file in files:
+        file.write_bytes(b"")
+    manifest = replace(manifest_of(*files), format="torch", requires={**SAID, **changes})
+    if not unsaid:
+        assert format_of_exported(manifest, files[0]).name == "torch"
+        return
+    with pytest.raises(InputError, match=f"model.pt2.json cannot be used: .* as it should {unsaid}, which the format"):
+        format_of_exported(manifest, files[0])
