@@ -31,6 +31,7 @@ from torch.multiprocessing.spawn import start_processes
 from ..errors import InputError
 from .folder_lock import only_training_in, refuse_beside_training
 from .lost import is_connection_lost
+from .orphans import end_with_parent
 from .output_folder import check_output_folder
 from .setup import argument_parser, one_line_errors, output_folder, read_config
 
@@ -253,6 +254,7 @@ def _process(number: int, main: Main, args: argparse.Namespace, places: Sequence
     """What each process that :func:`_launch` starts does."""
     # Of a terminal's signals, it gets those alone that are passed on.
     os.setpgrp()
+    end_with_parent()
     place = places[number]
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // place.local_size))

@@ -28,6 +28,7 @@ from tests.data.folders import coco_content, write_coco_folder
 
 from ..projects.test_train_net import run, train_net
 from .dying import end
+from .stops import processes_naming
 from .test_exact_resume import assert_same_training, train
 from .test_folder_lock import another_process, take
 
@@ -111,18 +112,6 @@ def run_dying(how: str, output: Path, dataset: Path, *launcher: str) -> subproce
     return subprocess.run(
         [*command, *overrides], env=environment, capture_output=True, text=True, check=False, timeout=300
     )
-
-
-def processes_naming(word: str) -> list[str]:
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            content = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
-        except OSError:
-            continue
-        if word.encode() in content:
-            found.append(process.name)
-    return found
 
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")

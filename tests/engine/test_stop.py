@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,13 +20,25 @@ from detectron2.engine import HookBase, hooks
 from detectron2.engine.hooks import PeriodicWriter
 from detectron2.utils import comm
 
+from lite_detr_d2.checkpoint import is_intact
 from lite_detr_d2.engine import Trainer, argument_parser, launch_checked, processes
 from lite_detr_d2.engine.stop import EXIT_CODES, Stop, TrainingStopped
 from lite_detr_d2.signals import noted_signals
 from tests.data.folders import write_coco_folder
 from tests.projects.scripts import PROJECT, TINY
 
-from .stops import LENGTH, assert_same_training, stoppable_config, train
+from .stops import LENGTH, assert_same_training, processes_naming, stoppable_config, train
+
+
+@pytest.fixture(autouse=True)
+def _heeded() -> Iterator[None]:
+    """The tests may run where signals are ignored, as in a shell's background; programs inherit that."""
+    handlers = {number: signal.getsignal(number) for number in EXIT_CODES}
+    for number in EXIT_CODES:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -162,6 +176,42 @@ ALONE: tuple[str, ...] = ()
 TWO = ("--num-gpus", "2")
 
 
+@contextmanager
+def program(
+    folder: Path, *processes: str, ignored: tuple[signal.Signals, ...] = ()
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """A long training that has saved, in a session of its own; what it says goes to a file, as a pipe would be full."""
+    write_coco_folder(folder / "data")
+    command = [sys.executable, str(PROJECT / "train_net.py"), "--config-file", str(TINY), *processes, "--dataset"]
+    options = ["DATALOADER.NUM_WORKERS", 2, "OUTPUT_DIR", folder / "run", "SOLVER.REFERENCE_NUM_IMAGES", 0]
+    command += [str(folder / "data"), *map(str, options), "SOLVER.MAX_ITER", "100000", "SOLVER.STEPS", "()"]
+    command += ["SOLVER.CHECKPOINT_PERIOD", "1", "MODEL.DEVICE", "cpu"]
+
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
+    with (folder / "said").open("w") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            until = time.monotonic() + 300
+            while not (folder / "run" / "last_checkpoint").is_file():
+                assert process.poll() is None and time.monotonic() < until
+                time.sleep(0.1)
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def assert_stopped(folder: Path, number: signal.Signals) -> None:
+    """It has said so, once, and has saved."""
+    output = (folder / "said").read_text()
+    assert "Traceback" not in output
+    (iteration,) = re.findall(rf"{number.name}: stopped after iteration (\d+)", output)
+    last = (folder / "run" / "last_checkpoint").read_text()
+    assert torch.load(folder / "run" / last)["iteration"] == int(iteration)
+
+
 @pytest.mark.parametrize(
     ("number", "code", "processes", "to_group"),
     [
@@ -176,32 +226,24 @@ def test_a_program_that_is_told_to_stop(
     tmp_path: Path, number: signal.Signals, code: int, processes: tuple[str, ...], to_group: bool
 ) -> None:
     """To the whole group as a terminal does, which data-loading processes are not to die of; or the first process."""
-    write_coco_folder(tmp_path / "data")
-    command = [sys.executable, str(PROJECT / "train_net.py"), "--config-file", str(TINY), *processes, "--dataset"]
-    options = ["DATALOADER.NUM_WORKERS", 2, "OUTPUT_DIR", tmp_path / "run", "SOLVER.REFERENCE_NUM_IMAGES", 0]
-    command += [str(tmp_path / "data"), *map(str, options), "SOLVER.MAX_ITER", "100000", "SOLVER.STEPS", "()"]
-    command += ["SOLVER.CHECKPOINT_PERIOD", "1", "MODEL.DEVICE", "cpu"]
-    said = tmp_path / "said"  # a pipe would be full before it is read
-    with (
-        said.open("w") as file,
-        subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True) as process,
-    ):
-        try:
-            until = time.monotonic() + 300
-            while not (tmp_path / "run" / "last_checkpoint").is_file():
-                assert process.poll() is None and time.monotonic() < until
-                time.sleep(0.1)
-            (os.killpg if to_group else os.kill)(process.pid, number)
-            process.wait(timeout=300)
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-    output = said.read_text()
-    assert process.returncode == code, output
-    assert "Traceback" not in output
-    (iteration,) = re.findall(rf"{number.name}: stopped after iteration (\d+)", output)
-    last = (tmp_path / "run" / "last_checkpoint").read_text()
-    assert torch.load(tmp_path / "run" / last)["iteration"] == int(iteration)
+    with program(tmp_path, *processes) as process:
+        (os.killpg if to_group else os.kill)(process.pid, number)
+        assert process.wait(timeout=300) == code
+    assert_stopped(tmp_path, number)
+
+
+@pytest.mark.parametrize("ignored", [(), (signal.SIGINT,)])
+def test_processes_end_when_what_has_started_them_is_killed(
+    tmp_path: Path, ignored: tuple[signal.Signals, ...]
+) -> None:
+    with program(tmp_path, *TWO, ignored=ignored) as process:
+        process.kill()
+        process.wait()
+        until = time.monotonic() + 120
+        while processes_naming(str(tmp_path)):
+            assert time.monotonic() < until
+            time.sleep(0.2)
+    assert is_intact(tmp_path / "run" / (tmp_path / "run" / "last_checkpoint").read_text())
 
 
 def test_what_is_ignored_stays_so() -> None:
