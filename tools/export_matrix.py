@@ -221,6 +221,8 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=ROOT / "output", help="of export_matrix.jsonl (default: output)")
     parser.add_argument("--again", action="store_true", help="run cells that failed again")
     args = parser.parse_args()
+    if not any(cells(args)):
+        parser.error(f"there is no cell with --models {' '.join(args.models)} and these formats and types")
     folder = args.folder / "export_matrix"
     folder.mkdir(parents=True, exist_ok=True)
     images = args.images or photographs(folder / "images")

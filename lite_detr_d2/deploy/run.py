@@ -216,8 +216,8 @@ def format_of_exported(manifest: Manifest, file: Path) -> Format:
     unsaid = [name for name in format.requires if not _is_said(name, manifest)]
     if unsaid:
         raise InputError(
-            f"{shown(manifest_path(file))} cannot be used: its requires does not say as it should "
-            f"{', '.join(unsaid)}, which the format {format.name} needs. Restore it, or export the model again."
+            f"{shown(manifest_path(file))} cannot be used: its requires has no usable {', '.join(unsaid)}, which the "
+            f"format {format.name} needs. Restore it, or export the model again."
         )
     return format
 

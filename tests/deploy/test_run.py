@@ -346,5 +346,5 @@ def test_what_a_runtime_needs_has_to_be_said(tmp_path: Path, changes: dict[str, 
     if not unsaid:
         assert format_of_exported(manifest, files[0]).name == "torch"
         return
-    with pytest.raises(InputError, match=f"model.pt2.json cannot be used: .* as it should {unsaid}, which the format"):
+    with pytest.raises(InputError, match=f"model.pt2.json cannot be used: .* has no usable {unsaid}, which the format"):
         format_of_exported(manifest, files[0])

@@ -72,7 +72,7 @@ def test_a_description_that_does_not_say_what_is_required(
     export(load(write_run(small_cfg, tmp_path / "run")), "pickled", output, SETTINGS, images)
     replace(Manifest.read(output), requires=requires).write(output)
     for use in (lambda: verify(output, images=images), lambda: load_predictor(output)):
-        with pytest.raises(InputError, match=r"model\.bin\.json .* does not say torch, .* Restore it, or export"):
+        with pytest.raises(InputError, match=r"model\.bin\.json .* has no usable torch, .* Restore it, or export"):
             use()
 
 
