@@ -68,6 +68,7 @@ class Number(Kind):
         return f"a number{limits}{', or .inf (1e999 on the command line)' if self.infinite else ''}"
 
     def accepts(self, value: object) -> bool:
+        """Whether it is a number within the limits; an integer is one, NaN and a truth value are not."""
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return False
         try:
