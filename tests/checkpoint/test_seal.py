@@ -1,6 +1,5 @@
 """Checkpoints are compared with their checksums: no flipped bit is used as if nothing had happened."""
 
-import importlib.util
 import shutil
 import zipfile
 from pathlib import Path
@@ -14,19 +13,14 @@ from safetensors.torch import save_file
 from lite_detr_d2.checkpoint import files, is_intact, iteration_of, read_checkpoint, seal, seal_of, write_checkpoint
 from lite_detr_d2.engine import SafeCheckpointer
 from lite_detr_d2.errors import InputError
+from tests.projects.scripts import TOOLS, load_script
 
-SCRIPT = Path(__file__).parents[2] / "tools" / "fuzz_checkpoints.py"
 STATE = {"decoder.weight": torch.arange(600.0).view(20, 30), "decoder.bias": torch.arange(2)}
 
 
 @pytest.fixture
 def fuzzer() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("fuzz_checkpoints", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("fuzz_checkpoints", TOOLS)
 
 
 def save(folder: Path) -> Path:

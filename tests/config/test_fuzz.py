@@ -1,6 +1,5 @@
 """The fuzzer of configs: a sample of what it tries, and it would notice a fault."""
 
-import importlib.util
 import logging
 import random
 from collections.abc import Iterator
@@ -12,19 +11,14 @@ import pytest
 
 from lite_detr_d2.config import kinds, schema
 from lite_detr_d2.config.kinds import Integer, Number
+from tests.projects.scripts import TOOLS, load_script
 
-SCRIPT = Path(__file__).parents[2] / "tools" / "fuzz_config.py"
 SAMPLE = ["SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "INPUT.CROP.SIZE", "MODEL.SWIN.DEPTHS", "MODEL.LITE_DETR.ENCODER.FUSION"]
 
 
 @pytest.fixture
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("fuzz_config", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("fuzz_config", TOOLS)
 
 
 @pytest.fixture

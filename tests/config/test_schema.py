@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from detectron2.config import CfgNode, get_cfg
 
@@ -250,19 +251,34 @@ def test_whole_model_clipping_needs_a_norm(small_cfg: CfgNode) -> None:
 @pytest.mark.parametrize("half", ["TRAIN", "TEST"])
 def test_the_long_side_may_be_what_limits_all_images(small_cfg: CfgNode, half: str) -> None:
     """As in detectron2: it is how images are made smaller without a list of new short sides."""
-    small_cfg.INPUT[f"MAX_SIZE_{half}"] = 100
-    validate_config(small_cfg)
+    small_cfg.INPUT[f"MAX_SIZE_{half}"] = 32
+    assert np.max(small_cfg.INPUT[f"MIN_SIZE_{half}"]) > 32
+    assert refusal(small_cfg) == ""
+    small_cfg.INPUT[f"MAX_SIZE_{half}"] = 0
+    assert f"INPUT.MAX_SIZE_{half} is 0" in refusal(small_cfg)
 
 
 @pytest.mark.parametrize("key", ["MODEL.RESNETS.NORM", "SOLVER.WEIGHT_DECAY_NORM", "SOLVER.WEIGHT_DECAY_BIAS"])
 def test_null_is_right_where_detectron2_means_something_by_it(small_cfg: CfgNode, key: str) -> None:
     put(small_cfg, key, None)
-    validate_config(small_cfg)
+    assert refusal(small_cfg) == ""
+    put(small_cfg, key, [])
+    assert f"{key} is []" in refusal(small_cfg)
 
 
 def test_keys_of_a_users_own_are_left_alone(small_cfg: CfgNode) -> None:
     small_cfg.MODEL.MINE = CfgNode({"ANYTHING": None, "ELSE": [1, "a"]})
-    validate_config(small_cfg)
+    assert refusal(small_cfg) == ""
+    assert small_cfg.MODEL.MINE == {"ANYTHING": None, "ELSE": [1, "a"]}
+
+
+def refusal(cfg: CfgNode) -> str:
+    """What is wrong with a config; nothing if it is accepted."""
+    try:
+        validate_config(cfg)
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def put(cfg: CfgNode, key: str, value: Any) -> None:

@@ -1,6 +1,5 @@
 """The fuzzer of images: what it tries is read or refused, and it would notice if it were not."""
 
-import importlib.util
 import random
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import pytest
 from PIL import Image
 
 from lite_detr_d2.errors import InputError
+from tests.projects.scripts import TOOLS, load_script
 
 from .pictures import encoded, gradient, write
 
@@ -20,12 +20,7 @@ SCRIPT = Path(__file__).parents[2] / "tools" / "fuzz_images.py"
 
 @pytest.fixture
 def fuzzer() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("fuzz_images", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("fuzz_images", TOOLS)
 
 
 def test_every_mutation_is_read_or_refused() -> None:

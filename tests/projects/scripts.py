@@ -1,15 +1,16 @@
-"""Import the entry points, which belong to no package."""
+"""Import the entry points and the tools, which belong to no package."""
 
 import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 PROJECT = Path(__file__).parents[2] / "projects" / "LiteDETR"
+TOOLS = Path(__file__).parents[2] / "tools"
 TINY = Path(__file__).parents[1] / "engine" / "tiny.yaml"
 
 
-def load_script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, PROJECT / f"{name}.py")
+def load_script(name: str, folder: Path = PROJECT) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
