@@ -26,6 +26,9 @@ _LONGEST_SIDE = 2**16 - 1  # of matplotlib's pictures
 def draw_detections(pixels: Pixels, detections: Instances, class_names: Sequence[str]) -> Pixels:
     """Draw boxes with their classes and scores, by detectron2's ``Visualizer``; a class always has the same colour.
 
+    Detections of one box, such as those of a query that two classes fit, are drawn as one, with the labels of all in a
+    row and the colour of the highest score.
+
     Args:
         pixels: (H, W, 3) uint8, RGB.
         detections: ``pred_boxes`` in pixels of the image, ``scores``, ``pred_classes``.
@@ -39,9 +42,24 @@ def draw_detections(pixels: Pixels, detections: Instances, class_names: Sequence
     """
     if max(pixels.shape) > _LONGEST_SIDE:
         raise InputError(f"pictures have sides of {_LONGEST_SIDE} pixels at most: cut the image into tiles.")
-    visualizer = Visualizer(pixels, _to_draw(class_names), instance_mode=ColorMode.SEGMENTATION)
-    drawn: Pixels = visualizer.draw_instance_predictions(detections.to("cpu"), jittering=False).get_image()
-    return drawn
+    metadata = _to_draw(class_names)
+    labels: dict[tuple[float, ...], str] = {}
+    colours: list[npt.NDArray[np.float64]] = []
+    detections = detections.to("cpu")
+    found = detections[detections.scores.argsort(descending=True, stable=True)]
+    fields = (found.pred_boxes.tensor.tolist(), found.pred_classes.tolist(), found.scores.tolist())
+    for corners, number, score in zip(*fields, strict=True):
+        box, label = tuple(corners), f"{metadata.thing_classes[number] if class_names else number} {score:.0%}"
+        if box in labels:
+            labels[box] += f", {label}"
+        else:
+            labels[box] = label
+            colours.append(np.array(_colour(number)) / 255)
+    visualizer = Visualizer(pixels, metadata, instance_mode=ColorMode.SEGMENTATION)
+    boxes = np.array(list(labels)).reshape(-1, 4)
+    drawn = visualizer.overlay_instances(boxes=boxes, labels=list(labels.values()), assigned_colors=colours)
+    picture: Pixels = drawn.get_image()
+    return picture
 
 
 def draw_predictions(
@@ -101,11 +119,17 @@ def draw_loss_curve(metrics_file: str | Path, path: str | Path) -> None:
 
 def _to_draw(class_names: Sequence[str]) -> Metadata:
     """What ``Visualizer`` needs to know of classes. matplotlib takes text between dollar signs for mathematics."""
-    palette = colormap(rgb=True).astype(int).tolist()
     return Metadata(
         thing_classes=[name.replace("$", r"\$") for name in class_names],
-        thing_colors=[palette[number % len(palette)] for number in range(len(class_names))],
+        thing_colors=[_colour(number) for number in range(len(class_names))],
     )
+
+
+def _colour(number: int) -> list[int]:
+    """The colour of a class: red, green, blue, 0..255."""
+    palette = colormap(rgb=True)
+    colour: list[int] = palette[number % len(palette)].astype(int).tolist()
+    return colour
 
 
 def _series(records: Sequence[dict[str, float]], key: str) -> tuple[list[float], list[float]]:

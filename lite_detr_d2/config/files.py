@@ -7,6 +7,7 @@ not know.
 import os
 from ast import literal_eval
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import yaml
@@ -39,7 +40,7 @@ def merge_file(cfg: CfgNode, file: str) -> None:
         InputError: a file cannot be read, is no YAML or asks for more than values, or has a key that is not known or
             whose value is not what the schema allows. It names the file, and the key.
     """
-    _merge(cfg, _read(cfg, os.fspath(file), ()), f"Config {shown(file)}")
+    _merge(cfg, _read(cfg, os.fspath(file), (), {}), f"Config {shown(file)}")
 
 
 def merge_text(cfg: CfgNode, text: str, source: str) -> None:
@@ -83,8 +84,14 @@ def _merge(cfg: CfgNode, tree: dict[str, Any], source: str) -> None:
         raise InputError(f"{source}: {_sentence(error)}") from error
 
 
-def _read(cfg: CfgNode, file: str, below: tuple[str, ...]) -> dict[str, Any]:
-    """What a file says, over what its bases say; ``below`` are the files that it is a base of."""
+def _read(cfg: CfgNode, file: str, below: tuple[str, ...], known: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What a file says, over what its bases say; ``below`` are the files that it is a base of.
+
+    Files of which several name several are as many ways to one of them as 2 to the power of the levels: each is read
+    once, and kept in ``known``.
+    """
+    if file in known:
+        return deepcopy(known[file])
     # By another path, too, as ../a/config.yaml is.
     if os.path.realpath(file) in map(os.path.realpath, below):
         raise InputError(f"Config {shown(below[0])}: {BASE_KEY} goes round: {' -> '.join(map(shown, (*below, file)))}.")
@@ -104,8 +111,9 @@ def _read(cfg: CfgNode, file: str, below: tuple[str, ...]) -> dict[str, Any]:
         path = os.path.expanduser(base)
         if not path.startswith(("/", "https://", "http://")):
             path = os.path.join(os.path.dirname(file), path)
-        _overlay(merged, _read(cfg, path, (*below, file)))
+        _overlay(merged, _read(cfg, path, (*below, file), known))
     _overlay(merged, tree)
+    known[file] = deepcopy(merged)
     return merged
 
 

@@ -78,7 +78,8 @@ def find_last_checkpoint(folder: str, needed: Collection[str] = ()) -> str:
                 raise _no_training(in_the_way[-1])
             return ""
         raise InputError(
-            f"{_as_damaged(damaged, tagged)}, and {shown(folder)} has no intact one. To start anew there: --overwrite."
+            f"{_as_damaged(damaged, tagged)}, and {shown(folder)} has no intact one: restore one, or train anew there "
+            "with --overwrite."
         )
     newest = max(usable, key=lambda path: usable[path])
     wrong = [flaw] * bool(flaw) + [_as_damaged(damaged, tagged)] * bool(damaged)

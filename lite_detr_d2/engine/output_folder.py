@@ -42,13 +42,18 @@ def check_output_folder(folder: str, args: argparse.Namespace) -> None:
         raise InputError(f"--overwrite starts a training anew: leave it or {other} out.")
     if args.overwrite or args.resume or args.eval_only or not comm.is_main_process():
         return
-    found = [*_checkpoints(folder), *(path for path in _named(folder, TAG, _METRICS) if path.stat().st_size)]
+    found = found_of_training(folder)
     if found:
         names = in_short([path.name for path in found], 3)
         raise InputError(
             f"OUTPUT_DIR {shown(folder)} has a training in it ({names}): go on with it with --resume, replace it with "
             "--overwrite, or name another folder."
         )
+
+
+def found_of_training(folder: str) -> list[Path]:
+    """The files that tell that there is a training in a folder: checkpoints, which is the last, and its metrics."""
+    return [*_checkpoints(folder), *(path for path in _named(folder, TAG, _METRICS) if path.stat().st_size)]
 
 
 def make_room(cfg: CfgNode, args: argparse.Namespace) -> None:

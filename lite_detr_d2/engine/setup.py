@@ -25,7 +25,7 @@ from ..wording import shown
 from .datasets import check_datasets, class_names
 from .lost import what_was_lost
 from .memory import OUT_OF_MEMORY, is_out_of_memory
-from .output_folder import check_output_folder, make_room, remove_unfinished
+from .output_folder import check_output_folder, found_of_training, make_room, remove_unfinished
 from .schedule import fit_schedule, scale_rates
 from .trainer import on_available_device
 
@@ -187,18 +187,13 @@ def setup(args: argparse.Namespace) -> CfgNode:
 def _config_of_training(cfg: CfgNode) -> Iterator[None]:
     """Let an evaluation leave the config of a training as it is: its checkpoints are of these classes and options."""
     path = Path(cfg.OUTPUT_DIR, "config.yaml")
-    is_there = comm.is_main_process() and path.is_file() and _has_checkpoint(path.parent)
+    is_there = comm.is_main_process() and path.is_file() and found_of_training(cfg.OUTPUT_DIR)
     content = path.read_bytes() if is_there else None
     try:
         yield  # detectron2 writes the file anew, in place
     finally:
         if content is not None:
             write_atomically(str(path), lambda file: file.write(content))
-
-
-def _has_checkpoint(run: Path) -> bool:
-    """Whether a folder has one of a training; what was copied from another may have a checkpoint alone."""
-    return (run / "last_checkpoint").is_file() or any(run.glob("model_*.pth"))
 
 
 def _register_data(args: argparse.Namespace, folder: Path, sizes: TrainingSizes) -> CocoFolder | None:

@@ -204,6 +204,16 @@ def test_two_ways_to_one_base_are_no_loop(cfg: CfgNode, tmp_path: Path) -> None:
     assert cfg.SEED == 1
 
 
+def test_many_ways_to_one_base_are_read_once(cfg: CfgNode, tmp_path: Path) -> None:
+    """Each of these files is named twice, and would be read as often as 2 to the power of its level."""
+    for level in range(1, 60):
+        (tmp_path / f"{level}.yaml").write_text(f"_BASE_: [{level - 1}.yaml, {level - 1}.yaml]\nSEED: {level}")
+    (tmp_path / "0.yaml").write_text("SOLVER: {MAX_ITER: 7}")
+    (tmp_path / "top.yaml").write_text("_BASE_: [9.yaml, 59.yaml, 4.yaml]\nSOLVER: {GAMMA: 0.5}")
+    merge_file(cfg, str(tmp_path / "top.yaml"))
+    assert (cfg.SEED, cfg.SOLVER.MAX_ITER, cfg.SOLVER.GAMMA) == (4, 7, 0.5)
+
+
 def test_a_loop_of_bases_is_named(cfg: CfgNode, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("_BASE_: b.yaml")
     (tmp_path / "b.yaml").write_text(f"_BASE_: {tmp_path}/a.yaml")

@@ -15,6 +15,7 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 from detectron2.structures import Boxes, Instances
+from detectron2.utils.visualizer import Visualizer
 from PIL import Image
 
 from lite_detr_d2.data.images import read_image
@@ -472,9 +473,31 @@ class TestDrawing:
         assert (first != second).any()
         assert not pixels.any()
 
+    def test_labels_of_one_box_stand_beside_each_other(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A query that two classes fit; not one over the other, of which the lower score would be seen."""
+        drawn: list[dict[str, Any]] = []
+        overlay = Visualizer.overlay_instances
+
+        def noted(visualizer: Visualizer, **given: Any) -> Any:
+            drawn.append(given)
+            return overlay(visualizer, **given)
+
+        monkeypatch.setattr(Visualizer, "overlay_instances", noted)
+        found = self.found([0, 1, 0])
+        found.pred_boxes.tensor[2] = found.pred_boxes.tensor[1]
+        found.scores = torch.tensor([0.3, 0.45, 0.54])
+        alone = draw_detections(np.zeros((80, 120, 3), dtype=np.uint8), found[[0, 2]], CLASSES)
+        both = draw_detections(np.zeros((80, 120, 3), dtype=np.uint8), found, CLASSES)
+        assert drawn[1]["labels"] == [f"{CLASSES[0]} 54%, {CLASSES[1]} 45%", f"{CLASSES[0]} 30%"]
+        assert drawn[1]["boxes"].tolist() == found.pred_boxes.tensor[[2, 0]].tolist()
+        assert (alone[30:58] == both[30:58]).all()  # the box itself, and the colour of the higher score
+
     def test_nothing_found_draws_nothing(self) -> None:
         pixels = np.full((80, 120, 3), 90, dtype=np.uint8)
         assert (draw_detections(pixels, self.found([]), CLASSES) == pixels).all()
+
+    def test_without_names_classes_are_numbers(self) -> None:
+        assert draw_detections(np.zeros((80, 120, 3), dtype=np.uint8), self.found([0, 7]), []).any()
 
     def test_more_classes_than_colours(self) -> None:
         names = [str(number) for number in range(400)]

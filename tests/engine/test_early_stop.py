@@ -1,5 +1,6 @@
 """A training ends when evaluations do not get better; what it counts outlasts kills at any time."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,17 @@ def test_what_it_counts_survives(cfg: CfgNode, tmp_path: Path, stops: tuple[int,
     """Stops come after the evaluation, checkpoints before it."""
     expected = train(cfg, tmp_path / "whole", **PATIENCE)
     assert_same_training(train(cfg, tmp_path / "stopped", stops=stops, **PATIENCE), expected)
+
+
+def test_without_an_ap_it_ends_nothing(
+    cfg: CfgNode, tmp_path: Path, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    iterations = PATIENCE["SOLVER__MAX_ITER"]
+    monkeypatch.setattr("tests.engine.test_early_stop.APS", [math.nan] * (iterations + 1))  # once more at the end
+    assert train(cfg, tmp_path / "run", **PATIENCE)["iteration"] == iterations - 1
+    said = [message for message in log.messages if "PATIENCE" in message]
+    assert len(said) == 1
+    assert "SOLVER.EARLY_STOP.PATIENCE has no effect: no AP on " in said[0]
 
 
 def test_without_evaluations_it_is_without_effect(small_cfg: CfgNode) -> None:

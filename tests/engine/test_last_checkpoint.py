@@ -69,9 +69,7 @@ def test_without_an_intact_one_nothing_starts(tmp_path: Path, checkpointer: Safe
     for name in NAMES:
         flip(tmp_path / name)
     for _ in range(2):
-        with pytest.raises(
-            InputError, match=r"(is|are) damaged.* has no intact one\. To start anew there: --overwrite"
-        ):
+        with pytest.raises(InputError, match=r"(is|are) damaged.* has no intact one: restore one, or train anew there"):
             checkpointer.resume_or_load("", resume=True)
         tag(tmp_path).unlink(missing_ok=True)
 
