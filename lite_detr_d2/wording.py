@@ -39,3 +39,10 @@ def quoted(value: object) -> str:
         return shortened(repr(value))
     except RecursionError:
         return f"a {type(value).__name__} of too many levels"
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error that is not ours, in one line."""
+    # str() of a KeyError is the repr of its message.
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(text.split()) or type(error).__name__

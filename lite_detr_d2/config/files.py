@@ -15,7 +15,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
-from ..wording import quoted, shown
+from ..wording import one_line, quoted, shown
 from .kinds import nearest
 from .schema import check_value, leaves
 
@@ -74,14 +74,14 @@ def merge_overrides(cfg: CfgNode, overrides: Sequence[object]) -> None:
     try:
         cfg.merge_from_list(list(overrides))
     except (KeyError, ValueError, AssertionError) as error:
-        raise InputError(_sentence(error)) from error
+        raise InputError(one_line(error)) from error
 
 
 def _merge(cfg: CfgNode, tree: dict[str, Any], source: str) -> None:
     try:
         cfg.merge_from_other_cfg(CfgNode(tree))
     except (KeyError, ValueError, AssertionError) as error:  # of keys that only detectron2's other models read
-        raise InputError(f"{source}: {_sentence(error)}") from error
+        raise InputError(f"{source}: {one_line(error)}") from error
 
 
 def _read(cfg: CfgNode, file: str, below: tuple[str, ...], known: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def _parse(content: bytes | str) -> dict[str, Any]:
     except RecursionError as error:
         raise InputError("it has too many levels.") from error
     except Exception as error:  # PyYAML raises whatever a broken file makes it stumble over
-        raise InputError(f"it is not YAML: {_sentence(error)}") from error
+        raise InputError(f"it is not YAML: {one_line(error)}") from error
     return tree
 
 
@@ -231,10 +231,3 @@ def _check(key: str, value: object, default: object) -> None:
 def _unknown(key: str, known: Sequence[str]) -> str:
     near = nearest(key, known)
     return f"{quoted(key)[1:-1]} is not a key of the config.{f' Did you mean {near}?' if near else ''}"
-
-
-def _sentence(error: Exception) -> str:
-    """The message of an error, in one line."""
-    # str() of a KeyError is the repr of its message.
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return " ".join(text.split()) or type(error).__name__

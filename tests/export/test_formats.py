@@ -189,7 +189,7 @@ def test_an_opset_that_cannot_be_written(opset: int, written: int, detector: Det
 def test_a_file_that_is_none(name: str, tmp_path: Path) -> None:
     path = tmp_path / f"model{FORMATS[name].suffix}"
     path.write_text("nothing of the kind")
-    with pytest.raises(InputError, match=rf"{path} cannot be loaded by (ONNX Runtime|OpenVINO) \d"):
+    with pytest.raises(InputError, match=rf"{path} cannot be loaded by (ONNX Runtime|OpenVINO) \d[^\n]+\Z"):
         FORMATS[name].load(path, {"INFERENCE_PRECISION_HINT": "f32"})
 
 
@@ -232,8 +232,8 @@ def test_bfloat16_is_warned_of_where_the_processor_has_none(exported: Any, caplo
     file: Exported = exported("openvino", "one size", "bfloat16")
     (path, _), requires = file.written.files, file.written.requires
     assert requires["OPTIMIZATION_CAPABILITIES"] == "BF16"
-    FORMATS["openvino"].load(path, requires | {"OPTIMIZATION_CAPABILITIES": "FP32"})
-    assert not caplog.records
-    FORMATS["openvino"].load(path, requires | {"OPTIMIZATION_CAPABILITIES": "FP1"})
-    (record,) = caplog.records
-    assert f"{path} is made for processors with FP1, which this one is without" in record.getMessage()
+    for capability, warnings in (("FP32", 0), ("FP1", 1)):
+        FORMATS["openvino"].load(path, requires | {"OPTIMIZATION_CAPABILITIES": capability})
+        said = [message for message in caplog.messages if "is made for processors" in message]
+        assert len(said) == warnings
+    assert f"{path} is made for processors with FP1, which this one is without" in said[0]

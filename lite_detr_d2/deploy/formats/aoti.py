@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...detector import DetrDetector
 from ...errors import InputError
-from ...wording import shown
+from ...wording import one_line, shown
 from ..inference import InspectedModel
 from .capture import capture
 from .format import Format, Runtime, Settings, Written
@@ -68,7 +68,7 @@ def _load(file: Path, requires: Mapping[str, Any]) -> Runtime:
         with _quiet():
             package = torch._inductor.aoti_load_package(str(file))
     except RuntimeError as error:
-        raise InputError(f"{shown(file)} cannot be loaded by PyTorch {torch.__version__}: {error}") from error
+        raise InputError(f"{shown(file)} cannot be loaded by PyTorch {torch.__version__}: {one_line(error)}") from error
     # Two threads in a package at once have waited for each other for ever, with this package imported: torch's ops then
     # have parts in Python, whose lock one has and the other needs. It computes one call at a time anyway.
     turn = Lock()

@@ -13,6 +13,7 @@ from ...errors import InputError
 from ...extras import import_extra
 from ...modeling.query_selection import QuerySelection
 from ...ops.reference import Sampler, sample_by_gathers, sample_grid
+from ...wording import one_line, shown
 from ..inference import INPUTS, INSPECTED, OUTPUTS, InferenceModel, InspectedModel
 from .capture import capture
 from .format import Format, Runtime, Settings, Written
@@ -99,7 +100,8 @@ def _load(path: Path, requires: Mapping[str, Any]) -> Runtime:
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its own exceptions have no common base
-        raise InputError(f"{path} cannot be loaded by ONNX Runtime {onnxruntime.__version__}: {error}") from error
+        version = onnxruntime.__version__
+        raise InputError(f"{shown(path)} cannot be loaded by ONNX Runtime {version}: {one_line(error)}") from error
 
     def run(images: npt.NDArray[Any], sizes: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
         return tuple(session.run(None, dict(zip(INPUTS, (images, sizes), strict=True))))

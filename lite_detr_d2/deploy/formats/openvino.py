@@ -15,7 +15,7 @@ from ...detector import DetrDetector
 from ...errors import InputError
 from ...extras import import_extra
 from ...ops.reference import sample_grid
-from ...wording import shown
+from ...wording import one_line, shown
 from ..bounds import Bounds, Range
 from ..inference import INPUTS, OUTPUTS
 from .format import Format, Inputs, Runtime, Settings, Written
@@ -115,7 +115,7 @@ def _load(path: Path, requires: Mapping[str, Any]) -> Runtime:
         compiled = core.compile_model(str(path), "CPU", options)
     except RuntimeError as error:
         version = openvino.__version__
-        raise InputError(f"{path} cannot be loaded by OpenVINO {version}: {str(error).strip()}") from error
+        raise InputError(f"{shown(path)} cannot be loaded by OpenVINO {version}: {one_line(error)}") from error
 
     def run(images: npt.NDArray[Any], sizes: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], ...]:
         # The file refuses this itself, but so late that OpenVINO then keeps shapes of it for the next images.

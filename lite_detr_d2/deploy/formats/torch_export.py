@@ -8,7 +8,7 @@ import torch
 
 from ...detector import DetrDetector
 from ...errors import InputError
-from ...wording import shown
+from ...wording import one_line, shown
 from ..inference import InspectedModel
 from .capture import capture
 from .format import Format, Runtime, Settings, Written
@@ -30,7 +30,7 @@ def _load(file: Path, requires: Mapping[str, Any]) -> Runtime:
     try:
         program = torch.export.load(file)
     except Exception as error:  # whatever its reader stumbles over
-        raise InputError(f"{shown(file)} cannot be loaded by PyTorch {torch.__version__}: {error}") from error
+        raise InputError(f"{shown(file)} cannot be loaded by PyTorch {torch.__version__}: {one_line(error)}") from error
     return make_runtime(file, program.module())
 
 

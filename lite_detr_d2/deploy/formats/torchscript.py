@@ -9,7 +9,7 @@ import torch
 
 from ...detector import DetrDetector
 from ...errors import InputError
-from ...wording import shown
+from ...wording import one_line, shown
 from ..inference import InspectedModel
 from .capture import largest_inputs
 from .format import Format, Runtime, Settings, Written
@@ -35,7 +35,7 @@ def _load(file: Path, requires: Mapping[str, Any]) -> Runtime:
             warnings.simplefilter("ignore")  # that it is deprecated
             program = torch.jit.load(file)
     except RuntimeError as error:
-        raise InputError(f"{shown(file)} cannot be loaded by PyTorch {torch.__version__}: {error}") from error
+        raise InputError(f"{shown(file)} cannot be loaded by PyTorch {torch.__version__}: {one_line(error)}") from error
     return make_runtime(file, program)
 
 
