@@ -155,7 +155,7 @@ def drawn_pixels(record: dict[str, Any], monkeypatch: pytest.MonkeyPatch, max_va
         def get_image(self) -> Any:
             return drawn[-1]
 
-    monkeypatch.setattr("lite_detr_d2.visualization.Visualizer", Recorder)
+    monkeypatch.setattr("lite_detr_d2.visualization.detections.Visualizer", Recorder)
     found = Instances((record["height"], record["width"]), scores=torch.zeros(0))
     path = Path(record["file_name"]).parent / "drawn.png"
     draw_predictions([record], [found], Metadata(), path, max_value=max_value)

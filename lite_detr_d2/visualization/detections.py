@@ -1,6 +1,5 @@
-"""Pictures: of what was found, beside what was to be found, and of how the loss of a training fell."""
+"""Pictures of what was found, alone or beside what was to be found."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from detectron2.utils.colormap import colormap
 from detectron2.utils.visualizer import ColorMode, Visualizer
 from matplotlib.figure import Figure
 
-from .data.images import read_image
-from .errors import InputError
+from ..data.images import read_image
+from ..errors import InputError
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -95,28 +94,6 @@ def draw_predictions(
     figure.savefig(path, dpi=100)
 
 
-def draw_loss_curve(metrics_file: str | Path, path: str | Path) -> None:
-    """Draw the total loss, and AP50 where it was measured, over the iterations.
-
-    Args:
-        metrics_file: the ``metrics.json`` that detectron2's trainer writes, one JSON object a line.
-        path: the picture to write.
-    """
-    records = [json.loads(line) for line in Path(metrics_file).read_text(encoding="utf-8").splitlines()]
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(*_series(records, "total_loss"), label="total loss")
-    axes.set(xlabel="iteration", ylabel="total loss")
-    axes.set_ylim(bottom=0)
-    iterations, scores = _series(records, "bbox/AP50")
-    if scores:
-        score_axes = axes.twinx()
-        score_axes.plot(iterations, scores, "o-", color="tab:green", label="AP50")
-        score_axes.set(ylabel="AP50 (%)", ylim=(0, 100))
-    figure.legend(loc="outside upper center", ncols=2)
-    figure.savefig(path, dpi=100)
-
-
 def _to_draw(class_names: Sequence[str]) -> Metadata:
     """What ``Visualizer`` needs to know of classes. matplotlib takes text between dollar signs for mathematics."""
     return Metadata(
@@ -130,14 +107,3 @@ def _colour(number: int) -> list[int]:
     palette = colormap(rgb=True)
     colour: list[int] = palette[number % len(palette)].astype(int).tolist()
     return colour
-
-
-def _series(records: Sequence[dict[str, float]], key: str) -> tuple[list[float], list[float]]:
-    """Return iterations and values of a metric. A run that went back, or began anew, replaces what it repeats."""
-    points: list[tuple[float, float]] = []
-    for record in records:
-        if key in record:
-            while points and points[-1][0] >= record["iteration"]:
-                points.pop()
-            points.append((record["iteration"], record[key]))
-    return [iteration for iteration, _ in points], [value for _, value in points]
