@@ -7,6 +7,7 @@ from .optimizer import build_optimizer
 from .processes import launch_checked
 from .setup import add_trust_pickle, argument_parser, one_line_errors, read_config, setup
 from .submit import submit
+from .summary import log_start
 from .trainer import Trainer, on_available_device
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "classes_for_checkpoints",
     "is_newer",
     "launch_checked",
+    "log_start",
     "on_available_device",
     "one_line_errors",
     "read_config",

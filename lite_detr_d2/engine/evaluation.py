@@ -1,10 +1,12 @@
 """COCO's evaluation of sets that are not COCO: crowded images, sets without annotations, metrics that are not there."""
 
+import io
 import json
 import logging
 import math
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import redirect_stdout
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -17,6 +19,10 @@ from ..files import write_atomically
 # COCO counts so many detections of a class in an image. None of its own images has more boxes.
 _COCO_DETECTIONS = 100
 _METRICS_FILE = "eval_metrics.json"
+# As detectron2's COCOEvaluator calls AP of boxes of all, small, medium and large sizes.
+_SIZES = {"APs": "small", "APm": "medium", "APl": "large"}
+
+logger = logging.getLogger(__name__)
 
 
 class BoxEvaluator(COCOEvaluator):
@@ -29,6 +35,7 @@ class BoxEvaluator(COCOEvaluator):
     def __init__(self, dataset_name: str, output_dir: str) -> None:
         """Make an evaluator of a registered dataset, which writes detections to ``output_dir``."""
         super().__init__(dataset_name, tasks=("bbox",), output_dir=output_dir)
+        self._name = dataset_name
         self._coco_api.dataset.setdefault("info", {})  # some versions of pycocotools fail without it
         boxes = {image: _num_boxes(found) for image, found in self._coco_api.imgToAnns.items()}
         fullest = max(boxes, key=lambda image: boxes[image], default=None)
@@ -45,6 +52,22 @@ class BoxEvaluator(COCOEvaluator):
                 f"instead of COCO's {_COCO_DETECTIONS}. TEST.DETECTIONS_PER_IMAGE is how many a model gives."
             )
             self._max_dets_per_image = [1, 10, counted_detections(self._coco_api.imgToAnns.values())]
+
+    def evaluate(self, img_ids: Any = None) -> Any:
+        """As ``COCOEvaluator``; pycocotools' own lines go to the log, and one with the result is said."""
+        written = io.StringIO()
+        with redirect_stdout(written):
+            results = super().evaluate(img_ids)
+        if written.getvalue():
+            logger.debug("pycocotools:\n%s", written.getvalue())
+        found = (results or {}).get("bbox")
+        if found:
+            sizes = ", ".join(f"{found[key]:.2f} of {size} ones" for key, size in _SIZES.items())
+            logger.info(
+                "%s: AP %.2f, at an IoU of 0.5 %.2f, of 0.75 %.2f; of boxes of all sizes, and %s.",
+                *(self._name, found["AP"], found["AP50"], found["AP75"], sizes),
+            )
+        return results
 
 
 def counted_detections(images: Iterable[Any]) -> int:

@@ -1,12 +1,62 @@
-"""What a training writes of its progress, and goes on without where the disk is full or fails."""
+"""What a training shows and writes of its progress, and goes on without where the disk is full or fails."""
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 
-from detectron2.utils.events import EventWriter
+import torch
+from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
 
 logger = logging.getLogger(__name__)
+
+
+class ProgressLine(EventWriter):
+    """A line for people: the loss and its parts in the last decoder layer, the pace, and what remains."""
+
+    PARTS = {"loss_ce": "class", "loss_bbox": "boxes", "loss_giou": "GIoU"}
+
+    def __init__(self, max_iter: int, window: int = 20) -> None:
+        """Make one of a training of so many iterations; figures are medians over the last ``window`` of them."""
+        self._max_iter, self._window = max_iter, window
+        self._last: tuple[int, float] | None = None
+
+    def write(self) -> None:
+        storage = get_event_storage()
+        done = storage.iter + 1
+        if done == self._max_iter + 1:  # written once more by the last evaluation
+            return
+        parts = ", ".join(
+            f"{name} {value:.3f}"
+            for key, name in self.PARTS.items()
+            if (value := self._median(storage, key)) is not None
+        )
+        loss, data = self._median(storage, "total_loss"), self._median(storage, "data_time")
+        words = [
+            f"iteration {done:,} of {self._max_iter:,}",
+            f"loss {loss:.2f} ({parts})" if loss is not None else "",
+            f"learning rate {storage.history('lr').latest():.2g}" if "lr" in storage.histories() else "",
+            self._pace(done, data),
+            f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if torch.cuda.is_available() else "",
+        ]
+        logger.info("%s", ", ".join(filter(None, words)))
+
+    def _median(self, storage: EventStorage, key: str) -> float | None:
+        if key not in storage.histories():
+            return None
+        return float(storage.history(key).median(max(1, storage.count_samples(key, self._window))))
+
+    def _pace(self, done: int, data: float | None) -> str:
+        """Seconds of an iteration since the last line, and how long the rest takes at that."""
+        now, last = time.perf_counter(), self._last
+        self._last = done, now
+        if last is None or last[0] >= done:
+            return ""
+        seconds = (now - last[1]) / (done - last[0])
+        waits = f" ({data:.2f} s for data)" if data is not None and data > 0.1 * seconds else ""
+        rest = timedelta(seconds=round(seconds * (self._max_iter - done)))
+        return f"{seconds:.2f} s each{waits}, {rest} to go"
 
 
 class Dispensable(EventWriter):

@@ -15,13 +15,13 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
-from detectron2.utils.logger import setup_logger
 
 from ..config import add_lite_detr_config, merge_file, merge_overrides, validate_config, warn_of_idle_keys
 from ..data import ON_BAD, CocoFolder, Source, TrainingSizes, find_source, register_source, source_of_files
 from ..errors import InputError
 from ..files import write_atomically
 from ..wording import shown
+from .console import open_log
 from .datasets import check_datasets, class_names
 from .lost import what_was_lost
 from .memory import OUT_OF_MEMORY, is_out_of_memory
@@ -86,6 +86,11 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
         "OUTPUT_DIR/overwritten_N",
     )
     parser.add_argument(
+        "--verbose",
+        action="store_true",
+        help="show on the console, too, what is in OUTPUT_DIR/log.txt: environment, config, model, and all losses",
+    )
+    parser.add_argument(
         "--submit",
         metavar="KEY=VALUE,...",
         help="train in a job of a cluster, by submitit: its parameters, such as slurm_partition=gpu,timeout_min=1440,"
@@ -144,7 +149,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         raise InputError(f"--epochs is {args.epochs:g}: expected a number above 0, and at most {MOST_EPOCHS}.")
     cfg = read_config(args)
     check_output_folder(cfg.OUTPUT_DIR, args)
-    _open_log(cfg.OUTPUT_DIR)
+    _open_log(cfg.OUTPUT_DIR, verbose=args.verbose)
     remove_unfinished(cfg.OUTPUT_DIR, args)  # before anything is written: it may be what fills the disk
     folder = _register_data(args, Path(cfg.OUTPUT_DIR, "dataset"), TrainingSizes.from_config(cfg))
     if folder:
@@ -295,14 +300,13 @@ def output_folder(folder: str) -> Iterator[None]:
         raise InputError(f"OUTPUT_DIR is {folder!r}, and cannot be made a folder: {error.strerror}.") from error
 
 
-def _open_log(folder: str) -> None:
+def _open_log(folder: str, *, verbose: bool) -> None:
     """Log to ``log.txt`` in a folder, which is made, and to standard output, whatever characters names have."""
     with output_folder(folder):
-        # detectron2's own set-up knows its own loggers only.
-        opened = setup_logger(folder, distributed_rank=comm.get_rank(), name="lite_detr_d2", abbrev_name="lite_detr")
+        opened = open_log(folder, verbose=verbose)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    for stream in (getattr(handler, "stream", None) for handler in opened.handlers):
+    for stream in (getattr(handler, "stream", None) for handler in opened):
         if isinstance(stream, io.TextIOWrapper) and os.path.isfile(getattr(stream, "name", "")) and not stream.closed:
             # detectron2's loggers share it
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")

@@ -27,20 +27,21 @@ from ..data import DetrDatasetMapper, TrainingLoader, sampler_factory
 from ..errors import InputError
 from ..randomness import STEP, deterministic_algorithms, seed_generators
 from .checkpointer import SafeCheckpointer
-from .datasets import annotation_errors, check_datasets, check_trainable, classes_for_checkpoints
+from .datasets import annotation_errors, check_datasets, check_trainable, class_names, classes_for_checkpoints
 from .early_stop import EarlyStop, TrainingEnded
 from .ema import EMA, Averaging, WeightAverage, with_average
 from .evaluation import BoxEvaluator, check_box_counts, write_metrics
 from .folder_lock import only_training_in
 from .optimizer import build_optimizer, freeze
 from .precise_norms import PreciseNorms
-from .progress import Dispensable
+from .progress import Dispensable, ProgressLine
 from .recompute import recompute
 from .resume import changed_settings, keep_metrics_before, optimizer_state, parameter_names, restart_schedule
 from .retention import BestSaving, PeriodicSaving
 from .schedule import scaled_to_processes
 from .step import Step
 from .stop import Stop, leave_signals_to_main
+from .summary import log_dataset
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +136,9 @@ class Trainer(DefaultTrainer):
         return hooks
 
     def build_writers(self) -> list[EventWriter]:
-        return [Dispensable(writer) for writer in super().build_writers()]
+        """detectron2's, and the line of progress that the console shows."""
+        writers = [ProgressLine(self.max_iter), *super().build_writers()]
+        return [Dispensable(writer) for writer in writers]
 
     def _evaluate(self) -> dict[str, Any]:
         """Evaluate the weights, and their average if there is one, whose files are in the folder ``ema``."""
@@ -254,6 +257,7 @@ class Trainer(DefaultTrainer):
         with annotation_errors("TRAIN", *names):
             images = get_detection_dataset_dicts(names, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
         check_trainable(names, images)
+        log_dataset(", ".join(names), images, class_names(names[0]) or ())
         check_box_counts(cfg, ", ".join(map(repr, names)), images, is_train=True)
         return TrainingLoader(
             images,
@@ -270,6 +274,7 @@ class Trainer(DefaultTrainer):
         mapper = DetrDatasetMapper(cfg, False)
         with annotation_errors("TEST", dataset_name):
             images = get_detection_dataset_dicts(dataset_name, filter_empty=False)
+        log_dataset(dataset_name, images, class_names(dataset_name) or ())
         check_box_counts(cfg, repr(dataset_name), images, is_train=False)
         loader: DataLoader[Any] = build_detection_test_loader(
             images, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS

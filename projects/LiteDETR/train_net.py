@@ -23,6 +23,7 @@ from lite_detr_d2.engine import (
     argument_parser,
     classes_for_checkpoints,
     launch_checked,
+    log_start,
     one_line_errors,
     setup,
     submit,
@@ -38,6 +39,7 @@ def main(args: argparse.Namespace) -> None:
             return
         trainer = Trainer(cfg, trust_pickle=args.trust_pickle)
         trainer.resume_or_load(resume=args.resume)
+        log_start(trainer)
         trainer.train()
 
 

@@ -1,0 +1,71 @@
+"""What a training shows on the console, and what is in its log alone."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.data.folders import write_coco_folder
+
+from .scripts import PROJECT, TINY
+
+MOST_LINES, MOST_COLUMNS = 40, 120
+DUMPS = (
+    "Environment info:",
+    "Running with full config:",
+    "Model:\n",
+    "Distribution of instances among all 3 categories:",
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_coco_folder(tmp_path_factory.mktemp("console"))
+
+
+def shown(data: Path, output: Path, *options: str) -> str:
+    """What is written to standard output and standard error."""
+    command = [sys.executable, str(PROJECT / "train_net.py"), "--config-file", str(TINY), "--dataset", str(data)]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT.parents[1])}
+    result = subprocess.run(
+        [*command, *options, "OUTPUT_DIR", str(output)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+    )
+    return result.stdout
+
+
+def test_a_person_can_read_it(data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    text = shown(data, output)
+    start = text.partition(" iteration 4 of 4, loss ")[0]
+    assert 10 < start.count("\n") <= MOST_LINES
+    assert not [line for line in start.splitlines() if len(line) > MOST_COLUMNS and str(tmp_path) not in line]
+    for part in (
+        "4 images of ",
+        " boxes of 3 classes",
+        "M parameters",
+        " GFLOPs an image of ",
+        "4 iterations of ",
+        "log.txt",
+    ):
+        assert part in start, part
+    assert "FutureWarning" not in text
+    assert ": AP " in text.partition(" iteration 4 of 4, loss ")[2]
+    log = (output / "log.txt").read_text()
+    for dump in DUMPS:
+        assert dump not in text
+        assert dump in log
+    assert "Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all" in log
+    assert log.count("\n") > 5 * text.count("\n")
+
+
+def test_all_of_it_can_be_shown(data: Path, tmp_path: Path) -> None:
+    text = shown(data, tmp_path / "run", "--verbose")
+    for dump in DUMPS:
+        assert dump in text
