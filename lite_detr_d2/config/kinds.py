@@ -163,7 +163,7 @@ class Registered(Choice):
         return self._names()
 
     def hint(self, value: object) -> str:
-        return super().hint(value) or self._cure
+        return " ".join(filter(None, (super().hint(value), self._cure)))
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ def _encoders() -> list[str]:
     return sorted(name for name, _ in ENCODER_REGISTRY)
 
 
+_IMPORT = "One of your own has to be imported first, by the module that registers it: --import MODULE."
 _FLAG = Flag()
 _FRACTION = Number(least=0, most=1)
 _BELOW_ONE = Number(least=0, below=1)
@@ -91,14 +92,16 @@ SCHEMA: Mapping[str, Kind] = {
     "INPUT.CROP.MIN_SIZE_TRAIN": Items(_SIDE_OR_0, fewest=1),
     "MODEL.DEVICE": Text(empty=False),
     "MODEL.WEIGHTS": Text(),
-    "MODEL.META_ARCHITECTURE": Registered(_architectures, "Give a config of this project (--config-file configs/...)."),
+    "MODEL.META_ARCHITECTURE": Registered(
+        _architectures, f"Give a config of this project (--config-file configs/...). {_IMPORT}"
+    ),
     "MODEL.MASK_ON": Off(_BOXES_ONLY),
     "MODEL.KEYPOINT_ON": Off(_BOXES_ONLY),
     "MODEL.LOAD_PROPOSALS": Off("these detectors make their own proposals"),
     # Images have values up to 255, or 1.
     "MODEL.PIXEL_MEAN": Items(Number(least=-(10**6), most=10**6), fewest=1),
     "MODEL.PIXEL_STD": Items(Number(least=1e-3, most=10**6), fewest=1),
-    "MODEL.BACKBONE.NAME": Registered(_backbones),
+    "MODEL.BACKBONE.NAME": Registered(_backbones, _IMPORT),
     "MODEL.BACKBONE.FREEZE_AT": Integer(0, 5),
     "MODEL.RESNETS.DEPTH": Choice(18, 34, 50, 101, 152),
     "MODEL.RESNETS.OUT_FEATURES": Items(Choice(*RESNET_STAGES), fewest=1, distinct=True),
@@ -133,7 +136,7 @@ SCHEMA: Mapping[str, Kind] = {
     "MODEL.LITE_DETR.LOOK_FORWARD_TWICE": _FLAG,
     "MODEL.LITE_DETR.TWO_STAGE": _FLAG,
     "MODEL.LITE_DETR.MIXED_SELECTION": _FLAG,
-    "MODEL.LITE_DETR.ENCODER.NAME": Registered(_encoders),
+    "MODEL.LITE_DETR.ENCODER.NAME": Registered(_encoders, _IMPORT),
     "MODEL.LITE_DETR.ENCODER.NUM_LAYERS": _LAYERS,
     "MODEL.LITE_DETR.ENCODER.SPEC": Text(empty=False),
     "MODEL.LITE_DETR.ENCODER.FUSION": Choice(*FUSIONS),

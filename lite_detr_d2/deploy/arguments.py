@@ -3,17 +3,21 @@
 import argparse
 from pathlib import Path
 
-from ..engine import add_trust_pickle
+from ..engine import add_import, add_trust_pickle
 
 
 def detector_arguments(parser: argparse.ArgumentParser, title: str, description: str) -> argparse._ArgumentGroup:
-    """Add ``run``, ``--config-file``, ``--weights`` and ``--trust-pickle``, which :func:`.run.load_trained` takes."""
+    """Add ``run``, ``--config-file``, ``--weights`` and ``--trust-pickle``, which :func:`.run.load_trained` takes.
+
+    And ``--import``, for what the config may name.
+    """
     group = parser.add_argument_group(title, description)
     group.add_argument(
         "run", metavar="RUN", nargs="?", type=name, help="OUTPUT_DIR of a training: its final or last checkpoint"
     )
     group.add_argument("--config-file", metavar="FILE", type=name, help="a config of this package")
     group.add_argument("--weights", metavar="FILE", type=name, help="its checkpoint, ours or a published one")
+    add_import(group)
     add_trust_pickle(group)
     return group
 

@@ -4,8 +4,9 @@ from .checkpointer import SafeCheckpointer
 from .datasets import class_names, classes_for_checkpoints
 from .last_checkpoint import is_newer, tagged_checkpoint
 from .optimizer import build_optimizer
+from .options import add_import, add_trust_pickle, import_modules
 from .processes import launch_checked
-from .setup import add_trust_pickle, argument_parser, one_line_errors, read_config, setup
+from .setup import argument_parser, one_line_errors, read_config, setup
 from .submit import submit
 from .summary import log_start
 from .trainer import Trainer, on_available_device
@@ -13,11 +14,13 @@ from .trainer import Trainer, on_available_device
 __all__ = [
     "SafeCheckpointer",
     "Trainer",
+    "add_import",
     "add_trust_pickle",
     "argument_parser",
     "build_optimizer",
     "class_names",
     "classes_for_checkpoints",
+    "import_modules",
     "is_newer",
     "launch_checked",
     "log_start",

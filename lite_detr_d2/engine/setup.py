@@ -25,6 +25,7 @@ from .console import open_log
 from .datasets import check_datasets, class_names
 from .lost import what_was_lost
 from .memory import OUT_OF_MEMORY, is_out_of_memory
+from .options import add_import, add_trust_pickle, import_modules
 from .output_folder import check_output_folder, found_of_training, make_room, remove_unfinished
 from .schedule import fit_schedule, scale_rates
 from .trainer import on_available_device
@@ -96,18 +97,9 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
         help="train in a job of a cluster, by submitit: its parameters, such as slurm_partition=gpu,timeout_min=1440,"
         "gpus_per_node=8. When its time is up it saves, is queued again, and goes on; see docs/reliability.md",
     )
+    add_import(parser)
     add_trust_pickle(parser)
     return parser
-
-
-def add_trust_pickle(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """Add ``--trust-pickle``, of every program that loads weights."""
-    parser.add_argument(
-        "--trust-pickle",
-        action="store_true",
-        help="let a .pkl or .pyth file hold more than arrays and tensors, and run whatever it says; only for files of "
-        "people that you trust",
-    )
 
 
 def read_config(args: argparse.Namespace) -> CfgNode:
@@ -147,6 +139,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     """
     if args.epochs is not None and not 0 < args.epochs <= MOST_EPOCHS:
         raise InputError(f"--epochs is {args.epochs:g}: expected a number above 0, and at most {MOST_EPOCHS}.")
+    import_modules(args.modules)
     cfg = read_config(args)
     check_output_folder(cfg.OUTPUT_DIR, args)
     _open_log(cfg.OUTPUT_DIR, verbose=args.verbose)

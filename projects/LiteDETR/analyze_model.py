@@ -19,7 +19,7 @@ from detectron2.modeling import build_model
 from fvcore.nn import flop_count_table
 
 from lite_detr_d2.analysis import IMAGE_SIZE, Cost, cost_of, cost_of_config, count_operations
-from lite_detr_d2.engine import on_available_device, one_line_errors, read_config
+from lite_detr_d2.engine import add_import, on_available_device, one_line_errors, read_config
 from lite_detr_d2.errors import InputError
 
 FOLDER = Path(__file__).resolve().parent
@@ -63,6 +63,7 @@ def main(arguments: Sequence[str]) -> None:
         default=IMAGE_SIZE,
         help=f"in pixels; {IMAGE_SIZE[0]} {IMAGE_SIZE[1]} if not given, as in the table",
     )
+    add_import(parser)
     parser.add_argument("opts", metavar="KEY VALUE", nargs=argparse.REMAINDER, help="overrides of the config")
     args = parser.parse_args(arguments)
     if not args.zoo:

@@ -37,7 +37,7 @@ from lite_detr_d2.data.inspection import (
 from lite_detr_d2.data.normalise import Normalised, normalise
 from lite_detr_d2.data.source import Source
 from lite_detr_d2.data.sources import find_source, source_of_files
-from lite_detr_d2.engine import read_config
+from lite_detr_d2.engine import add_import, read_config
 from lite_detr_d2.errors import InputError
 
 COULD_NOT_RUN = 2
@@ -61,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     checks.add_argument("--images", action="store_true", help="open every image in full, and look for near duplicates")
     checks.add_argument("--workers", metavar="N", type=int, default=os.cpu_count() or 1, help="images opened at a time")
     checks.add_argument("--config-file", metavar="FILE", help="whose image sizes and number of queries count")
+    add_import(checks)
     checks.add_argument("--only", metavar="ID[,ID]", help="run the checks of these ids alone")
     checks.add_argument("--skip", metavar="ID[,ID]", help="leave out the checks of these ids")
     checks.add_argument("--strict", action="store_true", help="exit with 1 for a WARNING, too")

@@ -22,7 +22,7 @@ from detectron2.utils.analysis import FlopCountAnalysis
 from fvcore.nn import flop_count_table
 
 from lite_detr_d2.data.digits import make_digits_dataset
-from lite_detr_d2.engine import Trainer, argument_parser, one_line_errors, setup
+from lite_detr_d2.engine import Trainer, argument_parser, log_start, one_line_errors, setup
 from lite_detr_d2.visualization import draw_loss_curve, draw_predictions
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "demo" / "lite_dino_digits.yaml"
@@ -43,12 +43,13 @@ def main(arguments: list[str]) -> None:
         flush=True,
     )
     make_digits_dataset(dataset)
-    print("2. Training, after detectron2's account of the config and the model (a few hundred lines)", flush=True)
+    print("2. Training", flush=True)
     # The demo of before is replaced.
     command = ["--overwrite", "--config-file", str(CONFIG), "--dataset", str(dataset)]
     cfg = setup(argument_parser("").parse_args([*command, "OUTPUT_DIR", given.output, *given.opts]))
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=False)
+    log_start(trainer)
     trainer.register_hooks([EarlyProgress()])
     trainer.train()
     logger.info("3. Drawing what it finds")
