@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
@@ -68,6 +70,7 @@ class Step(SimpleTrainer):
         self.skipped = 0
         self._parts, self._most_skipped, self._record = parts, most_skipped, record
         self._precision = precision
+        self._norm: float | None = None  # of the last gradients; not known where their scale is being looked for
         self._scaler = torch.amp.GradScaler("cuda", enabled=precision is torch.float16)
         self._is_distributed = isinstance(model, DistributedDataParallel)
         detector = model.module if self._is_distributed else model
@@ -106,6 +109,7 @@ class Step(SimpleTrainer):
             raise InputError(out_of_memory_in_training(batch, self._parts, self._detector.device)) from error
         self.after_backward()
         self._write_metrics(losses, waited)
+        self._write_figures(batch, start)
         self._scaler.step(self.optimizer)
         self._scaler.update()
 
@@ -124,6 +128,7 @@ class Step(SimpleTrainer):
         """Compute the gradients of a batch, and return its losses."""
         parts = _split(batch, self._parts)
         total: dict[str, Tensor] = {}
+        self._norm = None
         with self._detector.criterion.counting(_num_boxes(batch)) if len(parts) > 1 else nullcontext():
             for number, part in enumerate(parts, 1):
                 # The last backward pass adds up the gradients of all processes.
@@ -133,8 +138,20 @@ class Step(SimpleTrainer):
                     self._scaler.scale(torch.stack(list(losses.values())).sum()).backward()
                 total = {name: loss.detach() + total.get(name, 0.0) for name, loss in losses.items()}
         if not self._scaler.is_enabled():  # which looks for itself, and finds some while it looks for a scale
-            self._check_gradients()
+            self._norm = self._check_gradients()
         return total
+
+    def _write_figures(self, batch: Batch, start: float) -> None:
+        """What a training's curves show besides the losses, of this process, which began the step at ``start``."""
+        if not comm.is_main_process():
+            return
+        storage = get_event_storage()
+        storage.put_scalar("boxes", _num_boxes(batch))
+        storage.put_scalar("images_per_second", len(batch) * comm.get_world_size() / (time.perf_counter() - start))
+        if self._norm is not None:
+            storage.put_scalar("grad_norm", self._norm)
+        if self._detector.device.type == "cuda":
+            storage.put_scalar("max_mem", torch.cuda.max_memory_allocated() / 2**30)
 
     def _losses(self, part: Batch) -> dict[str, Tensor]:
         """The losses of part of a batch, if they are finite in all processes."""
@@ -151,11 +168,13 @@ class Step(SimpleTrainer):
             raise FloatingPointError(problem or "in another process, a loss is not finite")
         return losses
 
-    def _check_gradients(self) -> None:
+    def _check_gradients(self) -> float:
+        """The norm of all gradients together, if it is finite."""
         gradients = {name: parameter.grad for name, parameter in self._detector.named_parameters()}
         known = {name: gradient for name, gradient in gradients.items() if gradient is not None}
-        if bool(nn.utils.get_total_norm(known.values()).isfinite()):  # the same in all processes, whose sum they are
-            return
+        norm = float(nn.utils.get_total_norm(known.values()))  # the same in all processes, whose sum they are
+        if math.isfinite(norm):
+            return norm
         wrong = [name for name, gradient in known.items() if not bool(gradient.isfinite().all())]
         if not wrong:  # too large for the optimizer to square
             raise FloatingPointError("gradients whose norm is not finite")

@@ -16,7 +16,7 @@ from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PreciseBN
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter
+from detectron2.utils.events import EventWriter, TensorboardXWriter
 from detectron2.utils.logger import setup_logger
 from torch import nn
 from torch.optim import Optimizer
@@ -42,6 +42,7 @@ from .schedule import scaled_to_processes
 from .step import Step
 from .stop import Stop, leave_signals_to_main
 from .summary import log_dataset
+from .tensorboard import TensorBoard
 
 logger = logging.getLogger(__name__)
 
@@ -136,8 +137,9 @@ class Trainer(DefaultTrainer):
         return hooks
 
     def build_writers(self) -> list[EventWriter]:
-        """detectron2's, and the line of progress that the console shows."""
-        writers = [ProgressLine(self.max_iter), *super().build_writers()]
+        """detectron2's, with other tags in TensorBoard; and the line of progress that the console shows."""
+        stock = [writer for writer in super().build_writers() if not isinstance(writer, TensorboardXWriter)]
+        writers = [ProgressLine(self.max_iter), *stock, TensorBoard(self.cfg.OUTPUT_DIR)]
         return [Dispensable(writer) for writer in writers]
 
     def _evaluate(self) -> dict[str, Any]:
