@@ -1,10 +1,15 @@
 """Pictures of how a training went."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ..errors import InputError
+from ..wording import in_short, shown
 
 
 def draw_loss_curve(metrics_file: str | Path, path: str | Path) -> None:
@@ -27,6 +32,86 @@ def draw_loss_curve(metrics_file: str | Path, path: str | Path) -> None:
         score_axes.set(ylabel="AP50 (%)", ylim=(0, 100))
     figure.legend(loc="outside upper center", ncols=2)
     figure.savefig(path, dpi=100)
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """A picture of some figures of each run: what each is called, by the name that ``metrics.json`` has."""
+
+    title: str
+    names: Mapping[str, str]
+    logarithmic: bool = False
+
+
+_PANELS = (
+    _Panel("total loss", {"total_loss": ""}),
+    _Panel("AP (%)", {"bbox/AP": "", "bbox_ema/AP": "of the average of the weights"}),
+    _Panel("AP at an IoU of 0.5 (%)", {"bbox/AP50": "", "bbox_ema/AP50": "of the average of the weights"}),
+    _Panel("losses of the last layer", {"loss_ce": "class", "loss_bbox": "boxes", "loss_giou": "GIoU"}),
+    _Panel("learning rate", {"lr": ""}),
+    _Panel("gradient norm", {"grad_norm": ""}, logarithmic=True),
+)
+_STYLES = ("-", "--", ":")
+_MARKED = 50  # points, beyond which marks would hide the line
+
+
+def draw_curves(metrics: Mapping[str, str | Path], path: str | Path) -> None:
+    """Draw how trainings went, in panels beside each other; what no run has measured has none.
+
+    Args:
+        metrics: by the name of a run, its ``metrics.json``.
+        path: the picture to write.
+
+    Raises:
+        InputError: a file cannot be read, or has no figures.
+    """
+    runs = {name: _records(Path(file)) for name, file in metrics.items()}
+    panels = [panel for panel in _PANELS if any(_series(run, name)[0] for run in runs.values() for name in panel.names)]
+    if not panels:
+        raise InputError(f"{in_short(list(map(str, metrics.values())))}: there are no figures of a training in them.")
+    rows = -(-len(panels) // 2)
+    figure = Figure(figsize=(12, 3.2 * rows + 0.6), layout="constrained")
+    grid = list(figure.subplots(rows, 2, squeeze=False).flat)
+    for axes, panel in zip(grid, panels, strict=False):
+        axes.set_title(panel.title, fontsize="medium")
+        axes.set_xlabel("iteration")
+        if panel.logarithmic:
+            axes.set_yscale("log")
+        styles = []
+        for style, (name, label) in zip(_STYLES, panel.names.items(), strict=False):
+            lines = [_series(run, name) for run in runs.values()]
+            for number, (iterations, values) in enumerate(lines):
+                marker = "o" if "/" in name and len(values) <= _MARKED else None
+                axes.plot(iterations, values, style, color=f"C{number % 10}", marker=marker, markersize=3)
+            if label and any(values for _, values in lines):
+                styles.append(Line2D([], [], linestyle=style, color="gray", label=label))
+        if styles:
+            axes.legend(handles=styles, fontsize="small")
+        axes.grid(alpha=0.3)
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    if len(runs) > 1:
+        handles = [Line2D([], [], color=f"C{number % 10}") for number in range(len(runs))]
+        figure.legend(handles, [name.replace("$", r"\$") for name in runs], loc="outside upper center", ncols=3)
+    figure.savefig(path, dpi=100)
+
+
+def _records(file: Path) -> list[dict[str, float]]:
+    """The lines of a ``metrics.json``; one that a killed training did not finish is none."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise InputError(f"{shown(file)} cannot be read: {reason}. Name the OUTPUT_DIR of a training.") from error
+    records = []
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and "iteration" in record:
+            records.append(record)
+    return records
 
 
 def _series(records: Sequence[dict[str, float]], key: str) -> tuple[list[float], list[float]]:
