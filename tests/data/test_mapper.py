@@ -10,7 +10,7 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetMapper, MapDataset, Metadata
 from detectron2.data import transforms as T
-from detectron2.structures import BoxMode, Instances
+from detectron2.structures import Boxes, BoxMode, Instances
 from PIL import Image
 
 from lite_detr_d2 import add_lite_detr_config
@@ -150,13 +150,14 @@ def drawn_pixels(record: dict[str, Any], monkeypatch: pytest.MonkeyPatch, max_va
         def draw_dataset_dict(self, *_: Any, **__: Any) -> "Recorder":
             return self
 
-        draw_instance_predictions = draw_dataset_dict
+        overlay_instances = draw_dataset_dict
 
         def get_image(self) -> Any:
             return drawn[-1]
 
     monkeypatch.setattr("lite_detr_d2.visualization.detections.Visualizer", Recorder)
-    found = Instances((record["height"], record["width"]), scores=torch.zeros(0))
+    none = {"pred_boxes": Boxes(torch.zeros(0, 4)), "scores": torch.zeros(0), "pred_classes": torch.zeros(0).long()}
+    found = Instances((record["height"], record["width"]), **none)
     path = Path(record["file_name"]).parent / "drawn.png"
     draw_predictions([record], [found], Metadata(), path, max_value=max_value)
     return drawn[0]
