@@ -5,7 +5,7 @@ from .datasets import class_names, classes_for_checkpoints
 from .last_checkpoint import is_newer, tagged_checkpoint
 from .optimizer import build_optimizer
 from .processes import launch_checked
-from .setup import add_trust_pickle, argument_parser, one_line_errors, read_config, setup
+from .setup import add_trust_pickle, argument_parser, limit_workers, one_line_errors, read_config, setup
 from .submit import submit
 from .trainer import Trainer, on_available_device
 
@@ -19,6 +19,7 @@ __all__ = [
     "classes_for_checkpoints",
     "is_newer",
     "launch_checked",
+    "limit_workers",
     "on_available_device",
     "one_line_errors",
     "read_config",
