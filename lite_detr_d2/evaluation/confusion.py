@@ -1,12 +1,12 @@
 """Which classes are taken for which, and in which images most is wrong, where detections are taken from a score on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pycocotools.cocoeval import COCOeval
 
-from .matches import FOUND, Flags, ImageMatches, Indices, matches_of
+from .matches import FOUND, Flags, ImageMatches, Indices
 
 
 @dataclass(frozen=True)
@@ -52,30 +52,29 @@ class Confusion:
         return sorted(wrong, key=lambda image: (-image.mistakes, image.right))[:most]
 
 
-def confusion_of(evaluation: COCOeval, threshold: float) -> Confusion:
+def confusion_of(images: Sequence[ImageMatches], num_classes: int, threshold: float) -> Confusion:
     """Match each detection with at most one object, and each object with at most one detection.
 
     First come COCO's matches, of detections with objects of their class; then the rest, highest score first, with the
     object of any class that has the largest IoU, if that is 0.5 at least.
 
     Args:
-        evaluation: of boxes.
+        images: all of them.
+        num_classes: of the dataset.
         threshold: detections below it are left out.
     """
-    number = len(evaluation.params.catIds)
-    matrix = np.zeros((number + 1, number + 1), dtype=np.int64)
-    images = []
-    for every in matches_of(evaluation):
-        image = every.above(threshold)
+    matrix = np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64)
+    errors = []
+    for image in (every.above(threshold) for every in images):
         of = _matched(image)
         is_matched, is_found = of >= 0, np.isin(np.arange(len(image.objects)), of)
-        true = np.where(is_matched, np.append(image.objects, number)[of], number)
+        true = np.where(is_matched, np.append(image.objects, num_classes)[of], num_classes)
         np.add.at(matrix, (true, image.labels), 1)
-        matrix[:, number] += np.bincount(image.objects[~is_found], minlength=number + 1)
+        matrix[:, num_classes] += np.bincount(image.objects[~is_found], minlength=num_classes + 1)
         right, matched = _count(image.found >= 0), _count(is_matched)
         missed = _count(~is_found)
-        images.append(ImageErrors(image.image_id, right, matched - right, len(of) - matched, missed))
-    return Confusion(matrix, images)
+        errors.append(ImageErrors(image.image_id, right, matched - right, len(of) - matched, missed))
+    return Confusion(matrix, errors)
 
 
 def most_confused(confusion: Confusion) -> list[tuple[int, int, int]]:

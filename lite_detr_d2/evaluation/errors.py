@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pycocotools.cocoeval import COCOeval
 
-from .matches import FOUND, Flags, Floats, ImageMatches, Indices, matches_of
+from .matches import FOUND, Flags, Floats, ImageMatches, Indices
 
 BACKGROUND = 0.1  # IoU, at most
 
 ERRORS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 _NONE = -1
+_RECALLS = np.linspace(0, 1, 101)  # that COCO averages precisions over
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class _Detections:
     mended: Indices
 
 
-def error_costs(evaluation: COCOeval) -> dict[str, ErrorCost]:
+def error_costs(images: Sequence[ImageMatches], num_classes: int) -> dict[str, ErrorCost]:
     """Count each kind of error, and what it costs.
 
     A detection that is not right is, in this order: ``localisation``, of its own class, with an IoU from 0.1 to 0.5;
@@ -54,30 +54,53 @@ def error_costs(evaluation: COCOeval) -> dict[str, ErrorCost]:
     others go away. A missed object is no longer to be found; and a class of which that leaves none is found in full.
 
     Args:
-        evaluation: of boxes.
+        images: all of them.
+        num_classes: of the dataset.
 
     Returns:
         By the names of ``ERRORS``.
     """
     parts: list[_Detections] = []
-    objects, missed = (np.zeros(len(evaluation.params.catIds), dtype=np.int64) for _ in range(2))
-    for image in matches_of(evaluation):
+    objects, missed = (np.zeros(num_classes, dtype=np.int64) for _ in range(2))
+    for image in images:
         detections, is_missed = _errors_in(image)
         parts.append(detections)
         np.add.at(objects, image.objects, 1)
         np.add.at(missed, image.objects[is_missed], 1)
     every = _joined(parts)
-    before = _ap50(every.scores, every.labels, every.errors == _NONE, objects, evaluation.params.recThrs)
+    before = ap50_by_class(every.scores, every.labels, every.errors == _NONE, objects)
     costs = {}
     for number, name in enumerate(ERRORS):
         is_mended = every.errors == number
         labels = np.where(is_mended, every.mended, every.labels)
         left = objects - missed if name == "missed" else objects
-        after = _ap50(every.scores, labels, (every.errors == _NONE) | is_mended, left, evaluation.params.recThrs)
+        after = ap50_by_class(every.scores, labels, (every.errors == _NONE) | is_mended, left)
         after[(objects > 0) & (left == 0)] = 1.0
         count = int(missed.sum()) if name == "missed" else int(is_mended.sum())
         costs[name] = ErrorCost(count, 100 * float((after - before)[objects > 0].mean()) if objects.any() else 0.0)
     return costs
+
+
+def ap50_by_class(scores: Floats, labels: Indices, is_right: Flags, objects: Indices) -> Floats:
+    """COCO's average precision, 0..1, of each class; 0 of one without objects.
+
+    Args:
+        scores: (D,) of detections that count; equal ones are taken in their order.
+        labels: (D,) index of the class.
+        is_right: (D,) whether a detection is.
+        objects: (K,) how many there are of each class.
+    """
+    average = np.zeros(len(objects))
+    order = np.argsort(-scores, kind="stable")
+    labels, is_right = labels[order], is_right[order]
+    for label in np.flatnonzero(objects):
+        right = is_right[labels == label].cumsum()
+        if right.size:
+            precision = right / np.arange(1, len(right) + 1)
+            highest = np.maximum.accumulate(precision[::-1])[::-1]
+            reached = np.searchsorted(right / objects[label], _RECALLS, side="left")
+            average[label] = np.append(highest, 0.0)[reached].mean()
+    return average
 
 
 def _errors_in(image: ImageMatches) -> tuple[_Detections, Flags]:
@@ -116,18 +139,3 @@ def _joined(parts: Sequence[_Detections]) -> _Detections:
         np.concatenate([part.errors for part in parts]),
         np.concatenate([part.mended for part in parts]),
     )
-
-
-def _ap50(scores: Floats, labels: Indices, is_right: Flags, objects: Indices, recalls: Floats) -> Floats:
-    """COCO's average precision, 0..1, of each class; 0 of one without objects."""
-    average = np.zeros(len(objects))
-    order = np.argsort(-scores, kind="stable")
-    labels, is_right = labels[order], is_right[order]
-    for label in np.flatnonzero(objects):
-        right = is_right[labels == label].cumsum()
-        if right.size:
-            precision = right / np.arange(1, len(right) + 1)
-            highest = np.maximum.accumulate(precision[::-1])[::-1]
-            reached = np.searchsorted(right / objects[label], recalls, side="left")
-            average[label] = np.append(highest, 0.0)[reached].mean()
-    return average

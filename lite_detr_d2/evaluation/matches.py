@@ -1,6 +1,5 @@
 """What was found in each image, and of what: COCO's matches at an IoU of 0.5, of all classes together."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,13 +54,13 @@ class ImageMatches:
         )
 
 
-def matches_of(evaluation: COCOeval) -> Iterator[ImageMatches]:
+def matches_of(evaluation: COCOeval) -> list[ImageMatches]:
     """Gather the matches of each image, in the order of their ids."""
-    categories, images = evaluation.params.catIds, np.array(evaluation.params.imgIds).tolist()
+    images = np.array(evaluation.params.imgIds).tolist()
     per_class = len(evaluation.params.areaRng) * len(images)  # results of objects of all sizes come first
-    for position, image in enumerate(images):
-        results = [evaluation.evalImgs[number * per_class + position] for number in range(len(categories))]
-        yield _of_image(evaluation, image, results)
+    return [
+        _of_image(evaluation, image, evaluation.evalImgs[position::per_class]) for position, image in enumerate(images)
+    ]
 
 
 def _of_image(evaluation: COCOeval, image: Any, results: list[dict[str, Any] | None]) -> ImageMatches:

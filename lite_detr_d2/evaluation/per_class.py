@@ -1,4 +1,4 @@
-"""How well each class is found, and from which score on to believe a detection."""
+"""How well each class is found, and from which score on its detections are best taken."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -33,19 +33,6 @@ class ClassScore:
     threshold: float | None
 
 
-@dataclass(frozen=True)
-class Threshold:
-    """A score from which on to take detections, whatever their class.
-
-    Attributes:
-        score: 0..1; None where no detection is right.
-        f1: the mean over the classes of F1 at an IoU of 0.5, 0..100; None where there is nothing to find.
-    """
-
-    score: float | None
-    f1: float | None
-
-
 def score_classes(evaluation: COCOeval, class_names: Sequence[str]) -> list[ClassScore]:
     """Read the scores of the classes off COCO's arrays, whose recalls are a hundredth apart.
 
@@ -73,19 +60,6 @@ def score_classes(evaluation: COCOeval, class_names: Sequence[str]) -> list[Clas
     return scores
 
 
-def best_threshold(evaluation: COCOeval) -> Threshold:
-    """The one score for all classes that has the highest mean of their F1, as :func:`score_classes` finds it."""
-    found = [number for number, count in enumerate(_count_objects(evaluation)) if count > 0]
-    curves = [_f1(evaluation, number) for number in found]
-    candidates = np.unique([score for f1, scores in curves for score in scores[f1 > 0]])
-    if candidates.size == 0:
-        return Threshold(None, 0.0 if found else None)
-    # Scores fall with the recall: a class comes as far as its last one that is high enough.
-    means = np.mean([_f1_from(f1, scores, candidates) for f1, scores in curves], axis=0)
-    best = int(means.argmax())
-    return Threshold(float(candidates[best]), 100 * float(means[best]))
-
-
 def percent(values: _Array) -> float | None:
     """The mean of COCO's precisions or recalls, 0..100; None where there is nothing to find, which it calls -1."""
     measured = values[values > -1]
@@ -97,7 +71,7 @@ def class_table(scores: Sequence[ClassScore]) -> str:
     header = ("class", "objects", "AP", "AP50", "best F1", "at score")
     rows = [(each.name, each.objects, each.ap, each.ap50, each.best_f1, each.threshold) for each in scores]
     return str(
-        tabulate(rows, header, floatfmt=("", "", ".1f", ".1f", ".1f", ".3f"), missingval="-", disable_numparse=[0])
+        tabulate(rows, header, floatfmt=("", "", ".1f", ".1f", ".1f", ".3f"), missingval="-", numalign="right", disable_numparse=[0])
     )
 
 
@@ -113,9 +87,3 @@ def _f1(evaluation: COCOeval, number: int) -> tuple[_Array, _Array]:
     recall = evaluation.params.recThrs
     f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
     return f1, evaluation.eval["scores"][0, :, number, 0, -1]
-
-
-def _f1_from(f1: _Array, scores: _Array, candidates: _Array) -> _Array:
-    """F1 where detections of each candidate's score, or more, are taken."""
-    reached = np.searchsorted(-scores, -candidates, side="right")
-    return np.concatenate(([0.0], f1))[reached]

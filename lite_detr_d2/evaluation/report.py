@@ -19,9 +19,10 @@ from ..wording import in_short, shortened
 from .confusion import Confusion, ImageErrors, confusion_of, most_confused
 from .dataset import EvaluationSet
 from .errors import ErrorCost, error_costs
-from .matches import FOUND
-from .per_class import ClassScore, Threshold, best_threshold, class_table, percent, score_classes
+from .matches import FOUND, matches_of
+from .per_class import ClassScore, class_table, percent, score_classes
 from .scoring import evaluate_boxes
+from .threshold import Threshold, best_threshold
 
 REPORT, CONFUSION, ERRORS, WORST = "eval_report.json", "confusion.png", "errors.png", "worst.png"
 
@@ -61,15 +62,16 @@ def report_on(dataset: EvaluationSet, records: Sequence[dict[str, Any]], thresho
         threshold: from which score on to take detections for the confusion; None for the best.
     """
     evaluation = evaluate_boxes(dataset.content, records)
-    best = best_threshold(evaluation)
+    images, num_classes = matches_of(evaluation), len(dataset.class_names)
+    best = best_threshold(images, num_classes)
     taken = next(score for score in (threshold, best.score, _THRESHOLD) if score is not None)
     return Report(
         _overall(evaluation),
         best,
         taken,
         score_classes(evaluation, dataset.class_names),
-        error_costs(evaluation),
-        confusion_of(evaluation, taken),
+        error_costs(images, num_classes),
+        confusion_of(images, num_classes, taken),
     )
 
 
@@ -127,7 +129,7 @@ def summary(report: Report) -> str:
         lines.append(f"All classes: F1 is {report.best.f1:.1f} on average from a score of {report.best.score:.3f} on.")
     lines.append(f"AP50 gained by mending all errors of a kind, and how many there are: {', '.join(errors)}.")
     if pairs:
-        lines.append(f"Objects taken for another class, by a score from {report.threshold:.3f} on: {in_short(pairs)}.")
+        lines.append(f"Objects taken for another class, by a score from {report.threshold:.3f} on: {in_short(pairs)}")
     return "\n".join(lines)
 
 
@@ -195,7 +197,7 @@ def _draw_worst(report: Report, dataset: EvaluationSet, records: Sequence[dict[s
         path,
         report.threshold,
         dataset.max_value,
-        captions=[_caption(image) for image in worst],
+        captions=[f"{Path(images[image.image_id]['file_name']).name}\n{_caption(image)}" for image in worst],
     )
 
 

@@ -91,7 +91,7 @@ def draw_predictions(
         left.imshow(Visualizer(pixels, _to_draw(class_names)).draw_dataset_dict(image).get_image())
         left.set_title("ground truth", fontsize="small")
         right.imshow(draw_detections(pixels, instances[instances.scores >= score_threshold], class_names))
-        right.set_title(caption, fontsize="small")
+        right.set_title(plain_text(caption), fontsize="small")
     for cell in cells.flat:
         cell.axis("off")
     figure.savefig(path, dpi=100)
