@@ -71,7 +71,14 @@ def class_table(scores: Sequence[ClassScore]) -> str:
     header = ("class", "objects", "AP", "AP50", "best F1", "at score")
     rows = [(each.name, each.objects, each.ap, each.ap50, each.best_f1, each.threshold) for each in scores]
     return str(
-        tabulate(rows, header, floatfmt=("", "", ".1f", ".1f", ".1f", ".3f"), missingval="-", numalign="right", disable_numparse=[0])
+        tabulate(
+            rows,
+            header,
+            floatfmt=("", "", ".1f", ".1f", ".1f", ".3f"),
+            missingval="-",
+            numalign="right",
+            disable_numparse=[0],
+        )
     )
 
 

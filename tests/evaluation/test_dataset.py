@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from lite_detr_d2.deploy.run import TrainedModel
 from lite_detr_d2.errors import InputError
 from lite_detr_d2.evaluation.dataset import config_for, named_dataset, own_dataset
 from tests.data.folders import coco_content, write_coco_folder, write_single_file_folder
-from tests.deploy.exports import write_run
 from tests.deploy.exports import load as load_trained
+from tests.deploy.exports import write_run
 from tests.helpers import warnings_of_the_package
 
 
@@ -138,8 +139,8 @@ def test_it_is_no_dataset(trained: TrainedModel, tmp_path: Path, make: Callable[
 
 
 def test_what_images_need_is_in_the_config(trained: TrainedModel, tmp_path: Path) -> None:
-    dataset = named_dataset(trained, str(write_coco_folder(tmp_path / "data")))
+    dataset = replace(named_dataset(trained, str(write_coco_folder(tmp_path / "data"))), max_value=4095.0)
     cfg = config_for(trained.cfg, dataset)
-    assert cfg.INPUT.MAX_VALUE == dataset.max_value
-    cfg.DATALOADER.NUM_WORKERS = 0
-    assert trained.cfg.is_frozen()
+    assert cfg.INPUT.MAX_VALUE == 4095
+    assert not cfg.is_frozen()
+    assert trained.cfg.INPUT.MAX_VALUE == 0
