@@ -54,8 +54,8 @@ def own_dataset(trained: TrainedModel) -> EvaluationSet:
     if found is None:
         where = shown(Path(trained.cfg.MODEL.WEIGHTS).parent / "dataset")
         raise InputError(
-            f"What to evaluate on? There is no dataset in {where}, where a training leaves its own, and none of "
-            "DATASETS.TEST is registered here: name one, --dataset DIR."
+            f"What to evaluate on? There is no dataset in {where}, where a training leaves its own, and the files of "
+            f"DATASETS.TEST ({in_short(list(trained.cfg.DATASETS.TEST))}) are not here: name one, --dataset DIR."
         )
     content = read_annotations(found.annotations)
     return _scored(found, content, _by_order(trained, found.annotations, content), trained.cfg.INPUT.MAX_VALUE)

@@ -70,16 +70,9 @@ def class_table(scores: Sequence[ClassScore]) -> str:
     """The scores as text, a class a line."""
     header = ("class", "objects", "AP", "AP50", "best F1", "at score")
     rows = [(each.name, each.objects, each.ap, each.ap50, each.best_f1, each.threshold) for each in scores]
-    return str(
-        tabulate(
-            rows,
-            header,
-            floatfmt=("", "", ".1f", ".1f", ".1f", ".3f"),
-            missingval="-",
-            numalign="right",
-            disable_numparse=[0],
-        )
-    )
+    formats = ("", "", ".1f", ".1f", ".1f", ".3f")
+    sides = ("left", *["right"] * 5)
+    return str(tabulate(rows, header, floatfmt=formats, colalign=sides, missingval="-", disable_numparse=[0]))
 
 
 def _count_objects(evaluation: COCOeval) -> list[int]:
