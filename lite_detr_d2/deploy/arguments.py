@@ -1,6 +1,7 @@
-"""What the command lines of prediction and of export have in common."""
+"""What the command lines of prediction, evaluation and export have in common."""
 
 import argparse
+import math
 from pathlib import Path
 
 from ..engine import add_import, add_trust_pickle
@@ -27,6 +28,17 @@ def positive(text: str) -> int:
     if not (text.strip().isdecimal() and int(text) >= 1):
         raise argparse.ArgumentTypeError(f"'{text}': expected a whole number, 1 at least")
     return int(text)
+
+
+def score(text: str) -> float:
+    """Parse a score."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"'{text}': expected a score from 0 to 1")
+    return value
 
 
 def name(text: str) -> str:

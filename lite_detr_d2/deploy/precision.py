@@ -1,21 +1,17 @@
 """Average precision of a detector and of its exported file: whether rounding to int8 leaves what a detector is for."""
 
-import io
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-import numpy as np
 from detectron2.config import CfgNode
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from ..data.source import Content
-from ..engine.evaluation import counted_detections
 from ..errors import InputError
+from ..evaluation.per_class import percent
+from ..evaluation.scoring import evaluate_boxes
 from ..wording import shown
 from .bounds import Bounds
 from .fitting import fitted_predictor
@@ -131,19 +127,5 @@ def average_precision(predictor: Predictor, annotated: Annotated, batch: int = 1
 
     found = predictor(images(), batch=batch)
     records = (names.records(item, each["instances"]) for item, each in zip(read, found, strict=True))
-    return _average_precision(annotated.content, [record for group in records for record in group])
-
-
-def _average_precision(content: Content, records: list[dict[str, Any]]) -> float:
-    if not records:
-        return 0.0
-    with redirect_stdout(io.StringIO()):  # pycocotools' own lines
-        truth = COCO()
-        truth.dataset = content
-        truth.createIndex()
-        evaluation = COCOeval(truth, truth.loadRes(records), "bbox")
-        evaluation.params.maxDets = [1, 10, counted_detections(truth.imgToAnns.values())]
-        evaluation.evaluate()
-        evaluation.accumulate()
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # of objects of all sizes
-    return 100 * float(np.mean(precision[precision > -1]))  # -1 is of classes that are not there
+    evaluation = evaluate_boxes(annotated.content, [record for group in records for record in group])
+    return percent(evaluation.eval["precision"][:, :, :, 0, -1]) or 0.0  # of objects of all sizes

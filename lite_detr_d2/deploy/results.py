@@ -88,7 +88,48 @@ def names_of(file: Path, media: Sequence[Media], class_names: Sequence[str]) -> 
             "on the images alone."
         )
     content = read_coco_file(file)
-    return Names(_match_images(file, media, content), _match_categories(file, class_names, content), class_names)
+    return Names(_match_images(file, media, content), match_categories(file, class_names, content), class_names)
+
+
+def match_categories(file: Path, class_names: Sequence[str], content: Content) -> list[Any]:
+    """The category of each class, by name; None of one that has none, which the log says.
+
+    Args:
+        file: of the annotations, for messages.
+        class_names: of the classes.
+        content: of the file.
+
+    Raises:
+        InputError: none has one, or one has several.
+    """
+    used = {annotation.get("category_id") for annotation in content["annotations"] if isinstance(annotation, dict)}
+    named: dict[str, list[Any]] = {}
+    for category in content["categories"]:
+        if isinstance(category, dict) and "name" in category and "id" in category:
+            named.setdefault(category_name(category["name"]), []).append(category["id"])
+    ids: list[Any] = []
+    for name in class_names:
+        candidates = named.get(category_name(name), [])
+        if len(candidates) > 1:
+            # The name of an export's root often is a class's, too.
+            candidates = [identifier for identifier in candidates if identifier in used] or candidates
+        if len(candidates) > 1:
+            raise InputError(
+                f"{shown(file)} has several categories '{name}', with ids {candidates}: rename all but one."
+            )
+        ids.append(candidates[0] if candidates else None)
+    missing = [shortened(name) for name, identifier in zip(class_names, ids, strict=True) if identifier is None]
+    if len(missing) == len(ids):
+        raise InputError(
+            f"{shown(file)} has none of the model's classes ({in_short(missing)}), but {in_short(list(named))}: take "
+            "the annotation file of what the model was trained on."
+        )
+    if missing:
+        logger.warning(
+            "Classes of the model that %s does not have, whose detections are left out (%d): %s",
+            *(shown(file), len(missing), in_short(missing)),
+        )
+    return ids
 
 
 @contextmanager
@@ -130,38 +171,6 @@ class Results:
         for record in records:
             self._file.write((b",\n" if self.count else b"[\n") + json.dumps(record, allow_nan=False).encode())
             self.count += 1
-
-
-def _match_categories(file: Path, class_names: Sequence[str], content: Content) -> list[Any]:
-    """The category of each class, by name."""
-    used = {annotation.get("category_id") for annotation in content["annotations"] if isinstance(annotation, dict)}
-    named: dict[str, list[Any]] = {}
-    for category in content["categories"]:
-        if isinstance(category, dict) and "name" in category and "id" in category:
-            named.setdefault(category_name(category["name"]), []).append(category["id"])
-    ids: list[Any] = []
-    for name in class_names:
-        candidates = named.get(category_name(name), [])
-        if len(candidates) > 1:
-            # The name of an export's root often is a class's, too.
-            candidates = [identifier for identifier in candidates if identifier in used] or candidates
-        if len(candidates) > 1:
-            raise InputError(
-                f"{shown(file)} has several categories '{name}', with ids {candidates}: rename all but one."
-            )
-        ids.append(candidates[0] if candidates else None)
-    missing = [shortened(name) for name, identifier in zip(class_names, ids, strict=True) if identifier is None]
-    if len(missing) == len(ids):
-        raise InputError(
-            f"{shown(file)} has none of the model's classes ({in_short(missing)}), but {in_short(list(named))}: take "
-            "the annotation file of what the model was trained on."
-        )
-    if missing:
-        logger.warning(
-            "Classes of the model that %s does not have, whose detections are left out of the JSON (%d): %s",
-            *(shown(file), len(missing), in_short(missing)),
-        )
-    return ids
 
 
 def _match_images(file: Path, media: Sequence[Media], content: Content) -> dict[Media, tuple[Any, str]]:

@@ -6,7 +6,7 @@ from .last_checkpoint import is_newer, tagged_checkpoint
 from .optimizer import build_optimizer
 from .options import add_import, add_trust_pickle, import_modules
 from .processes import launch_checked
-from .setup import argument_parser, one_line_errors, read_config, setup
+from .setup import argument_parser, limit_workers, one_line_errors, read_config, setup
 from .submit import submit
 from .summary import log_start
 from .trainer import Trainer, on_available_device
@@ -23,6 +23,7 @@ __all__ = [
     "import_modules",
     "is_newer",
     "launch_checked",
+    "limit_workers",
     "log_start",
     "on_available_device",
     "one_line_errors",

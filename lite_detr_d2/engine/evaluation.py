@@ -5,16 +5,20 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.data import build_detection_test_loader
 from detectron2.evaluation import COCOEvaluator
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import log_first_n
+from torch.utils.data import DataLoader
 
+from ..data import DetrDatasetMapper
 from ..files import write_atomically
+from .stop import leave_signals_to_main
 
 # COCO counts so many detections of a class in an image. None of its own images has more boxes.
 _COCO_DETECTIONS = 100
@@ -103,6 +107,22 @@ def check_box_counts(cfg: CfgNode, name: str, images: object, is_train: bool) ->
                 f"({images[fullest].get('file_name')}) has {boxes[fullest]} boxes: of {crowded} with more than {limit} "
                 f"some cannot be found. To find all of them takes {boxes[fullest]}."
             )
+
+
+def evaluation_loader(cfg: CfgNode, name: str, images: Sequence[dict[str, Any]]) -> DataLoader[Any]:
+    """The images of a set to evaluate on, one at a time, as detectors take them.
+
+    Args:
+        cfg: how to read and resize them, and in how many processes.
+        name: what the dataset is called; warns as :func:`check_box_counts` does.
+        images: in detectron2's dataset format.
+    """
+    check_box_counts(cfg, name, images, is_train=False)
+    loader: DataLoader[Any] = build_detection_test_loader(
+        images, mapper=DetrDatasetMapper(cfg, False), num_workers=cfg.DATALOADER.NUM_WORKERS
+    )
+    loader.worker_init_fn = leave_signals_to_main
+    return loader
 
 
 def write_metrics(folder: str, results: Mapping[str, Any]) -> None:

@@ -172,7 +172,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     check_datasets(cfg, *halves)
     if not is_renamed:
         cfg.MODEL.LITE_DETR.CLASS_NAMES = list(class_names(cfg.DATASETS[halves[0]][0]) or configured)
-    _limit_workers(cfg)
+    limit_workers(cfg)
     cfg = on_available_device(cfg)
     cfg.freeze()
     make_room(cfg, args)
@@ -242,8 +242,11 @@ def _fit_to_sizes(cfg: CfgNode, args: argparse.Namespace, num_images: Mapping[st
         )
 
 
-def _limit_workers(cfg: CfgNode) -> None:
-    """Lower the number of data-loading processes to that of the cores, of which more would only take turns."""
+def limit_workers(cfg: CfgNode) -> None:
+    """Lower the number of data-loading processes to that of the cores, of which more would only take turns.
+
+    ``cfg``, which is not frozen, gets it.
+    """
     asked, cores = cfg.DATALOADER.NUM_WORKERS, max(1, len(os.sched_getaffinity(0)) // comm.get_local_size())
     if asked > cores:
         logger.info(

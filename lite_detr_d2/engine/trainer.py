@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
+from detectron2.data import get_detection_dataset_dicts
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PreciseBN
 from detectron2.evaluation import DatasetEvaluator
@@ -20,7 +20,6 @@ from detectron2.utils.events import EventWriter, TensorboardXWriter
 from detectron2.utils.logger import setup_logger
 from torch import nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
 
 from ..config import warn_of_idle_keys
 from ..data import DetrDatasetMapper, TrainingLoader, sampler_factory
@@ -30,7 +29,7 @@ from .checkpointer import SafeCheckpointer
 from .datasets import annotation_errors, check_datasets, check_trainable, class_names, classes_for_checkpoints
 from .early_stop import EarlyStop, TrainingEnded
 from .ema import EMA, Averaging, WeightAverage, with_average
-from .evaluation import BoxEvaluator, check_box_counts, write_metrics
+from .evaluation import BoxEvaluator, check_box_counts, evaluation_loader, write_metrics
 from .folder_lock import only_training_in
 from .optimizer import build_optimizer, freeze
 from .precise_norms import PreciseNorms
@@ -273,16 +272,10 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict[str, Any]]]:
-        mapper = DetrDatasetMapper(cfg, False)
         with annotation_errors("TEST", dataset_name):
             images = get_detection_dataset_dicts(dataset_name, filter_empty=False)
         log_dataset(dataset_name, images, class_names(dataset_name) or ())
-        check_box_counts(cfg, repr(dataset_name), images, is_train=False)
-        loader: DataLoader[Any] = build_detection_test_loader(
-            images, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS
-        )
-        loader.worker_init_fn = leave_signals_to_main
-        return loader
+        return evaluation_loader(cfg, repr(dataset_name), images)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:

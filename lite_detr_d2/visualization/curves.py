@@ -92,7 +92,7 @@ def draw_curves(metrics: Mapping[str, str | Path], path: str | Path) -> None:
         axes.set_visible(False)
     if len(runs) > 1:
         handles = [Line2D([], [], color=f"C{number % 10}") for number in range(len(runs))]
-        figure.legend(handles, [name.replace("$", r"\$") for name in runs], loc="outside upper center", ncols=3)
+        figure.legend(handles, list(map(plain_text, runs)), loc="outside upper center", ncols=3)
     figure.savefig(path, dpi=100)
 
 

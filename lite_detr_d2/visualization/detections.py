@@ -68,6 +68,7 @@ def draw_predictions(
     path: str | Path,
     score_threshold: float = 0.3,
     max_value: float = 0.0,
+    captions: Sequence[str] = (),
 ) -> None:
     """Draw each image twice, side by side: with its annotations, and with its detections.
 
@@ -78,26 +79,33 @@ def draw_predictions(
         path: the picture to write.
         score_threshold: detections below it are left out.
         max_value: of images with more than 8 bits, the value that is shown as 255 (``INPUT.MAX_VALUE``).
+        captions: of each image; they stand above the predictions.
     """
     rows = -(-len(images) // _COLUMNS)
     figure = Figure(figsize=(2 * _COLUMNS * _CELL_INCHES, rows * _CELL_INCHES), layout="tight")
     class_names = metadata.get("thing_classes", [])
     cells = figure.subplots(rows, 2 * _COLUMNS, squeeze=False).reshape(-1, 2)
-    for (left, right), image, instances in zip(cells, images, predictions, strict=False):
+    above = captions or [f"predictions (score at least {score_threshold:g})"] * len(images)
+    for (left, right), image, instances, caption in zip(cells, images, predictions, above, strict=False):
         pixels = read_image(image["file_name"], max_value=max_value)
         left.imshow(Visualizer(pixels, _to_draw(class_names)).draw_dataset_dict(image).get_image())
         left.set_title("ground truth", fontsize="small")
         right.imshow(draw_detections(pixels, instances[instances.scores >= score_threshold], class_names))
-        right.set_title(f"predictions (score at least {score_threshold:g})", fontsize="small")
+        right.set_title(plain_text(caption), fontsize="small")
     for cell in cells.flat:
         cell.axis("off")
     figure.savefig(path, dpi=100)
 
 
+def plain_text(name: str) -> str:
+    """A name as matplotlib writes it as it is: text between dollar signs it takes for mathematics."""
+    return name.replace("$", r"\$")
+
+
 def _to_draw(class_names: Sequence[str]) -> Metadata:
-    """What ``Visualizer`` needs to know of classes. matplotlib takes text between dollar signs for mathematics."""
+    """What ``Visualizer`` needs to know of classes."""
     return Metadata(
-        thing_classes=[name.replace("$", r"\$") for name in class_names],
+        thing_classes=[plain_text(name) for name in class_names],
         thing_colors=[_colour(number) for number in range(len(class_names))],
     )
 

@@ -18,14 +18,13 @@ be read, that is an error, and what FILE had before stays.
 
 import argparse
 import logging
-import math
 import sys
 from collections.abc import Sequence
 
 from detectron2.utils.logger import setup_logger
 
 from lite_detr_d2.deploy.annotate import Outcome, annotate
-from lite_detr_d2.deploy.arguments import detector_arguments, name, path, positive
+from lite_detr_d2.deploy.arguments import detector_arguments, name, path, positive, score
 from lite_detr_d2.deploy.media import find_media, plan_outputs
 from lite_detr_d2.deploy.predictor import DTYPES, load
 from lite_detr_d2.engine import one_line_errors
@@ -76,16 +75,6 @@ def parser() -> argparse.ArgumentParser:
         help="images, or frames of a video, at a time (default: 1); an exported model has its own bounds of it",
     )
     return result
-
-
-def score(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"'{text}': expected a score from 0 to 1")
-    return value
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

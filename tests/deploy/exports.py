@@ -1,6 +1,6 @@
 """A small detector to export, and a format that takes no time."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from lite_detr_d2.detector import DetrDetector
 from tests.helpers import randomised
 
 BOUNDS = Bounds(Range(1, 2), Range(32, 128), Range(32, 160))
+DIGITS = tuple(f"digit {number}" for number in range(10))
 
 
 def write_images(folder: Path, number: int = 3) -> Path:
@@ -34,10 +35,11 @@ def write_images(folder: Path, number: int = 3) -> Path:
     return folder
 
 
-def write_run(cfg: CfgNode, folder: Path) -> Path:
+def write_run(cfg: CfgNode, folder: Path, class_names: Sequence[str] = DIGITS) -> Path:
     """Write what a training leaves: a config, and weights of a detector that tells things apart."""
     cfg = cfg.clone()
-    cfg.MODEL.LITE_DETR.CLASS_NAMES = [f"digit {number}" for number in range(10)]
+    cfg.MODEL.LITE_DETR.NUM_CLASSES = len(class_names)
+    cfg.MODEL.LITE_DETR.CLASS_NAMES = list(class_names)
     cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = 96, 128
     cfg.TEST.DETECTIONS_PER_IMAGE = 30
     folder.mkdir(parents=True, exist_ok=True)

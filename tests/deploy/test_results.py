@@ -164,7 +164,7 @@ class TestCategoriesOfAnAnnotationFile:
         file = annotation_file(tmp_path, "a.jpg", categories=("dog",))
         names = names_of(file, [item], CLASSES)
         assert [record["category_name"] for record in names.records(item, detections(0, 1, 0))] == ["dog"]
-        left_out = "whose detections are left out of the JSON (1): cat"
+        left_out = "whose detections are left out (1): cat"
         assert said == [f"Classes of the model that {file} does not have, {left_out}"]
 
     def test_those_of_another_model(self, tmp_path: Path) -> None:

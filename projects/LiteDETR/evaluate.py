@@ -1,0 +1,104 @@
+"""What a detector gets right and wrong: AP by class, best thresholds, kinds of errors, confusions, worst images.
+
+Examples:
+    on what the training evaluated on:  evaluate.py output/mine
+    on other data:                      evaluate.py output/mine --dataset more --output found
+    a checkpoint:                       evaluate.py --config-file FILE --weights dino.pth --dataset more --output found
+
+DIR gets eval_report.json, and the pictures confusion.png, errors.png and worst.png; what is there from an earlier
+evaluation is written over. See docs/evaluating.md for what they say.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from detectron2.utils.logger import setup_logger
+
+from lite_detr_d2.data import ON_BAD
+from lite_detr_d2.deploy.arguments import detector_arguments, name, path, score
+from lite_detr_d2.deploy.run import load_trained
+from lite_detr_d2.engine import one_line_errors
+from lite_detr_d2.evaluation.dataset import named_dataset, own_dataset
+from lite_detr_d2.evaluation.inference import detect
+from lite_detr_d2.evaluation.report import check_folder, report_on, summary, write_report
+
+logger = logging.getLogger("lite_detr_d2.evaluate")
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    model = detector_arguments(result, "model", "RUN, or --config-file with --weights.")
+    model.add_argument("--device", metavar="D", help="such as cpu or cuda:1; CUDA where there is some, if not given")
+    data = result.add_argument_group("data", "Without --dataset, it is what the training evaluated on.")
+    data.add_argument(
+        "--dataset", metavar="PATH", type=name, help="a folder in COCO, YOLO or Pascal VOC format, a .zip of one, or a "
+        "COCO file; its classes are matched with the detector's by their names"
+    )  # fmt: skip
+    data.add_argument(
+        "--split", choices=("val", "test"), default="val", help="with --dataset: its half for validation, or for tests"
+    )
+    data.add_argument(
+        "--on-bad",
+        choices=ON_BAD,
+        default="error",
+        help="with --dataset: what becomes of images and boxes that cannot be used: stop (default), or drop them",
+    )
+    result.add_argument("--output", metavar="DIR", type=path, help="the folder of the report (default: RUN/evaluation)")
+    result.add_argument(
+        "--threshold",
+        metavar="S",
+        type=score,
+        help="of the confusions and the worst images: leave out what scores below S (default: the best for all "
+        "classes)",
+    )
+    return result
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    commands = parser()
+    args = commands.parse_args(arguments)
+    from_config = args.config_file is not None or args.weights is not None
+    if (args.run is not None) == from_config:
+        commands.error("give one of RUN, and --config-file FILE with --weights FILE")
+    if from_config and (args.config_file is None or args.weights is None):
+        commands.error("--config-file and --weights go together")
+    if args.output is None and args.run is None:
+        commands.error("give --output DIR for the report")
+    if args.dataset is None and (args.split, args.on_bad) != ("val", "error"):
+        commands.error("--split and --on-bad need --dataset")
+    return args
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Evaluate, and write the report."""
+    args = parse(arguments)
+    setup_logger(name="lite_detr_d2", abbrev_name="lite_detr")
+    trained = load_trained(
+        args.run,
+        config_file=args.config_file,
+        weights=args.weights,
+        device=args.device,
+        trust_pickle=args.trust_pickle,
+    )
+    if args.dataset is None:
+        dataset = own_dataset(trained)
+    else:
+        dataset = named_dataset(trained, args.dataset, split=args.split, on_bad=args.on_bad)
+    output = args.output or Path(args.run, "evaluation")
+    check_folder(output)
+    records = detect(trained, dataset)
+    report = report_on(dataset, records, args.threshold)
+    write_report(report, dataset, records, output, trained.cfg.MODEL.WEIGHTS)
+    logger.info("%s", summary(report))
+    logger.info("The report is in %s", output)
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that the locale's encoding does not have
+        main(sys.argv[1:])

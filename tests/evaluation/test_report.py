@@ -1,0 +1,165 @@
+"""The report as JSON, text and pictures."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lite_detr_d2.errors import InputError
+from lite_detr_d2.evaluation import report
+from lite_detr_d2.evaluation.dataset import EvaluationSet
+from lite_detr_d2.evaluation.errors import ERRORS
+from lite_detr_d2.evaluation.report import check_folder, report_on, summary, write_report
+
+from .boxes import CLASSES, SIDE, Box, content, found, random_case
+
+A: Box = (10, 10, 40, 40)
+B: Box = (100, 100, 40, 40)
+
+
+def dataset(folder: Path, truth: Any, names: dict[int, str] | None = None) -> EvaluationSet:
+    """Grey images, and what is annotated in them."""
+    names = names or CLASSES
+    truth = {**truth, "categories": [{"id": key, "name": name} for key, name in names.items()]}
+    order = list(names)
+    images = []
+    for record in truth["images"]:
+        file = folder / record["file_name"]
+        Image.new("RGB", (SIDE, SIDE), (128, 128, 128)).save(file)
+        boxes = [
+            {"bbox": box["bbox"], "bbox_mode": 1, "category_id": order.index(box["category_id"])}
+            for box in truth["annotations"]
+            if box["image_id"] == record["id"]
+        ]
+        images.append(
+            {"file_name": str(file), "image_id": record["id"], "height": SIDE, "width": SIDE, "annotations": boxes}
+        )
+    return EvaluationSet(folder / "val.json", truth, images, list(names.values()), order, 0.0)
+
+
+def written(folder: Path, data: EvaluationSet, records: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
+    check_folder(folder)
+    write_report(report_on(data, records, **options), data, records, folder, "model.pth")
+    content: dict[str, Any] = json.loads((folder / "eval_report.json").read_text())
+    return content
+
+
+def test_all_that_is_written(tmp_path: Path) -> None:
+    truth = content((1, 10, A), (1, 10, B), (2, 20, A))
+    records = found((1, 10, A, 0.9), (1, 20, B, 0.6), (2, 20, A, 0.8))
+    result = written(tmp_path / "out", dataset(tmp_path, truth), records)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "eval_report.json", "confusion.png", "errors.png", "worst.png",
+    }  # fmt: skip
+    assert (result["weights"], result["dataset"], result["images"]) == ("model.pth", f"{tmp_path}/val.json", 2)
+    half = 100 * 51 / 101
+    assert result["overall"]["AP"] == pytest.approx((half + 100) / 2)
+    assert result["overall"]["AR"] == pytest.approx(75)
+    assert result["overall"]["APs"] is None  # all objects are of COCO's medium size
+    assert result["overall"]["APm"] == result["overall"]["AP"]
+    assert result["overall"]["threshold"] == 0.8
+    assert [each["name"] for each in result["per_class"]] == ["ant", "bee", "cat"]
+    assert result["per_class"][2] == {
+        "name": "cat", "objects": 0, "AP": None, "AP50": None, "best_f1": None, "threshold": None,
+    }  # fmt: skip
+    assert tuple(result["errors"]) == ERRORS
+    assert result["errors"]["classification"]["count"] == 1
+    assert result["errors"]["classification"]["AP50_gain"] == pytest.approx((100 - half) / 2)
+    confusion = result["confusion"]
+    assert (confusion["threshold"], confusion["iou"]) == (0.8, 0.5)
+    assert confusion["rows"] == ["ant", "bee", "cat", "(no object)"]
+    assert confusion["columns"] == ["ant", "bee", "cat", "(missed)"]
+    assert confusion["matrix"] == [[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    assert result["worst"] == [
+        {"file_name": f"{tmp_path}/0.png", "image_id": 1, "right": 1, "confused": 0, "false": 0, "missed": 1}
+    ]
+
+
+def test_a_threshold_is_of_the_confusion_and_the_worst_images_alone(tmp_path: Path) -> None:
+    truth = content((1, 10, A), (1, 10, B), (2, 20, A))
+    records = found((1, 10, A, 0.9), (1, 20, B, 0.6), (2, 20, A, 0.8))
+    data = dataset(tmp_path, truth)
+    default, lower = written(tmp_path, data, records), written(tmp_path, data, records, threshold=0.6)
+    assert lower["confusion"]["matrix"][0] == [1, 1, 0, 0]
+    assert lower["worst"][0]["confused"] == 1
+    for key in ("overall", "per_class", "errors"):
+        assert lower[key] == default[key]
+
+
+def test_no_detections(tmp_path: Path) -> None:
+    result = written(tmp_path, dataset(tmp_path, content((1, 10, A))), [])
+    assert result["overall"]["AP"] == result["overall"]["AR"] == result["overall"]["best_f1"] == 0
+    assert result["overall"]["threshold"] is None
+    assert result["confusion"]["threshold"] == 0.5
+    assert result["worst"][0]["missed"] == 1
+
+
+def test_nothing_is_wrong(tmp_path: Path) -> None:
+    """What an earlier evaluation left does not pass for this one's."""
+    data = dataset(tmp_path, content((1, 10, A)))
+    written(tmp_path, data, [])
+    assert (tmp_path / "worst.png").exists()
+    assert written(tmp_path, data, found((1, 10, A, 0.9)))["worst"] == []
+    assert not (tmp_path / "worst.png").exists()
+
+
+def test_the_worst_images_show_what_is_found_from_the_threshold_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth, records = random_case(3)
+    drawn: dict[str, Any] = {}
+
+    def draw(images: Any, predictions: Any, metadata: Any, path: Any, threshold: float, *_: Any, captions: Any) -> None:
+        drawn.update(images=images, predictions=predictions, threshold=threshold, captions=captions)
+
+    monkeypatch.setattr(report, "draw_predictions", draw)
+    result = written(tmp_path, dataset(tmp_path, truth), records)
+    assert [image["image_id"] for image in drawn["images"]] == [image["image_id"] for image in result["worst"]][:12]
+    assert drawn["threshold"] == result["confusion"]["threshold"]
+    for image, instances, caption, counts in zip(
+        drawn["images"], drawn["predictions"], drawn["captions"], result["worst"], strict=False
+    ):
+        own = [record for record in records if record["image_id"] == image["image_id"]]
+        boxes = np.array([record["bbox"] for record in own]).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        np.testing.assert_allclose(instances.pred_boxes.tensor.numpy(), boxes, atol=1e-4)
+        assert instances.scores.tolist() == [record["score"] for record in own]
+        assert instances.pred_classes.tolist() == [list(CLASSES).index(record["category_id"]) for record in own]
+        assert caption.startswith(f"{Path(image['file_name']).name}\n")
+        assert (f"{counts['missed']} missed" in caption) == (counts["missed"] > 0)
+
+
+@pytest.mark.parametrize("number", [1, 31, 120])
+def test_any_number_of_classes_of_any_name_is_drawn(tmp_path: Path, number: int) -> None:
+    names = {10 * (1 + key): f"class ${key} of ${'x' * key}" for key in range(number)}
+    data = dataset(tmp_path, content((1, 10, A)), names)
+    written(tmp_path, data, found((1, 10, A, 0.9)))
+    with Image.open(tmp_path / "confusion.png") as picture:
+        assert 300 < picture.width <= 3200
+        assert np.ptp(np.asarray(picture.convert("L"))) > 200
+
+
+def test_the_summary(tmp_path: Path) -> None:
+    truth = content((1, 10, A), (1, 10, B), (2, 20, A))
+    records = found((1, 10, A, 0.9), (1, 20, B, 0.6), (2, 20, A, 0.8))
+    lines = summary(report_on(dataset(tmp_path, truth), records, 0.6)).splitlines()
+    assert lines[0].startswith("AP 75.25, AP50 75.25, AP75 75.25, APm 75.25, AR 75.00")
+    assert lines[3].split() == ["ant", "2", "50.5", "50.5", "66.7", "0.900"]
+    assert lines[6:] == [
+        "All classes: F1 is 83.3 on average from a score of 0.800 on.",
+        "AP50 gained by mending all errors of a kind, and how many there are: classification 24.8 (1), "
+        "localisation 0.0 (0), both 0.0 (0), duplicate 0.0 (0), background 0.0 (0), missed 0.0 (0).",
+        "Objects taken for another class, by a score from 0.600 on: ant for bee (1)",
+    ]
+
+
+def test_where_it_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file is a file"):
+        check_folder(tmp_path / "file")
+    (tmp_path / "out" / "worst.png").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"worst\.png is a folder"):
+        check_folder(tmp_path / "out")

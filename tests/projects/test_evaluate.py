@@ -1,0 +1,203 @@
+"""Evaluate as a user does, from a training's folder to the report."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from detectron2.engine import launch
+
+from lite_detr_d2.engine import argument_parser
+from lite_detr_d2.errors import InputError
+from tests.data.folders import coco_content, write_coco_folder, write_images
+
+from .scripts import PROJECT, TINY, load_script
+
+evaluate, train_net = load_script("evaluate"), load_script("train_net")
+LEARN = "SOLVER.MAX_ITER 60 SOLVER.STEPS () SOLVER.BASE_LR 0.001 SOLVER.CHECKPOINT_PERIOD 1000 INPUT.RANDOM_FLIP none"
+PAGE = (PROJECT.parents[1] / "docs" / "evaluating.md").read_text(encoding="utf-8")
+FILES = {"eval_report.json", "confusion.png", "errors.png", "worst.png"}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A tiny detector that finds something, and its evaluation."""
+
+    run: Path
+    data: Path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Of its boxes, one is a crowd."""
+    content = coco_content()
+    content["annotations"][1]["iscrowd"] = 1
+    data, output = write_coco_folder(tmp_path_factory.mktemp("data"), content, content), tmp_path_factory.mktemp("run")
+    train("--dataset", data, "OUTPUT_DIR", output, *LEARN.split())
+    return Trained(output, data)
+
+
+def train(*arguments: object) -> None:
+    command = ["--config-file", str(TINY), *map(str, arguments)]
+    launch(train_net.main, 1, args=(argument_parser("").parse_args(command),))
+
+
+def run(*arguments: object) -> None:
+    evaluate.main([str(argument) for argument in arguments])
+
+
+def report_in(folder: Path) -> dict[str, Any]:
+    assert {path.name for path in folder.iterdir()} == FILES
+    content: dict[str, Any] = json.loads((folder / "eval_report.json").read_text())
+    return content
+
+
+def assert_same(report: dict[str, Any], metrics: dict[str, float]) -> None:
+    """What the evaluation of a training measured is in the report."""
+    for name in ("AP", "AP50", "AP75", "APs", "APm", "APl"):
+        assert report["overall"][name] == pytest.approx(metrics[name], abs=1e-6), name
+    for each in report["per_class"]:
+        assert each["AP"] == pytest.approx(metrics[f"AP-{each['name']}"], abs=1e-6)
+
+
+def test_the_report_of_a_run(trained: Trained, log: pytest.LogCaptureFixture) -> None:
+    before = (trained.run / "eval_metrics.json").read_bytes()
+    run(trained.run)
+    report, metrics = report_in(trained.run / "evaluation"), json.loads(before)["bbox"]
+    assert metrics["AP"] > 5
+    assert_same(report, metrics)
+    assert (trained.run / "eval_metrics.json").read_bytes() == before
+    assert [each["objects"] for each in report["per_class"]] == [3, 2, 2]
+    assert report["dataset"] == str(trained.run / "dataset" / "val.json")
+    assert "All classes: F1 is" in log.text
+    assert f"The report is in {trained.run / 'evaluation'}" in log.text
+
+
+def test_a_named_dataset_is_evaluated_as_by_training(trained: Trained, tmp_path: Path) -> None:
+    """Whatever the order of its classes; a checkpoint of its own as well as a run."""
+    content = coco_content(images=6)
+    content["categories"] = [{"id": 10 - each["id"], "name": each["name"]} for each in content["categories"]]
+    for box in content["annotations"]:
+        box["category_id"] = 10 - box["category_id"]
+    data = write_coco_folder(tmp_path / "data", content, content)
+    weights = trained.run / "model_final.pth"
+    train("--eval-only", "--dataset", data, "MODEL.WEIGHTS", weights, "OUTPUT_DIR", tmp_path / "eval")
+    metrics = json.loads((tmp_path / "eval" / "eval_metrics.json").read_text())["bbox"]
+    run(trained.run, "--dataset", data, "--output", tmp_path / "one")
+    model = ("--config-file", trained.run / "config.yaml", "--weights", weights)
+    run(*model, "--dataset", data, "--output", tmp_path / "two", "--device", "cpu")
+    one, two = report_in(tmp_path / "one"), report_in(tmp_path / "two")
+    assert one["images"] == 6
+    assert_same(one, metrics)
+    assert {**one, "dataset": ""} == {**two, "dataset": ""}
+
+
+def test_more_boxes_than_coco_counts(trained: Trained, tmp_path: Path) -> None:
+    content = coco_content(images=2)
+    for number in range(120):
+        box = {**content["annotations"][0], "id": 1000 + number, "bbox": [number % 40, number // 40, 16, 12]}
+        content["annotations"].append(box)
+    data = write_coco_folder(tmp_path / "data", content, content)
+    weights = trained.run / "model_final.pth"
+    train("--eval-only", "--dataset", data, "MODEL.WEIGHTS", weights, "OUTPUT_DIR", tmp_path / "eval")
+    run(trained.run, "--dataset", data, "--output", tmp_path / "report")
+    metrics = json.loads((tmp_path / "eval" / "eval_metrics.json").read_text())["bbox"]
+    assert metrics["AP"] > 0
+    assert_same(report_in(tmp_path / "report"), metrics)
+
+
+def test_an_image_that_cannot_be_read(trained: Trained, tmp_path: Path) -> None:
+    content = coco_content()
+    data = write_coco_folder(tmp_path / "data", content, content)
+    (data / "images" / "1.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"1\.png"):
+        run(trained.run, "--dataset", data, "--output", tmp_path / "report")
+    run(trained.run, "--dataset", data, "--on-bad", "drop", "--output", tmp_path / "report")
+    assert report_in(tmp_path / "report")["images"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give one of RUN, and --config-file FILE with --weights FILE"),
+        (("run", "--weights", "model.pth"), "give one of RUN"),
+        (("--weights", "model.pth"), "--config-file and --weights go together"),
+        (("--config-file", "a.yaml", "--weights", "model.pth"), "give --output DIR for the report"),
+        (("run", "--split", "test"), "--split and --on-bad need --dataset"),
+        (("run", "--on-bad", "drop"), "--split and --on-bad need --dataset"),
+        (("run", "--threshold", "1.5"), "expected a score from 0 to 1"),
+        (("run", "--output", ""), "the name is empty"),
+    ],
+)
+def test_wrong_arguments(arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        run(*arguments)
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_bad_input_is_one_line(trained: Trained, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    other = coco_content()
+    other["categories"] = [{**each, "name": f"{each['name']}fish"} for each in other["categories"]]
+    write_images(tmp_path / "other" / "images", other)
+    (tmp_path / "other" / "val.json").write_text(json.dumps(other))
+    cases = {
+        (tmp_path / "none",): "there is no such run or file. Name the OUTPUT_DIR of a training",
+        (tmp_path / "empty",): "has no config.yaml, and is not the OUTPUT_DIR of a training: name one.",
+        (trained.run, "--dataset", tmp_path / "empty"): "empty",
+        (trained.run, "--dataset", tmp_path / "other"): "has none of the model's classes (ant, cat, dog), but antfish",
+        (trained.run, "--output", tmp_path / "file"): "is a file",
+    }
+    for arguments, message in cases.items():
+        with pytest.raises(InputError) as error:
+            run(*arguments)
+        assert message in str(error.value)
+    command = [sys.executable, str(PROJECT / "evaluate.py"), str(tmp_path / "none")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+class TestPage:
+    """docs/evaluating.md."""
+
+    def test_its_commands_are_taken(self) -> None:
+        (block,) = re.findall(r"^```sh\n(.*?)^```$", PAGE, flags=re.M | re.S)
+        commands = [shlex.split(line) for line in block.replace("\\\n", "").splitlines()]
+        assert len(commands) == 3
+        for python, script, *arguments in commands:
+            assert (python, script) == ("python", "projects/LiteDETR/evaluate.py")
+            evaluate.parse(arguments)
+
+    def test_its_keys_are_the_report_s(self, trained: Trained, tmp_path: Path) -> None:
+        run(trained.run, "--output", tmp_path)
+        report = report_in(tmp_path)
+        table = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", PAGE, flags=re.M))
+        assert report.keys() - {"weights", "dataset", "images"} <= table.keys()
+        one = {
+            **report,
+            "per_class": report["per_class"][0],
+            "errors": report["errors"]["both"],
+            "worst": report["worst"][0],
+        }
+        for key in ("overall", "per_class", "errors", "confusion", "worst"):
+            assert set(re.findall(r"`(\w+)`", table[key])) == one[key].keys(), key
+        assert report["errors"].keys() <= table.keys()
+
+    def test_its_code_runs(
+        self, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (code,) = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.M | re.S)
+        (tmp_path / "output").mkdir()
+        (tmp_path / "output" / "mine").symlink_to(trained.run)
+        monkeypatch.chdir(tmp_path)
+        exec(compile(code, "docs/evaluating.md", "exec"), {})
+        assert "best F1" in capsys.readouterr().out
