@@ -1,15 +1,18 @@
 """What the console shows of a program: what a person reads. ``log.txt`` has all of it."""
 
 import logging
+import re
 import sys
 import textwrap
 
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+_WIDTH = 120
+# The indentation, and the name of a row if spaces set it off: the rest of a long line goes below what follows.
+_BEGIN = re.compile(r"\s*(?:\S+\s{2,})?")
 # detectron2's and fvcore's own account of environment, config, model and data is hundreds of lines. Names of loggers,
 # also as detectron2's formatter shortens them, in place.
-_WIDTH = 120
 _SHOWN = ("lite_detr", "detectron2.evaluation.evaluator", "d2.evaluation.evaluator")
 
 
@@ -46,8 +49,13 @@ class _Plain(logging.Formatter):
         first, *others = message.split("\n")
         time = f"{self.formatTime(record, self.datefmt)} "
         lines = [_wrapped(first, time, " " * len(time))]
-        lines += [_wrapped(line, "", f"{line[: len(line) - len(line.lstrip())]}  ") for line in others]
+        lines += [_wrapped(line, "", " " * _begin(line)) for line in others]
         return "\n".join(lines)
+
+
+def _begin(line: str) -> int:
+    match = _BEGIN.match(line)
+    return match.end() if match else 0
 
 
 def _wrapped(line: str, begin: str, following: str) -> str:

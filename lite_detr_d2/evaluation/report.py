@@ -115,7 +115,11 @@ def write_report(
     )
     costs = {name: (cost.count, cost.ap50_gain) for name, cost in report.errors.items()}
     draw_error_costs(costs, report.overall["AP50"] or 0.0, folder / ERRORS)
-    _draw_worst(report, dataset, records, folder / WORST)
+    worst = [image.image_id for image in report.confusion.worst(_WORST_DRAWN)]
+    if worst:
+        draw_images(report, dataset, records, worst, folder / WORST)
+    else:
+        (folder / WORST).unlink(missing_ok=True)
 
 
 def summary(report: Report) -> str:
@@ -178,14 +182,13 @@ def _as_json(report: Report, dataset: EvaluationSet) -> dict[str, Any]:
     }
 
 
-def _draw_worst(report: Report, dataset: EvaluationSet, records: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw the worst images, worst first, what there is beside what is found."""
-    worst = report.confusion.worst(_WORST_DRAWN)
-    if not worst:
-        path.unlink(missing_ok=True)
-        return
+def draw_images(
+    report: Report, dataset: EvaluationSet, records: Sequence[dict[str, Any]], chosen: Sequence[Any], path: Path
+) -> None:
+    """Draw images of these ids, what there is beside what is found from the report's threshold on."""
     images = {image["image_id"]: image for image in dataset.images}
-    found: dict[Any, list[dict[str, Any]]] = {image.image_id: [] for image in worst}
+    errors = {image.image_id: image for image in report.confusion.worst(len(images))}
+    found: dict[Any, list[dict[str, Any]]] = {identifier: [] for identifier in chosen}
     for record in records:
         if record["image_id"] in found:
             found[record["image_id"]].append(record)
@@ -197,11 +200,13 @@ def _draw_worst(report: Report, dataset: EvaluationSet, records: Sequence[dict[s
         path,
         report.threshold,
         dataset.max_value,
-        captions=[f"{Path(images[image.image_id]['file_name']).name}\n{_caption(image)}" for image in worst],
+        captions=[f"{Path(images[each]['file_name']).name}\n{_caption(errors.get(each))}" for each in found],
     )
 
 
-def _caption(image: ImageErrors) -> str:
+def _caption(image: ImageErrors | None) -> str:
+    if image is None:
+        return "all right"
     counts = {"missed": image.missed, "of another class": image.confused, "too many": image.false}
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 

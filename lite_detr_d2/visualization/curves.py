@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 
 from ..errors import InputError
 from ..wording import in_short, shown
+from .detections import plain_text
 
 
 def draw_loss_curve(metrics_file: str | Path, path: str | Path) -> None:

@@ -14,6 +14,7 @@ Options come before KEY VALUE pairs. Examples:
 
 import argparse
 import sys
+import time
 
 from detectron2.config import CfgNode
 
@@ -29,6 +30,7 @@ from lite_detr_d2.engine import (
     submit,
 )
 from lite_detr_d2.errors import InputError
+from lite_detr_d2.evaluation.ending import log_end
 
 
 def main(args: argparse.Namespace) -> None:
@@ -40,7 +42,9 @@ def main(args: argparse.Namespace) -> None:
         trainer = Trainer(cfg, trust_pickle=args.trust_pickle)
         trainer.resume_or_load(resume=args.resume)
         log_start(trainer)
+        began = time.perf_counter()
         trainer.train()
+        log_end(trainer, began)
 
 
 def evaluate(cfg: CfgNode, *, resume: bool, trust_pickle: bool) -> None:
