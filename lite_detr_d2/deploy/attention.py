@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..modeling.geometry import box_xyxy
 from ..modeling.key_aware import KeyAwareDeformableAttention
 from ..modeling.postprocess import ranked_pairs
+from ..structures import LayerPredictions
 from ..visualization import View, draw_attention
 from ..visualization.sampling import Sampling, attention_layers, observe
 from ..wording import shown
@@ -81,8 +82,8 @@ def attention_figure(
 ) -> Figure:
     """Draw what the models of several trainings attend to, one row a model.
 
-    All look from the same point of the image. Where that is an object, it is one that the first model detects; a
-    decoder of another looks from its own detection that overlaps it the most.
+    All look from the same point of the image. Where that is an object, it is one that the first model detects; the
+    decoder of another looks from the detection of its own whose score times overlap (IoU) with that is the largest.
 
     Args:
         runs: as of :func:`.run.load_trained`; one at least.
@@ -133,14 +134,19 @@ def _look(model: TrainedModel, name: str, image: Path, wanted: Wanted) -> Look:
     pixels, sizes = torch.tensor(prepared.pixels)[None], torch.tensor([prepared.size])
     inference, device = InferenceModel(model.detector), model.detector.device
     sampling, inspection = observe(layer, lambda: inference.inspect(pixels.to(device), sizes.to(device)))
-    predictions = inspection.predictions
-    scores, queries, classes = (
-        found[0].cpu() for found in ranked_pairs(predictions.logits, model.detector.max_detections)
-    )
-    boxes = box_xyxy(predictions.boxes[0].float().cpu())[queries]
+    detected = _detected(inspection.predictions, model.detector.max_detections)
     kind = "key-aware" if isinstance(layer, KeyAwareDeformableAttention) else "deformable"
     title = f"{name}: {kind} attention, {wanted.part} layer {number}"
-    return Look(name, title, model.class_names, sampling, Detected(boxes, scores, queries, classes))
+    return Look(name, title, model.class_names, sampling, detected)
+
+
+def _detected(predictions: LayerPredictions, number: int) -> Detected:
+    """What is found in the first image."""
+    scores, queries, classes = (found[0].cpu() for found in ranked_pairs(predictions.logits, number))
+    boxes = box_xyxy(predictions.boxes[0].float().cpu())[queries]
+    if not bool(boxes.isfinite().all() and scores.isfinite().all()):
+        raise FloatingPointError("predictions are not finite: the weights have diverged. Take others.")
+    return Detected(boxes, scores, queries, classes)
 
 
 def _views(looks: Sequence[Look], wanted: Wanted, size: tuple[int, int], image: Path) -> list[View]:
@@ -159,12 +165,12 @@ def _views(looks: Sequence[Look], wanted: Wanted, size: tuple[int, int], image: 
         return [_view_of_token(look, (x, y), wanted, f"centre of {_object(first, number - 1)}") for look in looks]
     views = [_view_of_object(first, number - 1)]
     for look in looks[1:]:
-        overlaps = box_iou(box[None], look.detected.boxes)[0]
-        if not overlaps.any():
+        fits = box_iou(box[None], look.detected.boxes)[0] * look.detected.scores
+        if not fits.any():
             raise InputError(
                 f"{look.name} detects nothing where {first.name} detects object {number}: choose another object."
             )
-        views.append(_view_of_object(look, int(overlaps.argmax())))
+        views.append(_view_of_object(look, int(fits.argmax())))
     return views
 
 

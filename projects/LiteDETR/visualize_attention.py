@@ -68,8 +68,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--decoder",
         action="store_true",
-        help="the decoder's attention to the image instead of the encoder's, of --object N; where another RUN is "
-        "given, of its own object that overlaps that the most",
+        help="the decoder's attention to the image instead of the encoder's, of --object N; another RUN "
+        "looks from its own object whose score times overlap with that is the largest",
     )
     result.add_argument(
         "--top", metavar="K", type=positive, default=TOP_OF_QUERY, help="points of the query (default: %(default)s)"
