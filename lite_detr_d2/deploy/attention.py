@@ -59,6 +59,11 @@ class Detected:
     queries: Tensor
     classes: Tensor
 
+    def at(self, box: Tensor) -> int | None:
+        """The detection whose score times overlap (IoU) with a box (x1, y1, x2, y2) is the largest, if any overlaps."""
+        fits = box_iou(box[None], self.boxes)[0] * self.scores
+        return int(fits.argmax()) if bool(fits.any()) else None
+
 
 @dataclass(frozen=True)
 class Look:
@@ -165,12 +170,12 @@ def _views(looks: Sequence[Look], wanted: Wanted, size: tuple[int, int], image: 
         return [_view_of_token(look, (x, y), wanted, f"centre of {_object(first, number - 1)}") for look in looks]
     views = [_view_of_object(first, number - 1)]
     for look in looks[1:]:
-        fits = box_iou(box[None], look.detected.boxes)[0] * look.detected.scores
-        if not fits.any():
+        index = look.detected.at(box)
+        if index is None:
             raise InputError(
                 f"{look.name} detects nothing where {first.name} detects object {number}: choose another object."
             )
-        views.append(_view_of_object(look, int(fits.argmax())))
+        views.append(_view_of_object(look, index))
     return views
 
 

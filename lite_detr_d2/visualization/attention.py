@@ -24,7 +24,7 @@ _COLOURS = ("#ff2a2a", "#ffb000", "#1f8fff", "#e040fb", "#00d5d5", "#ffffff")
 _CELL_INCHES = 4.2
 _LEGEND_INCHES = 1.5
 _TALLEST = 2.0  # height over width of a cell; an image that is taller gets narrower in it
-_MARKER_AREAS = 8.0, 70.0  # square points, of the weakest and the strongest location
+_MARKER_AREAS = 8.0, 45.0  # square points, of the weakest and the strongest location
 _OPACITIES = 0.35, 0.95
 
 

@@ -78,6 +78,7 @@ def test_the_points_of_a_query_and_of_all_queries() -> None:
     shown = view()
     ((of_query, middle, finest),) = axes_of(draw_attention(PIXELS, [shown], top=100))
     assert_drawn(of_query, expected(shown, 100, 3, None))
+    assert of_query.images[0].get_extent() == [0, SIZE[1], SIZE[0], 0]  # edges, as 0 and 1 of locations are
     assert_drawn(middle, expected(shown, TOP_OF_ALL, None, 1))
     assert_drawn(finest, expected(shown, TOP_OF_ALL, None, 0))
     assert "level 1 (2 x 3)" in middle.get_title()
@@ -95,6 +96,8 @@ def test_larger_weights_are_larger_and_more_opaque() -> None:
         for place, _ in expected(shown, 20, 3, None)
     ]
     assert marks == sorted(marks, reverse=True)
+    for collection in axes.collections:  # later ones cover those before
+        assert collection.get_sizes().tolist() == sorted(collection.get_sizes())
     assert len(set(marks)) == len(strongest.weights)
 
 
