@@ -1,4 +1,4 @@
-"""What the command lines of prediction, evaluation and export have in common."""
+"""What the command lines of prediction, evaluation, export and pictures have in common."""
 
 import argparse
 import math
@@ -25,8 +25,17 @@ def detector_arguments(parser: argparse.ArgumentParser, title: str, description:
 
 def positive(text: str) -> int:
     """Parse a whole number from 1 on."""
-    if not (text.strip().isdecimal() and int(text) >= 1):
-        raise argparse.ArgumentTypeError(f"'{text}': expected a whole number, 1 at least")
+    return _whole(text, 1)
+
+
+def from_zero(text: str) -> int:
+    """Parse a whole number from 0 on."""
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    if not (text.strip().isdecimal() and int(text) >= least):
+        raise argparse.ArgumentTypeError(f"'{text}': expected a whole number, {least} at least")
     return int(text)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..ops import ms_deform_attn
+from ..ops import ms_deform_attn, sampling_locations_and_weights
 from ..structures import FlattenedFeatures
 
 
@@ -37,6 +37,14 @@ class SamplingAttention(nn.Module):
         nn.init.zeros_(self.sampling_offsets.weight)
         with torch.no_grad():
             self.sampling_offsets.bias.copy_(self._initial_offsets())
+
+    def sampling(self, query: Tensor, reference_points: Tensor, features: FlattenedFeatures) -> tuple[Tensor, Tensor]:
+        """Where ``forward`` samples, given the same arguments, and how much each sample counts.
+
+        Returns:
+            Locations and weights as of :func:`lite_detr_d2.ops.sampling_locations_and_weights`.
+        """
+        raise NotImplementedError
 
     def _initial_offsets(self) -> Tensor:
         """Each head looks in a direction of its own, point k at k + 1 pixels (in the maximum norm)."""
@@ -88,10 +96,19 @@ class DeformableAttention(SamplingAttention):
             features.shapes,
             reference_points,
             self._offsets(query),
-            self.attention_weights(query).unflatten(-1, (self.num_heads, -1)),
+            self._logits(query),
         )
         result: Tensor = self.output_proj(attended)
         return result
+
+    def sampling(self, query: Tensor, reference_points: Tensor, features: FlattenedFeatures) -> tuple[Tensor, Tensor]:
+        """See :meth:`SamplingAttention.sampling`."""
+        return sampling_locations_and_weights(
+            features.shapes, reference_points, self._offsets(query), self._logits(query)
+        )
+
+    def _logits(self, query: Tensor) -> Tensor:
+        return self.attention_weights(query).unflatten(-1, (self.num_heads, -1))  # type: ignore[no-any-return]
 
 
 class SelfAttention(nn.Module):

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ..ops import key_aware_deform_attn
+from ..ops import key_aware_deform_attn, sampling_locations_and_weights
 from ..structures import FlattenedFeatures
 from .attention import SamplingAttention, projection
 
@@ -24,7 +24,7 @@ class KeyAwareDeformableAttention(SamplingAttention):
     def forward(self, query: Tensor, reference_points: Tensor, features: FlattenedFeatures) -> Tensor:
         """Attend to the tokens around the reference points; shapes as in ``DeformableAttention.forward``."""
         attended = key_aware_deform_attn(
-            self.query_proj(query).unflatten(-1, (self.num_heads, -1)),
+            self._projected(query),
             self._sampled_map(self.value_proj, features),
             features.shapes,
             reference_points,
@@ -33,3 +33,13 @@ class KeyAwareDeformableAttention(SamplingAttention):
         )
         result: Tensor = self.output_proj(attended)
         return result
+
+    def sampling(self, query: Tensor, reference_points: Tensor, features: FlattenedFeatures) -> tuple[Tensor, Tensor]:
+        """See ``SamplingAttention.sampling``."""
+        key = self._sampled_map(self.value_proj if self.key_proj is None else self.key_proj, features)
+        return sampling_locations_and_weights(
+            features.shapes, reference_points, self._offsets(query), query=self._projected(query), key=key
+        )
+
+    def _projected(self, query: Tensor) -> Tensor:
+        return self.query_proj(query).unflatten(-1, (self.num_heads, -1))  # type: ignore[no-any-return]

@@ -34,11 +34,24 @@ def best_pairs(predictions: LayerPredictions, number: int) -> tuple[Tensor, Tens
         (N, D, 4) float32 boxes as (x1, y1, x2, y2), parts of the image's width and height, not clipped; (N, D) float32
         scores, 0..1; and (N, D) int64 classes.
     """
-    num_classes = predictions.logits.shape[-1]
-    scores = predictions.logits.float().sigmoid().flatten(1)
-    scores, pairs = scores.topk(min(number, scores.shape[1]), dim=1)
-    queries, classes = pairs // num_classes, pairs % num_classes
+    scores, queries, classes = ranked_pairs(predictions.logits, number)
     return box_xyxy(predictions.boxes.float()).gather(1, queries[..., None].expand(-1, -1, 4)), scores, classes
+
+
+def ranked_pairs(logits: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Which pairs of a query and a class are the best, D = ``number`` or all, best first.
+
+    Args:
+        logits: (N, Q, K).
+        number: how many to keep.
+
+    Returns:
+        (N, D) float32 scores, 0..1; (N, D) int64 queries; and (N, D) int64 classes.
+    """
+    num_classes = logits.shape[-1]
+    scores = logits.float().sigmoid().flatten(1)
+    scores, pairs = scores.topk(min(number, scores.shape[1]), dim=1)
+    return scores, pairs // num_classes, pairs % num_classes
 
 
 def at_original_size(instances: Instances, height: int, width: int) -> Instances:

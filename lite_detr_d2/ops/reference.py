@@ -64,8 +64,43 @@ def key_aware_deform_attn(
     locations = sampling_locations(spatial_shapes, reference_points, sampling_offsets)
     values = _sample(value, spatial_shapes, locations, sample)
     keys = values if key is None else _sample(key, spatial_shapes, locations, sample)
-    logits = (query[..., None] * keys).sum(-2) * query.shape[-1] ** -0.5
-    return _weighted_sum(values, logits.softmax(-1))
+    return _weighted_sum(values, _key_aware_logits(query, keys).softmax(-1))
+
+
+def sampling_locations_and_weights(
+    spatial_shapes: Sequence[tuple[int, int]],
+    reference_points: Tensor,
+    sampling_offsets: Tensor,
+    attention_logits: Tensor | None = None,
+    *,
+    query: Tensor | None = None,
+    key: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Where the ops sample, and how much each sample counts: their result is the weighted sum of the sampled values.
+
+    Args:
+        spatial_shapes: as the ops get them, and likewise all others.
+        reference_points: (N, Q, L, 2 or 4).
+        sampling_offsets: (N, Q, M, L, P, 2).
+        attention_logits: (N, Q, M, L * P), of ``ms_deform_attn``; or else
+        query: (N, Q, M, D), of ``key_aware_deform_attn``, with
+        key: (N, S, M, D); the ``value`` where there is no key of its own.
+
+    Returns:
+        (N, Q, M, L, P, 2) locations as (x, y), where 0 and 1 are the edges of the padded map; and (N, Q, M, L, P)
+        weights, which sum to 1 over levels and points. A location outside of its map has a weight, and samples zeros.
+
+    Raises:
+        ValueError: neither logits are given, nor query and key; or both are.
+    """
+    locations = sampling_locations(spatial_shapes, reference_points, sampling_offsets)
+    if attention_logits is not None and query is None and key is None:
+        logits = attention_logits
+    elif attention_logits is None and query is not None and key is not None:
+        logits = _key_aware_logits(query, _sample(key, spatial_shapes, locations, sample_grid))
+    else:
+        raise ValueError("give attention_logits alone, or query and key together.")
+    return locations, logits.softmax(-1).unflatten(-1, locations.shape[3:5])
 
 
 def sampling_locations(
@@ -96,6 +131,12 @@ def _sample(tokens: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations
         samples.append(sample(plane, grids[:, :, level]))
     sampled = torch.cat(samples, dim=-1)
     return sampled.reshape(images, heads, *sampled.shape[1:]).permute(0, 3, 1, 2, 4)
+
+
+def _key_aware_logits(query: Tensor, keys: Tensor) -> Tensor:
+    """(N, Q, M, D) queries, (N, Q, M, D, L * P) sampled keys -> (N, Q, M, L * P)."""
+    logits: Tensor = (query[..., None] * keys).sum(-2) * query.shape[-1] ** -0.5
+    return logits
 
 
 def _weighted_sum(samples: Tensor, weights: Tensor) -> Tensor:

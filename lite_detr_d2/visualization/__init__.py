@@ -1,10 +1,13 @@
-"""Pictures of data, detections, trainings and evaluations."""
+"""Pictures of data, detections, attention, trainings and evaluations."""
 
+from .attention import View, draw_attention
 from .curves import draw_curves, draw_loss_curve
 from .detections import draw_detections, draw_predictions
 from .evaluation import draw_confusion, draw_error_costs
 
 __all__ = [
+    "View",
+    "draw_attention",
     "draw_confusion",
     "draw_curves",
     "draw_detections",

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from ..errors import InputError
 from ..wording import in_short, shown
 from .detections import plain_text
+from .figure_files import save_figure
 
 
 def draw_loss_curve(metrics_file: str | Path, path: str | Path) -> None:
@@ -64,7 +65,7 @@ def draw_curves(metrics: Mapping[str, str | Path], path: str | Path) -> None:
         path: the picture to write.
 
     Raises:
-        InputError: a file cannot be read, or has no figures.
+        InputError: a file cannot be read, or has no figures; or the picture cannot be written.
     """
     runs = {name: _records(Path(file)) for name, file in metrics.items()}
     panels = [panel for panel in _PANELS if any(_series(run, name)[0] for run in runs.values() for name in panel.names)]
@@ -94,7 +95,7 @@ def draw_curves(metrics: Mapping[str, str | Path], path: str | Path) -> None:
     if len(runs) > 1:
         handles = [Line2D([], [], color=f"C{number % 10}") for number in range(len(runs))]
         figure.legend(handles, list(map(plain_text, runs)), loc="outside upper center", ncols=3)
-    figure.savefig(path, dpi=100)
+    save_figure(figure, Path(path))
 
 
 def _records(file: Path) -> list[dict[str, float]]:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from lite_detr_d2.deploy.arguments import path
 from lite_detr_d2.engine import one_line_errors
-from lite_detr_d2.files import check_output
 from lite_detr_d2.visualization import draw_curves
+from lite_detr_d2.visualization.figure_files import check_figure_file
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> None:
     args = parser.parse_args(arguments)
     files = [run / "metrics.json" if run.is_dir() else run for run in args.runs]
     output = args.output or files[0].with_name("curves.png")
-    check_output(output)
+    check_figure_file(output)
     draw_curves(dict(zip(names_of(files), files, strict=True)), output)
     print(f"{output} is written.")
 

@@ -8,6 +8,7 @@ from lite_detr_d2.modeling.geometry import reference_points_of_tokens
 from lite_detr_d2.ops import reference
 
 from ..helpers import random_features
+from ..ops.cases import weighted_sum
 
 SHAPES = ((6, 5), (3, 3))
 
@@ -37,6 +38,24 @@ def test_key_aware_attention_is_its_definition(key_proj: bool) -> None:
         heads((layer.key_proj if key_proj else layer.value_proj)(features.tokens) * keep),
     )
     torch.testing.assert_close(layer(query, points, features), layer.output_proj(expected), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("reference_size", [2, 4])
+@pytest.mark.parametrize("options", [{}, {"key_aware": True}, {"key_aware": True, "key_proj": True}])
+def test_sampling_is_what_forward_does(options: dict[str, bool], reference_size: int) -> None:
+    layer = spec(**options).build().double()
+    nn.init.normal_(layer.sampling_offsets.weight, std=0.3)
+    for name, parameter in layer.named_parameters():
+        if "attention_weights" in name:
+            nn.init.normal_(parameter)
+    features = random_features(SHAPES, dtype=torch.float64)
+    query, points = torch.randn(2, 5, 32, dtype=torch.float64), torch.rand(2, 5, 2, reference_size, dtype=torch.float64)
+    attended: list[torch.Tensor] = []
+    layer.output_proj.register_forward_pre_hook(lambda module, args: attended.append(args[0]))
+    layer(query, points, features)
+    value = (layer.value_proj(features.tokens) * ~features.padding[..., None]).unflatten(-1, (4, 8))
+    expected = weighted_sum(value, SHAPES, *layer.sampling(query, points, features))
+    torch.testing.assert_close(attended[0], expected)
 
 
 def test_deformable_attention_starts_by_looking_around() -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import torch
@@ -103,6 +104,23 @@ def oracle(case: Case, key_aware: bool, separate_key: bool = False) -> Tensor:
                 if key_aware:
                     logits = torch.stack(keys) @ case.query[image, query, head] / math.sqrt(channels)
                 attended[image, query, head] = logits.softmax(-1) @ torch.stack(samples)
+    return attended.flatten(2)
+
+
+def weighted_sum(
+    value: Tensor, spatial_shapes: tuple[tuple[int, int], ...], locations: Tensor, weights: Tensor
+) -> Tensor:
+    """(N, Q, M * D): of the values at the locations, sampled one by one."""
+    images, queries, heads, levels, points = weights.shape
+    attended = value.new_zeros(images, queries, heads, value.shape[-1])
+    areas = [height * width for height, width in spatial_shapes]
+    maps = [tokens.unflatten(1, shape) for tokens, shape in zip(value.split(areas, dim=1), spatial_shapes, strict=True)]
+    for index in product(*map(range, (images, queries, heads, levels, points))):
+        image, query, head, level, _ = index
+        height, width = spatial_shapes[level]
+        x, y = locations[index].tolist()
+        sample = _interpolate(maps[level][image, :, :, head], x * width - 0.5, y * height - 0.5)
+        attended[image, query, head] += weights[index] * sample
     return attended.flatten(2)
 
 

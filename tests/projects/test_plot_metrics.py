@@ -48,7 +48,7 @@ def test_one_training(tmp_path: Path, drawn: list[Figure], capsys: pytest.Captur
     )
     plot_metrics.main([str(folder)])
     assert capsys.readouterr().out == f"{folder / 'curves.png'} is written.\n"
-    assert Image.open(folder / "curves.png").size[0] == 1200
+    assert Image.open(folder / "curves.png").size[0] == 1440
     (figure,) = drawn
     found = panels(figure)
     assert list(found) == ["total loss", "AP (%)", "losses of the last layer", "learning rate"]
@@ -86,6 +86,12 @@ def test_what_cannot_be_drawn(content: bytes | None, message: str, tmp_path: Pat
     with pytest.raises(InputError, match=message):
         plot_metrics.main([str(tmp_path)])
     assert not (tmp_path / "curves.png").exists()
+
+
+def test_a_file_that_is_no_picture(tmp_path: Path) -> None:
+    folder = run(tmp_path / "mine", {"iteration": 0, "total_loss": 2.0})
+    with pytest.raises(InputError, match=r"a\.xyz is not named as a picture: let it end in \.png, or one of "):
+        plot_metrics.main([str(folder), "--output", str(tmp_path / "a.xyz")])
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
