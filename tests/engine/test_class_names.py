@@ -150,7 +150,7 @@ def test_an_evaluation_that_breaks_off_leaves_the_config_of_a_training(
 ) -> None:
     output, dataset = tmp_path / "output", write_coco_folder(tmp_path)
     output.mkdir()
-    (output / checkpoint).touch()
+    (output / checkpoint).write_text("of the training")
     (output / "config.yaml").write_text("of the training")
 
     def break_off(*_: object) -> None:
