@@ -90,8 +90,9 @@ def _read(cfg: CfgNode, file: str, below: tuple[str, ...], known: dict[str, dict
     Files of which several name several are as many ways to one of them as 2 to the power of the levels: each is read
     once, and kept in ``known``.
     """
-    if file in known:
-        return deepcopy(known[file])
+    name = _name(file)
+    if name in known:
+        return deepcopy(known[name])
     # By another path, too, as ../a/config.yaml is.
     if os.path.realpath(file) in map(os.path.realpath, below):
         raise InputError(f"Config {shown(below[0])}: {BASE_KEY} goes round: {' -> '.join(map(shown, (*below, file)))}.")
@@ -113,8 +114,14 @@ def _read(cfg: CfgNode, file: str, below: tuple[str, ...], known: dict[str, dict
             path = os.path.join(os.path.dirname(file), path)
         _overlay(merged, _read(cfg, path, (*below, file), known))
     _overlay(merged, tree)
-    known[file] = deepcopy(merged)
+    known[name] = deepcopy(merged)
     return merged
+
+
+def _name(file: str) -> str:
+    """One for all spellings of a file's path. A link is a file of its own: its bases are beside the link."""
+    folder, base = os.path.split(file)
+    return file if "://" in file else os.path.join(os.path.realpath(folder), base)
 
 
 def _overlay(lower: dict[str, Any], upper: dict[str, Any]) -> None:

@@ -185,8 +185,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
 def _config_of_training(cfg: CfgNode) -> Iterator[None]:
     """Let an evaluation leave the config of a training as it is: its checkpoints are of these classes and options."""
     path = Path(cfg.OUTPUT_DIR, "config.yaml")
-    is_there = comm.is_main_process() and path.is_file() and found_of_training(cfg.OUTPUT_DIR)
-    content = path.read_bytes() if is_there else None
+    # What was copied from another folder, or renamed, may be a checkpoint alone.
+    is_of_training = found_of_training(cfg.OUTPUT_DIR) or any(path.parent.glob("*.pth"))
+    content = path.read_bytes() if comm.is_main_process() and path.is_file() and is_of_training else None
     try:
         yield  # detectron2 writes the file anew, in place
     finally:

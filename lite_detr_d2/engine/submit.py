@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..extras import import_extra
-from ..wording import shown
+from ..wording import one_line, shown
 from .folder_lock import refuse_beside_training
 from .output_folder import check_output_folder
 from .setup import read_config
@@ -68,7 +68,7 @@ def submit(args: argparse.Namespace, program: str, arguments: Sequence[str]) -> 
     except OSError as error:
         raise InputError(f"{shown(jobs)} cannot be used: {error.strerror or error}.") from error
     except _REFUSALS as error:
-        raise InputError(f"{OPTION} {args.submit}: submitit says: {' '.join(str(error).split())}") from error
+        raise InputError(f"{OPTION} {args.submit}: submitit says: {one_line(error)}") from error
     return f"Submitted job {job.job_id}, which logs to {shown(job.paths.stdout)}"
 
 

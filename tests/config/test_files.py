@@ -204,14 +204,35 @@ def test_two_ways_to_one_base_are_no_loop(cfg: CfgNode, tmp_path: Path) -> None:
     assert cfg.SEED == 1
 
 
-def test_many_ways_to_one_base_are_read_once(cfg: CfgNode, tmp_path: Path) -> None:
+@pytest.mark.parametrize("again", ["{}.yaml", "./{}.yaml", "../run/{}.yaml", "..//run/.././link/{}.yaml"])
+def test_many_ways_to_one_base_are_read_once(
+    cfg: CfgNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: str
+) -> None:
     """Each of these files is named twice, and would be read as often as 2 to the power of its level."""
-    for level in range(1, 60):
-        (tmp_path / f"{level}.yaml").write_text(f"_BASE_: [{level - 1}.yaml, {level - 1}.yaml]\nSEED: {level}")
-    (tmp_path / "0.yaml").write_text("SOLVER: {MAX_ITER: 7}")
-    (tmp_path / "top.yaml").write_text("_BASE_: [9.yaml, 59.yaml, 4.yaml]\nSOLVER: {GAMMA: 0.5}")
-    merge_file(cfg, str(tmp_path / "top.yaml"))
+    folder, levels, reads = tmp_path / "run", 8, []
+    content = files._content
+    monkeypatch.setattr(files, "_content", lambda file: reads.append(file) or content(file))
+    folder.mkdir()
+    (tmp_path / "link").symlink_to(folder)
+    for level in range(1, levels):
+        (folder / f"{level}.yaml").write_text(f"_BASE_: [{level - 1}.yaml, {again.format(level - 1)}]\nSEED: {level}")
+    (folder / "0.yaml").write_text("SOLVER: {MAX_ITER: 7}")
+    (folder / "top.yaml").write_text("_BASE_: [3.yaml, 7.yaml, 4.yaml]\nSOLVER: {GAMMA: 0.5}")
+    merge_file(cfg, str(folder / "top.yaml"))
     assert (cfg.SEED, cfg.SOLVER.MAX_ITER, cfg.SOLVER.GAMMA) == (4, 7, 0.5)
+    assert len(reads) == levels + 1
+
+
+def test_bases_of_a_link_are_beside_the_link(cfg: CfgNode, tmp_path: Path) -> None:
+    """A file and a link to it are two: what they name is not the same."""
+    for name, seed in (("a", 1), ("b", 2)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "base.yaml").write_text(f"SEED: {seed}")
+    (tmp_path / "a" / "config.yaml").write_text("_BASE_: base.yaml")
+    (tmp_path / "b" / "config.yaml").symlink_to(tmp_path / "a" / "config.yaml")
+    (tmp_path / "top.yaml").write_text("_BASE_: [a/config.yaml, b/config.yaml]")
+    merge_file(cfg, str(tmp_path / "top.yaml"))
+    assert cfg.SEED == 2
 
 
 def test_a_loop_of_bases_is_named(cfg: CfgNode, tmp_path: Path) -> None:

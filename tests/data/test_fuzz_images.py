@@ -15,7 +15,7 @@ from tests.projects.scripts import TOOLS, load_script
 
 from .pictures import encoded, gradient, write
 
-SCRIPT = Path(__file__).parents[2] / "tools" / "fuzz_images.py"
+SCRIPT = TOOLS / "fuzz_images.py"
 
 
 @pytest.fixture

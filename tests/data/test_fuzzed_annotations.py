@@ -2,22 +2,20 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lite_detr_d2.data.normalise import boxes
 from lite_detr_d2.data.normalise.annotations import _Cleaner
+from tests.projects.scripts import TOOLS
 
 Fit = Callable[..., Any]
-
-TOOLS = str(Path(__file__).parents[2] / "tools")
 
 
 @pytest.fixture
 def fuzzer(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.syspath_prepend(TOOLS)
+    monkeypatch.syspath_prepend(str(TOOLS))
     import fuzz_annotations  # noqa: PLC0415
 
     yield fuzz_annotations

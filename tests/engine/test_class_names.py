@@ -144,7 +144,9 @@ def test_an_evaluation_leaves_the_config_of_a_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-@pytest.mark.parametrize("checkpoint", ["last_checkpoint", "model_final.pth", "model_0000099.pth"])
+@pytest.mark.parametrize(
+    "checkpoint", ["last_checkpoint", "model_final.pth", "model_0000099.pth", "model_v2.pth", "best.pth"]
+)
 def test_an_evaluation_that_breaks_off_leaves_the_config_of_a_training(
     tmp_path: Path, checkpoint: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from ...errors import InputError
-from ...wording import in_short, shown
+from ...wording import in_short, one_line, shown
 from .tree import Tree
 from .words import PURPOSES, half_of_name, is_plain, settle
 
@@ -78,7 +78,7 @@ def read_yaml(file: Path, tree: Tree) -> Config | None:
         # All scalars are strings: a class "no" is not false, a class "1" no number.
         content = yaml.load(read_text(file), Loader=yaml.BaseLoader)
     except (yaml.YAMLError, RecursionError) as error:
-        raise NotYaml(f"{shown(file)} is not YAML ({' '.join(str(error).split())}).") from error
+        raise NotYaml(f"{shown(file)} is not YAML ({one_line(error)}).") from error
     if not isinstance(content, dict):
         return None
     stated = {half: content[key] for key in content if (half := _half(key)) and not _is_nothing(content[key])}
