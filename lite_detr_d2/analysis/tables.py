@@ -9,25 +9,36 @@ from .cost import IMAGE_SIZE
 from .paper import Cell, Paper, Row, Table
 from .zoo import Figures, percent
 
-_OURS, _PAPER = "ours", "paper"
-_BELOW, _BEHIND = "\n", ", "
+_OURS, _PAPER, _BOTH = "ours", "paper", "both"
 
 
 def as_text(paper: Paper, tables: Sequence[Table], figures: Mapping[str, Figures]) -> str:
-    """Lay tables out for a terminal.
+    """Lay tables out for a terminal, a wide one.
 
     Args:
         paper: what it states.
         tables: those of its tables to lay out.
         figures: ours, of each config of their rows.
     """
-    parts = [f"{_title(table)}\n\n{_laid_out(paper, table, figures, 'simple', _BELOW)}" for table in tables]
+    parts = []
+    for table in tables:
+        header, rows, sides = _grid(paper, table, figures)
+        narrow = [name.replace(", ", " ").replace(" ", "\n") for name in header]
+        # As a row like the others: tabulate pads headers.
+        lines = tabulate([narrow, *rows], tablefmt="plain", colalign=sides, disable_numparse=True).splitlines()
+        height = 1 + max(name.count("\n") for name in narrow)
+        rule = "-" * max(map(len, lines))
+        parts.append("\n".join([_title(table), "", *lines[:height], rule, *lines[height:]]))
     return "\n\n".join([*parts, "\n".join([_legend(), *_notes(paper, tables)])])
 
 
 def as_markdown(paper: Paper, tables: Sequence[Table], figures: Mapping[str, Figures]) -> str:
     """Like :func:`as_text`, as Markdown."""
-    parts = [f"### {_title(table)}\n\n{_laid_out(paper, table, figures, 'pipe', _BEHIND)}" for table in tables]
+    parts = []
+    for table in tables:
+        header, rows, sides = _grid(paper, table, figures)
+        grid = tabulate(rows, header, tablefmt="pipe", colalign=sides, disable_numparse=True)
+        parts.append(f"### {_title(table)}\n\n{grid}")
     return "\n\n".join([*parts, _legend(), "\n".join(f"- {note}" for note in _notes(paper, tables))]).rstrip()
 
 
@@ -62,23 +73,20 @@ def _row_as_json(paper: Paper, table: Table, row: Row, figures: Mapping[str, Fig
     return {"config": row.config, "source": _source(row), "figures": cells, "notes": list(row.notes)}
 
 
-def _laid_out(paper: Paper, table: Table, figures: Mapping[str, Figures], form: str, separator: str) -> str:
-    """A table in a form of tabulate's, with ``separator`` between a column's name and whose figures it has."""
-    header, sides = [], []
+def _grid(paper: Paper, table: Table, figures: Mapping[str, Figures]) -> tuple[list[str], list[list[str]], list[str]]:
+    """Names of columns, and whose figures they have; cells; and on which sides of their columns these stand."""
+    columns: list[tuple[str, list[str]]] = []
     for column in table.columns:
-        whose = [_PAPER, _OURS] if column in paper.counted else [_PAPER] if column in paper.measured else []
-        header += [f"{column}{separator}{each}" for each in whose] or [column]
-        sides += ["right" for _ in whose] or ["left"]
-    rows = []
-    for row in table.rows:
-        cells = []
-        for column in table.columns:
-            cells.append("" if row.cells[column] is None else str(row.cells[column]))
-            if column in paper.counted:
-                cells.append(_beside(_ours(paper, row, column, figures), row.cells[column]))
-        rows.append([*cells, _source(row), ", ".join(row.notes)])
-    header, sides = [*header, "figures", "notes"], [*sides, "left", "left"]
-    return str(tabulate(rows, header, tablefmt=form, disable_numparse=True, colalign=sides))
+        stated = [row.cells[column] for row in table.rows]
+        whose = f", {_PAPER}" if column in (*paper.counted, *paper.measured) else ""
+        columns.append((f"{column}{whose}", ["" if cell is None else str(cell) for cell in stated]))
+        if column in paper.counted:
+            columns.append((f"{column}, {_OURS}", [_beside(paper, row, column, figures) for row in table.rows]))
+    columns.append(("source", [_source(row) for row in table.rows]))
+    columns.append(("notes", [", ".join(row.notes) for row in table.rows]))
+    header, cells = [name for name, _ in columns], [below for _, below in columns]
+    sides = ["right" if any(cell[:1].isdigit() for cell in below) else "left" for below in cells]
+    return header, [list(row) for row in zip(*cells, strict=True)], sides
 
 
 def _ours(paper: Paper, row: Row, column: str, figures: Mapping[str, Figures]) -> str | None:
@@ -87,14 +95,15 @@ def _ours(paper: Paper, row: Row, column: str, figures: Mapping[str, Figures]) -
     return figures[row.config].stated(paper.counted[column])
 
 
-def _beside(ours: str | None, stated: Cell) -> str:
-    if ours is None:
-        return ""
-    return f"{ours} ({percent(ours, stated):+.1f} %)" if isinstance(stated, int | float) else ours
+def _beside(paper: Paper, row: Row, column: str, figures: Mapping[str, Figures]) -> str:
+    ours, stated = _ours(paper, row, column, figures), row.cells[column]
+    if ours is None or not isinstance(stated, int | float):
+        return ours or ""
+    return f"{ours} ({percent(ours, stated):+.1f} %)"
 
 
 def _source(row: Row) -> str:
-    return _PAPER if row.config is None else f"{_OURS}, {_PAPER}"
+    return _PAPER if row.config is None else _BOTH
 
 
 def _title(table: Table) -> str:

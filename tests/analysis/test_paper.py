@@ -1,9 +1,11 @@
 """The paper's figures as data, and which of our configs its rows are."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from detectron2.config import CfgNode
 
 from lite_detr_d2.analysis import read_paper
 from lite_detr_d2.analysis.paper import Row, Table
@@ -16,9 +18,8 @@ from .papers import CONTENT, write_paper
 PAPER = read_paper(PROJECT / "paper.json")
 CONFIGS = {path.stem: path for path in FOR_COCO}
 ARCHITECTURES = {"DINO": "DINO", "Deformable DETR": "DeformableDETR", "H-DETR": "HDETR"}
-OF_TABLES = {"1": "DINO", "5": "DINO"}  # whose rows do not all name the detector
-BACKBONES = {"R50": "build_resnet_backbone", "Swin-T": "build_swin_backbone"}
-OURS = [(table, row) for table in PAPER.tables.values() for row in table.rows if row.config]
+BACKBONES = {"R50": ("build_resnet_backbone", 50), "Swin-T": ("build_swin_backbone", None)}
+OURS = [(table, row) for table in PAPER.tables.values() for row in table.rows if row.config and table.number != "2"]
 every_row = pytest.mark.parametrize(
     ("table", "row"), [pytest.param(*each, id=f"{each[0].number}-{each[1].config}") for each in OURS]
 )
@@ -31,44 +32,56 @@ def test_the_papers_rows_are_all_there() -> None:
     assert sum(row.config is None for table in PAPER.tables.values() for row in table.rows) == 19
 
 
+@dataclass(frozen=True)
+class Model:
+    """What a row says of its model; what its config says."""
+
+    architecture: str
+    backbone: tuple[str, int | None]
+    levels: int
+    spec: str | None  # of an interleaved encoder
+    fusion: str
+    key_aware: bool
+
+
+def model_of_row(table: Table, row: Row) -> Model:
+    backbone = BACKBONES[str(row.cells.get("backbone", "R50"))]
+    if table.number == "5":  # whose rows tell a model of DINO by its components
+        levels = int(str(row.cells["scales"])[0])
+        high, low, key_aware = (row.cells[name] == "yes" for name in ("high-level fusion", "low-level fusion", "KDA"))
+        spec = f"H{levels}L{4 - levels}-(2+1)x3" if high else None
+        return Model(
+            "DINO", backbone, 4 if high else levels, spec, "high_only" if high and not low else "joint", key_aware
+        )
+    found = re.fullmatch(
+        r"(?:Lite-)?([\w -]+?)(?: (H\dL\d-\(\d\+1\)x\d))?(?:-(\d)scale)?(?: \(\d+%\))?", str(row.cells["model"])
+    )
+    assert found is not None, row
+    detector, spec, levels = found.groups()
+    assert str(row.cells["model"]).startswith("Lite-") == (spec is not None)
+    return Model(ARCHITECTURES[detector], backbone, int(levels or 4), spec, "joint", spec is not None)
+
+
+def model_of_config(cfg: CfgNode) -> Model:
+    model = cfg.MODEL.LITE_DETR
+    spec = model.ENCODER.SPEC if model.ENCODER.NAME == "InterleavedEncoder" else None
+    backbone = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.RESNETS.DEPTH if "resnet" in cfg.MODEL.BACKBONE.NAME else None
+    fusion = "joint" if spec is None else model.ENCODER.FUSION
+    return Model(cfg.MODEL.META_ARCHITECTURE, backbone, model.NUM_LEVELS, spec, fusion, model.ENCODER.KEY_AWARE)
+
+
 @every_row
 def test_a_config_is_what_its_row_says(table: Table, row: Row) -> None:
     cfg = read(CONFIGS[str(row.config)])
-    model = cfg.MODEL.LITE_DETR
-    if table.number == "2":
-        assert model.NUM_LEVELS == 4
-        return
-    name = str(row.cells.get("model", ""))
-    lite, detector, spec, scales = re.fullmatch(
-        r"(Lite-)?([\w -]+?)(?: (H\dL\d-\(\d\+1\)x\d)|-(\dscale)(?: \(\d+%\))?)?", name or OF_TABLES[table.number]
-    ).groups()  # type: ignore[union-attr]
-    assert cfg.MODEL.META_ARCHITECTURE == ARCHITECTURES[detector]
-    assert BACKBONES[str(row.cells.get("backbone", "R50"))] == cfg.MODEL.BACKBONE.NAME
-    epochs = {"3": 50, "4": 36, "5": 36, "6": 50}.get(table.number, 36)
+    assert model_of_row(table, row) == model_of_config(cfg)
+    epochs = {"3": 50, "6": 50}.get(table.number, 36)
     assert row.cells.get("epochs", epochs) == epochs
     assert str(row.config).endswith(f"_{epochs}ep")
-    if table.number == "5":
-        assert_component(row, cfg)
-        return
-    assert (cfg.MODEL.LITE_DETR.ENCODER.NAME == "InterleavedEncoder") == bool(lite)
-    assert model.NUM_LEVELS == int((scales or "4scale")[0])
-    if lite:
-        assert (model.ENCODER.SPEC, model.ENCODER.KEY_AWARE, model.ENCODER.FUSION) == (spec, True, "joint")
 
 
-def assert_component(row: Row, cfg: object) -> None:
-    """A row of Table 5, which tells a model by its components."""
-    model = cfg.MODEL.LITE_DETR  # type: ignore[attr-defined]
-    scales, (high, low, key_aware) = (
-        str(row.cells["scales"])[0],
-        (row.cells[name] == "yes" for name in ("high-level fusion", "low-level fusion", "KDA")),
-    )
-    assert model.ENCODER.KEY_AWARE == key_aware
-    if high:
-        assert model.ENCODER.SPEC.startswith(f"H{scales}L{4 - int(scales)}-(2+1)x3")
-        assert model.ENCODER.FUSION == ("joint" if low else "high_only")
-    else:
-        assert (model.ENCODER.NAME, model.NUM_LEVELS) == ("DeformableEncoder", int(scales))
+def test_shares_are_of_four_levels() -> None:
+    (row,) = PAPER.tables["2"].rows
+    assert model_of_config(read(CONFIGS[str(row.config)])).levels == 4
 
 
 def test_rows_of_our_detectors_have_a_config() -> None:

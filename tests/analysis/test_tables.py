@@ -44,13 +44,13 @@ def test_markdown(paper: Paper) -> None:
     assert lines[0] == "### Table 1: models"
     assert rows[0] == [
         *["model", "AP, paper", "GFLOPs, paper", "GFLOPs, ours", "decoder GFLOPs, paper", "decoder GFLOPs, ours"],
-        *["figures", "notes"],
+        *["source", "notes"],
     ]
-    assert rows[2] == ["DINO", "50.7", "235", "234.2 (-0.3 %)", "28", "25.2 (-10.0 %)", "ours, paper", "y"]
-    assert rows[3] == ["Lite-DINO H3L1", "50.4", "151", "150.8 (-0.1 %)", "", "25.4", "ours, paper", ""]
+    assert rows[2] == ["DINO", "50.7", "235", "234.2 (-0.3 %)", "28", "25.2 (-10.0 %)", "both", "y"]
+    assert rows[3] == ["Lite-DINO H3L1", "50.4", "151", "150.8 (-0.1 %)", "", "25.4", "both", ""]
     assert rows[4] == ["YOLO", "50.0", "206", "", "", "", "paper", ""]
     assert rows[5] == ["no GFLOPs", "49.0", "", "", "", "", "paper", ""]
-    assert rows[-1] == ["1.17", "1.24 (+6.0 %)", "75.3", "75.19 (-0.1 %)", "ours, paper", "x, y"]
+    assert rows[-1] == ["1.17", "1.24 (+6.0 %)", "75.3", "75.19 (-0.1 %)", "both", "x, y"]
     assert lines[-2:] == ["- x: About rounding.", "- y: About parts."]
     assert "- " not in as_markdown(paper, [], FIGURES)
 
@@ -59,12 +59,9 @@ def test_text_has_what_markdown_has(paper: Paper) -> None:
     text = as_text(paper, paper.chosen(["1"]), FIGURES)
     assert text.startswith("Table 1: models\n\n")
     dino = next(line for line in text.splitlines() if line.startswith("DINO"))
-    assert dino.split() == ["DINO", "50.7", "235", "234.2", "(-0.3", "%)", "28", "25.2", "(-10.0", "%)", *OURS, "y"]
+    assert dino.split() == ["DINO", "50.7", "235", "234.2", "(-0.3", "%)", "28", "25.2", "(-10.0", "%)", "both", "y"]
     assert "3 x 800 x 1066" in text
     assert text.splitlines()[-1] == "y: About parts."
-
-
-OURS = ["ours,", "paper"]
 
 
 def test_json(paper: Paper) -> None:
@@ -74,7 +71,7 @@ def test_json(paper: Paper) -> None:
     dino, lite, yolo, _ = content["tables"]["1"]["rows"]
     assert dino == {
         "config": "dino_r50",
-        "source": "ours, paper",
+        "source": "both",
         "figures": {
             "model": {"paper": "DINO"},
             "AP": {"paper": 50.7},

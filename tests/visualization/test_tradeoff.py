@@ -1,6 +1,7 @@
 """AP over GFLOPs, as a picture."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
@@ -45,3 +46,22 @@ def test_it_is_a_picture_or_an_error(tmp_path: Path) -> None:
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(InputError, match=r"gone/figure\.png cannot be written"):
         draw_tradeoff(DETECTORS, [], tmp_path / "gone" / "figure.png")
+
+
+def test_names_cover_no_other_name_and_no_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    save = Figure.savefig
+
+    def saved(figure: Figure, *arguments: Any, **options: Any) -> None:
+        figures.append(figure)
+        save(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", saved)
+    near = [Model(f"neighbour {number}", 110.0 + 8 * number, 49.0 + 0.1 * number) for number in range(4)]
+    draw_tradeoff(DETECTORS, near, tmp_path / "figure.png")
+    (axes,) = figures[0].axes
+    boxes = [text.get_window_extent() for text in axes.texts]
+    points = axes.transData.transform([(model.gflops, model.ap) for model in (*near, *LITE)])
+    for number, box in enumerate(boxes):
+        assert box.count_overlaps(boxes[:number] + boxes[number + 1 :]) == 0
+        assert box.count_contains(points) == 0
