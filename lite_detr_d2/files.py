@@ -39,6 +39,26 @@ def write_atomically(path: str, write: Callable[[IO[bytes]], object]) -> None:
         raise InputError(f"{shown(path)} cannot be written: {cause.strerror or cause}.") from error
 
 
+def text_around(path: Path, begin: str, end: str) -> tuple[str, str]:
+    """What a file has up to the line ``begin``, and from the line ``end`` on, with these: what is between is written.
+
+    Raises:
+        InputError: it cannot be read, or has no such lines.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise InputError(f"{shown(path)} cannot be read: {reason}.") from error
+    before, has_begin, rest = text.partition(f"{begin}\n")
+    _, has_end, after = rest.partition(f"{end}\n")
+    if not (has_begin and has_end):
+        raise InputError(
+            f"{shown(path)} has no line {end if has_begin else begin}: what is written goes between {begin} and {end}."
+        )
+    return before + has_begin, has_end + after
+
+
 def check_output(path: Path) -> None:
     """See that a file can be written, before there is anything to write. Its folder has to be there.
 

@@ -16,7 +16,7 @@ import torch
 from lite_detr_d2 import files
 from lite_detr_d2.checkpoint import is_intact, save_sealed
 from lite_detr_d2.errors import InputError
-from lite_detr_d2.files import check_output, write_atomically
+from lite_detr_d2.files import check_output, text_around, write_atomically
 from tests.data.folders import write_coco_folder
 from tests.projects.scripts import PROJECT, TINY
 
@@ -196,3 +196,26 @@ def test_an_output_is_looked_at_before_there_is_anything_to_write(
     with pytest.raises(InputError, match="cannot be written: the folder .* is read-only. Give the permission, or name"):
         check_output(tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_text_around_the_first_marks(tmp_path: Path) -> None:
+    path = tmp_path / "page.md"
+    path.write_text("before\n<a>\nold\n<b>\nafter\n<a>\nmore\n<b>\n")
+    assert text_around(path, "<a>", "<b>") == ("before\n<a>\n", "<b>\nafter\n<a>\nmore\n<b>\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<b>\n", r"page\.md has no line <a>: what is written goes between <a> and <b>\.$"),
+        (b"<b>\n<a>\n", r"page\.md has no line <b>: "),
+        (b"\xff", r"page\.md cannot be read: it is no text\.$"),
+        (None, r"page\.md cannot be read: No such file or directory\.$"),
+    ],
+)
+def test_marks_that_are_not_there(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "page.md"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        text_around(path, "<a>", "<b>")

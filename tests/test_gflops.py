@@ -1,7 +1,6 @@
 """The model zoo of projects/LiteDETR/README.md: what it states, and how far that is from what others count."""
 
 import dataclasses
-import json
 import math
 from typing import Any
 
@@ -10,32 +9,49 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
-from lite_detr_d2.analysis import Cost, cost_of, cost_of_config, count_operations
+from lite_detr_d2.analysis import (
+    Cost,
+    Figures,
+    cost_of,
+    cost_of_config,
+    count_operations,
+    models_of,
+    read_paper,
+    zoo_lines,
+)
+from lite_detr_d2.analysis.zoo import percent
+from lite_detr_d2.files import text_around
 
 from .conftest import CONFIGS
 from .projects.scripts import PROJECT, load_script
 from .shipped_configs import FOR_COCO, read
 
-analyze_model = load_script("analyze_model")
-TABLE = (PROJECT / "README.md").read_text().partition(analyze_model.BEGIN)[2].partition(analyze_model.END)[0]
-PAPER = json.loads((PROJECT / "paper.json").read_text())
-MODELS = {paths[0].stem: paths for paths in analyze_model.zoo()}
-REFERENCE = {name: row["reference"] for name, row in PAPER["models"].items() if "reference" in row}
+README = PROJECT / "README.md"
+BEFORE, AFTER = text_around(README, *load_script("paper_tables").MARKS)
+TABLE = README.read_text().removeprefix(BEFORE).removesuffix(AFTER)
+PAPER = read_paper(PROJECT / "paper.json")
+MODELS = {paths[0].stem: paths for paths in models_of(CONFIGS)}
+TOKENS = (100 * 134, 50 * 67, 25 * 34, 13 * 17)  # of levels at 800 x 1066
 TOLERATED_PERCENT = 3.0
 
 
-def stated() -> dict[str, Any]:
+def stated() -> dict[str, Figures]:
     """The figures of every row of the table, by the name of its first config."""
     rows = [line.strip("| ").split("|") for line in TABLE.splitlines() if line.startswith("| `")]
-    return {row[0].split("`")[1]: analyze_model.Figures(*map(float, row[2:7])) for row in rows}
+    figures = {}
+    for row in rows:
+        parameters, *gflops = map(float, row[2:7])
+        figures[row[0].split("`")[1]] = Figures(parameters, *gflops, tokens=TOKENS)
+    return figures
 
 
 STATED = stated()
 
 
 def assert_as_stated(name: str, cost: Cost) -> None:
-    counted = dataclasses.asdict(analyze_model.Figures.of(cost))
-    assert counted == pytest.approx(dataclasses.asdict(STATED[name]), abs=0.051)
+    counted, in_table = (dataclasses.asdict(figures) for figures in (Figures.of(cost), STATED[name]))
+    del counted["tokens"], in_table["tokens"]
+    assert counted == pytest.approx(in_table, abs=0.051)
 
 
 def test_the_table_has_every_config_for_coco_once() -> None:
@@ -44,21 +60,37 @@ def test_the_table_has_every_config_for_coco_once() -> None:
 
 
 def test_the_table_is_what_the_command_writes() -> None:
-    assert "\n".join(analyze_model.table_lines(STATED)) + "\n" == TABLE
+    assert "\n".join(zoo_lines(PAPER, list(MODELS.values()), STATED)) + "\n" == TABLE
 
 
 def test_a_note_explains_every_difference_from_the_paper() -> None:
-    assert set(PAPER["models"]) <= set(MODELS)
-    for name, row in PAPER["models"].items():
-        counts = {"gflops": STATED[name].total, "encoder": STATED[name].encoder}
-        differences = [analyze_model.percent(counts[key], row[key]) for key in counts if key in row]
+    rows = [(table.number, row) for table in PAPER.tables.values() for row in table.rows if row.config]
+    for number, row in rows:
+        ours = STATED[str(row.config)]
+        differences = [
+            percent(ours.stated(figure), float(stated))
+            for column, figure in PAPER.counted.items()
+            if (stated := row.cells.get(column)) is not None
+        ]
         differs = any(abs(difference) > TOLERATED_PERCENT for difference in differences)
-        assert differs == bool(row.get("notes")), name
-    used = "".join(row.get("notes", "") for row in PAPER["models"].values())
-    assert sorted(set(used)) == list(PAPER["notes"])
+        assert differs == bool(row.notes), (number, row, differences)
+    assert PAPER.notes_of([row for _, row in rows]) == PAPER.notes
 
 
-@pytest.mark.parametrize("name", sorted(MODELS.keys() - REFERENCE.keys()))
+def test_notes_on_parameters_decoder_and_tokens() -> None:
+    """Notes g, h and i."""
+    rows = [row for row in PAPER.tables["4"].rows if row.config]
+    assert {row.cells["params (M)"] for row in rows} == {47}
+    ours = {STATED[str(row.config)].stated("parameters"): row.cells for row in rows}
+    for extreme in (min(ours), max(ours)):
+        backbone = str(ours[extreme]["backbone"]).replace("R50", "R-50")
+        assert f"{extreme} ({str(ours[extreme]['model']).split()[0]}, {backbone})" in PAPER.notes["g"]
+    for name in ("dino_r50_36ep", "dino_3scale_r50_36ep"):
+        assert f"{STATED[name].decoder:.1f}" in PAPER.notes["h"]
+    assert all(size in PAPER.notes["i"] for size in ("13 x 17", "25 x 34", "50 x 67", "100 x 134"))
+
+
+@pytest.mark.parametrize("name", sorted(MODELS.keys() - PAPER.reference.keys()))
 def test_parameters(name: str) -> None:
     """Of the models that are not counted in full, below."""
     cfg = read(MODELS[name][0])
@@ -70,7 +102,7 @@ def test_parameters(name: str) -> None:
     assert parameters / 1e6 == pytest.approx(STATED[name].parameters, abs=0.051)
 
 
-@pytest.mark.parametrize("name", REFERENCE)
+@pytest.mark.parametrize("name", PAPER.reference)
 def test_counts_are_the_references(name: str) -> None:
     """But for what it computes, and this project does not."""
     model = build_model(read(MODELS[name][0]))
@@ -84,8 +116,8 @@ def test_counts_are_the_references(name: str) -> None:
         for cost_part, module in ((cost.parts["encoder"], "model.encoder"), (cost.multiply_adds, "model"))
     )
     total += boxes_of_unselected_tokens(model, (800, 1066))
-    assert encoder / 1e9 == pytest.approx(REFERENCE[name]["encoder"], rel=0.01)
-    assert total / 1e9 == pytest.approx(REFERENCE[name]["total"], rel=0.01)
+    assert encoder / 1e9 == pytest.approx(PAPER.reference[name]["encoder"], rel=0.01)
+    assert total / 1e9 == pytest.approx(PAPER.reference[name]["total"], rel=0.01)
 
 
 def boxes_of_unselected_tokens(model: Any, image_size: tuple[int, int]) -> float:
@@ -126,21 +158,21 @@ def test_counts_of_the_notes(note: str, name: str, options: tuple[object], total
         cfg.MODEL.BACKBONE.NAME, cfg.MODEL.LITE_DETR.DECODER.NUM_LAYERS = "build_narrow_resnet_backbone", 1
         cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 8
     cost = cost_of_config(cfg)
-    assert encoder in PAPER["notes"][note]
+    assert encoder in PAPER.notes[note]
     assert cost.parts["encoder"] / 1e9 == pytest.approx(float(encoder), abs=0.051)
     if total is not None:
-        assert total in PAPER["notes"][note]
+        assert total in PAPER.notes[note]
         assert cost.multiply_adds / 1e9 == pytest.approx(float(total), abs=0.051)
 
 
 def test_count_of_the_note_on_the_larger_image() -> None:
     """Note d; the paper rounds to whole GFLOPs."""
     size = (850, 1040)
-    assert "3 x 850 x 1040" in PAPER["notes"]["d"]
+    assert "3 x 850 x 1040" in PAPER.notes["d"]
     model = build_model(with_options("deformable_detr_r50_50ep", "NUM_CLASSES", 91))
     cost = cost_of(model, count_operations(model, size))
     boxes = boxes_of_unselected_tokens(model, size)
     figures = {"(2.4)": boxes, "177.5": cost.multiply_adds + boxes, "86.0": cost.parts["encoder"]}
     for text, counted in figures.items():
-        assert text in PAPER["notes"]["d"]
+        assert text in PAPER.notes["d"]
         assert counted / 1e9 == pytest.approx(float(text.strip("()")), abs=0.051)

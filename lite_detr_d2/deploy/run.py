@@ -76,7 +76,7 @@ def load_trained(
         raise InputError(
             "Which detector? Give a run alone, the OUTPUT_DIR of a training; or a config file and weights."
         )
-    config = os.fspath(config_file) if config_file is not None else str(_config_of_run(Path(run or "")))
+    config = os.fspath(config_file) if config_file is not None else str(config_of_run(Path(run or "")))
     cfg = read_config(argparse.Namespace(config_file=config, opts=[]))
     cfg.MODEL.DEVICE = _available(device)
     return build_trained(cfg, config, run=run, weights=weights, trust_pickle=trust_pickle)
@@ -237,7 +237,15 @@ def files_of_run(run: PathLike) -> list[Path]:
     return [Path(run, "config.yaml"), Path(run, "last_checkpoint"), *sorted(Path(run).glob("model_*.pth"))]
 
 
-def _config_of_run(run: Path) -> Path:
+def config_of_run(run: Path) -> Path:
+    """The config of a training.
+
+    Args:
+        run: its ``OUTPUT_DIR``.
+
+    Raises:
+        InputError: it is none.
+    """
     if run.is_file() and is_exported(run):
         raise InputError(f"{shown(run)} is an exported file: name the OUTPUT_DIR of a training.")
     if run.is_file():

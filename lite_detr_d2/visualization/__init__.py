@@ -4,6 +4,7 @@ from .attention import View, draw_attention
 from .curves import draw_curves, draw_loss_curve
 from .detections import draw_detections, draw_predictions
 from .evaluation import draw_confusion, draw_error_costs
+from .tradeoff import draw_tradeoff
 
 __all__ = [
     "View",
@@ -14,4 +15,5 @@ __all__ = [
     "draw_error_costs",
     "draw_loss_curve",
     "draw_predictions",
+    "draw_tradeoff",
 ]

@@ -71,15 +71,15 @@ def test_what_a_module_raises_is_passed_on(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("program", "options", "found"),
     [
-        ("analyze_model.py", ["--image-size", "64", "96"], "GFLOPs at 3 x 64 x 96"),
-        ("train_net.py", ["DATASETS.TRAIN", "()"], "DATASETS.TRAIN is empty"),
+        ("analyze_model.py", ["mine.yaml", "--image-size", "64", "96"], "GFLOPs at 3 x 64 x 96"),
+        ("train_net.py", ["--config-file", "mine.yaml", "DATASETS.TRAIN", "()"], "DATASETS.TRAIN is empty"),
     ],
 )
 def test_programs_know_what_it_registers(program: str, options: list[str], found: str, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(ENCODER)
     (tmp_path / "mine.yaml").write_text(f"_BASE_: {TINY}\nMODEL: {{LITE_DETR: {{ENCODER: {{NAME: MyEncoder}}}}}}")
     for imported in ([], ["--import", "mine"]):
-        command = [sys.executable, str(PROJECT / program), *imported, "--config-file", "mine.yaml", *options]
+        command = [sys.executable, str(PROJECT / program), *imported, *options]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert (found in done.stdout + done.stderr) == bool(imported)
         if not imported:

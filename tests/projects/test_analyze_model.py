@@ -1,7 +1,7 @@
-"""Counting from the command line; what it writes about the shipped configs is checked in tests/test_gflops.py."""
+"""Counting from the command line."""
 
+import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -10,15 +10,17 @@ from lite_detr_d2.errors import InputError
 from .scripts import TINY, load_script
 
 analyze_model = load_script("analyze_model")
+SIZE = ("--image-size", 64, 96)
+LAYERS = "MODEL.LITE_DETR.DECODER.NUM_LAYERS"
 
 
-def output_of(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+def output_of(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[str]:
     analyze_model.main([str(argument) for argument in arguments])
-    return capsys.readouterr().out
+    return capsys.readouterr().out.splitlines()
 
 
 def test_one_config(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = output_of(capsys, "--config-file", TINY, "--image-size", 64, 96).splitlines()
+    lines = output_of(capsys, TINY, *SIZE)
     assert {"backbone", "encoder.layers.0", "decoder.layers"} <= {line.strip("| ").split(" ")[0] for line in lines[:-2]}
     assert lines[-2].startswith("Parameters: 0.")
     assert lines[-1].startswith("GFLOPs at 3 x 64 x 96: 0.")
@@ -26,20 +28,53 @@ def test_one_config(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_overrides(capsys: pytest.CaptureFixture[str]) -> None:
-    command = ("--config-file", TINY, "--image-size", 64, 96)
+    """Before and behind other options."""
     plain, deeper = (
-        output_of(capsys, *command, "MODEL.LITE_DETR.DECODER.NUM_LAYERS", layers).splitlines()[-2] for layers in (2, 10)
+        float(line.split()[1])
+        for line in (
+            output_of(capsys, TINY, LAYERS, 2, *SIZE)[-2],
+            output_of(capsys, *SIZE, TINY, LAYERS, 10)[-2],
+        )
     )
-    assert float(deeper.split()[1]) > float(plain.split()[1])
+    assert deeper > plain
+
+
+def test_two_models(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A config and a training, whose overrides they share."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(
+        f"_BASE_: {TINY}\nMODEL: {{LITE_DETR: {{DIM_: 1}}}}\n".replace("DIM_", "NUM_QUERIES")
+    )
+    first, header, _, *lines = output_of(capsys, TINY, run, *SIZE, "MODEL.LITE_DETR.NUM_CLASSES", 3)
+    assert first == "An image of 3 x 64 x 96:"
+    assert header.split() == ["tiny", "run", "ratio"]
+    ratios = {line.split()[0]: float(line.split()[-1].rstrip("%")) for line in lines}
+    assert list(ratios) == ["backbone", "encoder", "decoder", "rest", "total", "parameters"]
+    assert (ratios["backbone"], ratios["encoder"]) == (100.0, 100.0)
+    assert max(ratios["decoder"], ratios["total"], ratios["parameters"]) < 100.0
+
+
+def test_models_of_one_name_are_called_by_their_paths(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    other = tmp_path / TINY.name
+    shutil.copy(TINY, other)
+    other.write_text(f"_BASE_: {TINY}\n")
+    assert output_of(capsys, TINY, other, *SIZE)[1].split() == [str(TINY), str(other), "ratio"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config-file", str(TINY), "--image-size", "0", "96"], r"--image-size is \(0, 96\)"),
-        (["--config-file", "gone.yaml"], "gone.yaml"),
-        (["--zoo", "MODEL.DEVICE", "cpu"], "leave out --image-size and KEY VALUE"),
-        (["--zoo", "--image-size", "64", "96"], "leave out --image-size and KEY VALUE"),
+        (["gone.yaml"], r"^gone\.yaml: there is no such config or training"),
+        ([str(TINY), "gone"], r"^gone: there is no such config or training"),
+        (
+            [str(TINY), LAYERS],
+            rf"^{LAYERS}: there is no such config or training\. After them, each KEY has its VALUE\.$",
+        ),
+        ([str(TINY.parent)], r"has no config\.yaml, and is not the OUTPUT_DIR of a training"),
+        ([str(TINY), "MODEL.LITE_DETR.LAYERS", "2"], r"MODEL\.LITE_DETR\.LAYERS"),
+        ([str(TINY), "MODEL.META_ARCHITECTURE", "RetinaNet"], r"MODEL\.META_ARCHITECTURE is 'RetinaNet'"),
+        ([str(TINY), "MODEL.LITE_DETR.ENCODER.SPEC", "H1L1-(1+1)x1"], rf"^Config {TINY}: .*H1L1"),
     ],
 )
 def test_what_cannot_be_counted(arguments: list[str], message: str) -> None:
@@ -47,30 +82,8 @@ def test_what_cannot_be_counted(arguments: list[str], message: str) -> None:
         analyze_model.main(arguments)
 
 
-def test_the_zoo_is_counted_and_written(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{analyze_model.BEGIN}old\n{analyze_model.END}after\n")
-    counted: list[str] = []
-
-    def count(path: Path) -> Any:
-        counted.append(path.stem)
-        return analyze_model.Figures(parameters=47.68, total=234.56, backbone=70.0, encoder=130.0, decoder=20.0)
-
-    monkeypatch.setattr(analyze_model, "README", readme)
-    monkeypatch.setattr(analyze_model, "count", count)
-    table = output_of(capsys, "--zoo").removesuffix("\n")
-    assert readme.read_text() == f"before\n{analyze_model.BEGIN}{table}{analyze_model.END}after\n"
-    assert len(counted) == len(set(counted)) == len([line for line in table.splitlines() if line.startswith("| `")])
-    row = "| 50.7 | 47.7 | 234.6 | 70.0 | 130.0 | 20.0 | 235 (-0.2 %) | 137 (-5.1 %) | 234.6 | |"
-    assert f"| `dino_r50_36ep`, `12ep` {row}" in table.splitlines()
-
-
-def test_a_readme_without_marks_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text("nothing\n")
-    monkeypatch.setattr(analyze_model, "README", readme)
-    with pytest.raises(InputError, match="has no line <!-- begin"):
-        analyze_model.write_table({})
-    assert readme.read_text() == "nothing\n"
+@pytest.mark.parametrize("arguments", [[], [""], [str(TINY), "--image-size", "0", "96"], ["--zoo"]])
+def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        analyze_model.main(arguments)
+    assert "usage: " in capsys.readouterr().err

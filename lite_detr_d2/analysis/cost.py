@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.utils.analysis import FlopCountAnalysis
 
-from .detector import DetrDetector
+from ..detector import DetrDetector
 
 IMAGE_SIZE = (800, 1066)
 """Height and width of the image that published figures are of."""
