@@ -53,7 +53,7 @@ def draw_detections(pixels: Pixels, detections: Instances, class_names: Sequence
     for corners, number, score in zip(*fields, strict=True):
         box, label = tuple(corners), f"{metadata.thing_classes[number] if class_names else number} {score:.0%}"
         if box not in labels:
-            colours.append(np.array(_colour(number)) / 255)
+            colours.append(np.array(colour_of_class(number)) / 255)
         labels.setdefault(box, []).append(label)
     visualizer = Visualizer(pixels, metadata, instance_mode=ColorMode.SEGMENTATION)
     boxes = np.array(list(labels)).reshape(-1, 4)
@@ -123,12 +123,12 @@ def _to_draw(class_names: Sequence[str]) -> Metadata:
     """What ``Visualizer`` needs to know of classes."""
     return Metadata(
         thing_classes=[plain_text(name) for name in class_names],
-        thing_colors=[_colour(number) for number in range(len(class_names))],
+        thing_colors=[colour_of_class(number) for number in range(len(class_names))],
     )
 
 
-def _colour(number: int) -> list[int]:
-    """The colour of a class: red, green, blue, 0..255."""
+def colour_of_class(number: int) -> list[int]:
+    """The colour of a class in every picture: red, green, blue, 0..255."""
     palette = colormap(rgb=True)
     colour: list[int] = palette[number % len(palette)].astype(int).tolist()
     return colour
