@@ -66,7 +66,7 @@ def _draw_classes(axes: Axes, found: Statistics) -> None:
         places = np.arange(len(names))
         for offset, counts, label, colour in (
             (-0.2, boxes, "boxes", "tab:blue"),
-            (0.2, images, "images with one", "tab:cyan"),
+            (0.2, images, "images", "tab:cyan"),
         ):
             bars = axes.barh(places + offset, counts, 0.4, label=label, color=colour)
             if len(names) <= _MOST_BARS // 2:
@@ -77,8 +77,8 @@ def _draw_classes(axes: Axes, found: Statistics) -> None:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.04), ncols=2, fontsize="small")
     else:
         ranks = np.arange(1, len(names) + 1)
-        axes.plot(ranks, boxes, label="boxes", color="tab:blue", drawstyle="steps-mid")
-        axes.plot(ranks, images, label="images with one", color="tab:cyan", drawstyle="steps-mid")
+        axes.plot(ranks, boxes, label="boxes", color="tab:blue", drawstyle="steps-mid", linewidth=1, zorder=3)
+        axes.plot(ranks, images, label="images", color="tab:cyan", drawstyle="steps-mid", linewidth=3)
         axes.set_yscale("symlog", linthresh=1)  # it has a place for 0
         axes.set_ylim(bottom=0)
         axes.set_xlabel(_ends(names, boxes), fontsize="small")

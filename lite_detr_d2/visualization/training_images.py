@@ -133,7 +133,7 @@ def _draw(axes: Axes, image: TrainingImage, extent: tuple[int, int], class_names
             horizontalalignment="left" if is_left else "right",
             verticalalignment="bottom" if is_above else "top",
             clip_on=True,
-            bbox={"facecolor": colour, "alpha": 0.7, "pad": 0.6, "edgecolor": "none"},
+            bbox={"facecolor": colour, "alpha": 0.9, "pad": 0.6, "edgecolor": "none"},
         )
 
 
