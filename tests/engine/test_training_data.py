@@ -52,7 +52,7 @@ def test_samples_are_those_that_a_training_sees(cfg: CfgNode, monkeypatch: pytes
     for (sample, record), trained in zip(found, batches, strict=True):
         assert all(torch.equal(one, other) for one, other in zip(fields(sample), fields(trained), strict=True))
         assert record["image_id"] == sample["image_id"]
-        assert len(record["annotations"]) == 2
+        assert len(record["annotations"]) == (0 if record["image_id"] == 6 else 2)
     others = first_samples(cfg, usable_images(cfg, load_images(cfg)), 7, seed=12)
     assert [sample["image"].shape for sample, _ in others] != [sample["image"].shape for sample, _ in found]
 
