@@ -7,20 +7,37 @@ from pathlib import Path
 from ..engine import add_import, add_trust_pickle
 
 
-def detector_arguments(parser: argparse.ArgumentParser, title: str, description: str) -> argparse._ArgumentGroup:
+def detector_arguments(
+    parser: argparse.ArgumentParser, title: str, description: str, *, several: bool = False
+) -> argparse._ArgumentGroup:
     """Add ``run``, ``--config-file``, ``--weights`` and ``--trust-pickle``, which :func:`.run.load_trained` takes.
 
-    And ``--import``, for what the config may name.
+    And ``--import``, for what the config may name. With ``several``, there are any number of ``runs`` instead of one.
     """
     group = parser.add_argument_group(title, description)
     group.add_argument(
-        "run", metavar="RUN", nargs="?", type=name, help="OUTPUT_DIR of a training: its final or last checkpoint"
+        "runs" if several else "run",
+        metavar="RUN",
+        nargs="*" if several else "?",
+        type=name,
+        help="OUTPUT_DIR of a training: its final or last checkpoint",
     )
     group.add_argument("--config-file", metavar="FILE", type=name, help="a config of this package")
     group.add_argument("--weights", metavar="FILE", type=name, help="its checkpoint, ours or a published one")
     add_import(group)
     add_trust_pickle(group)
     return group
+
+
+def has_config(args: argparse.Namespace) -> bool:
+    """Whether ``--config-file`` or ``--weights`` is given."""
+    return args.config_file is not None or args.weights is not None
+
+
+def check_config(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End the program where ``--config-file`` or ``--weights`` is given without the other."""
+    if (args.config_file is None) != (args.weights is None):
+        parser.error("--config-file and --weights go together")
 
 
 def positive(text: str) -> int:

@@ -20,9 +20,17 @@ from ..visualization.sampling import Sampling, attention_layers, observe
 from ..wording import shown
 from .inference import InferenceModel
 from .preparation import Preparation
-from .run import PathLike, TrainedModel, load_trained
+from .run import TrainedModel
 
 Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A model, and what it is called in the picture and in messages."""
+
+    name: str
+    model: TrainedModel
 
 
 @dataclass(frozen=True)
@@ -76,38 +84,27 @@ class Look:
     detected: Detected
 
 
-def attention_figure(
-    runs: Sequence[PathLike],
-    image: Path,
-    wanted: Wanted,
-    *,
-    top: int,
-    device: str | None = None,
-    trust_pickle: bool = False,
-) -> Figure:
-    """Draw what the models of several trainings attend to, one row a model.
+def attention_figure(models: Sequence[NamedModel], image: Path, wanted: Wanted, *, top: int) -> Figure:
+    """Draw what models attend to, one row a model.
 
     All look from the same point of the image. Where that is an object, it is one that the first model detects; the
     decoder of another looks from the detection of its own whose score times overlap (IoU) with that is the largest.
 
     Args:
-        runs: as of :func:`.run.load_trained`; one at least.
+        models: one at least.
         image: file.
         wanted: what is to be seen.
         top: how many locations of the query to draw.
-        device: as of ``load_trained``.
-        trust_pickle: likewise.
 
     Raises:
-        InputError: a run or the image cannot be used, or has no such layer, level, point or object.
+        InputError: the image cannot be used, or a model or the image has no such layer, level, point or object.
         FloatingPointError: a model has diverged.
     """
-    models = [load_trained(run, device=device, trust_pickle=trust_pickle) for run in runs]
-    pixels = read_image(image, max_value=models[0].cfg.INPUT.MAX_VALUE)
+    pixels = read_image(image, max_value=models[0].model.cfg.INPUT.MAX_VALUE)
     height, width = pixels.shape[:2]
     if wanted.point is not None:
         _check_point(wanted.point, (width, height), image)
-    looks = [_look(model, shown(run), image, wanted) for run, model in zip(runs, models, strict=True)]
+    looks = [_look(named.model, named.name, image, wanted) for named in models]
     return draw_attention(pixels, _views(looks, wanted, (width, height), image), top)
 
 

@@ -71,6 +71,10 @@ def load(
         if config_file is not None or weights is not None:
             raise InputError(f"{shown(run)} is a file, which has its own config and weights: give none.")
         return _of_exported(Path(run), device, dtype)
+    if run is not None and not Path(run).exists():
+        raise InputError(
+            f"{shown(run)}: there is no such run or file. Name the OUTPUT_DIR of a training, or an exported file."
+        )
     trained = load_trained(run, config_file=config_file, weights=weights, device=device, trust_pickle=trust_pickle)
     files = files_of_run(run) if run is not None else [config_file or "", trained.cfg.MODEL.WEIGHTS]
     return Predictor(trained.cfg, trained.class_names, trained.detector, dtype=dtype, files=files)

@@ -255,9 +255,7 @@ def config_of_run(run: Path) -> Path:
             "file, and a checkpoint as its weights."
         )
     if not run.is_dir():
-        raise InputError(
-            f"{shown(run)}: there is no such run or file. Name the OUTPUT_DIR of a training, or an exported file."
-        )
+        raise InputError(f"{shown(run)}: there is no such run. Name the OUTPUT_DIR of a training.")
     config = run / "config.yaml"
     if not config.is_file():
         raise InputError(f"{shown(run)} has no config.yaml, and is not the OUTPUT_DIR of a training: name one.")

@@ -6,7 +6,7 @@ from .last_checkpoint import is_newer, tagged_checkpoint
 from .optimizer import build_optimizer
 from .options import add_import, add_trust_pickle, import_modules
 from .processes import launch_checked
-from .setup import argument_parser, limit_workers, one_line_errors, read_config, setup
+from .setup import argument_parser, limit_workers, one_line_errors, read_config, setup, setup_data
 from .submit import submit
 from .summary import log_start
 from .trainer import Trainer, on_available_device
@@ -29,6 +29,7 @@ __all__ = [
     "one_line_errors",
     "read_config",
     "setup",
+    "setup_data",
     "submit",
     "tagged_checkpoint",
 ]

@@ -146,26 +146,14 @@ def setup(args: argparse.Namespace) -> CfgNode:
     remove_unfinished(cfg.OUTPUT_DIR, args)  # before anything is written: it may be what fills the disk
     folder = _register_data(args, Path(cfg.OUTPUT_DIR, "dataset"), TrainingSizes.from_config(cfg))
     if folder:
-        cfg.DATASETS.TRAIN = (folder.train,) if folder.train else ()
-        cfg.DATASETS.TEST = (folder.test if args.split == "test" else folder.val,)
-        cfg.MODEL.LITE_DETR.NUM_CLASSES = len(folder.classes)
-        cfg.INPUT.MAX_VALUE = folder.max_value
-        cfg.merge_from_list(args.opts)
+        _use(cfg, folder, folder.test if args.split == "test" else folder.val, args.opts)
     is_renamed, configured = _CLASS_NAMES in args.opts[::2], list(cfg.MODEL.LITE_DETR.CLASS_NAMES)
     if not is_renamed:
         cfg.MODEL.LITE_DETR.CLASS_NAMES = []  # those of a config file may be of another dataset
-    try:
-        validate_config(cfg)
-    except ValueError as error:
-        source = f"Config {args.config_file}: " if args.config_file else ""
-        raise InputError(f"{source}{error}") from error
+    _check(cfg, args.config_file)
     warn_of_idle_keys(cfg)
     halves = ("TEST",) if args.eval_only else ("TRAIN", "TEST")
-    if not cfg.DATASETS[halves[0]]:
-        raise InputError(
-            f"DATASETS.{halves[0]} is empty: give --dataset DIR, which has to have a half for it, or the names of "
-            "datasets registered with detectron2."
-        )
+    _check_named(cfg, halves[0])
     if not args.eval_only:
         _fit_to_sizes(cfg, args, folder.num_images if folder else {})
         scale_rates(cfg)
@@ -179,6 +167,59 @@ def setup(args: argparse.Namespace) -> CfgNode:
     with _config_of_training(cfg) if args.eval_only else nullcontext():
         default_setup(cfg, args)
     return cfg
+
+
+def setup_data(args: argparse.Namespace) -> CfgNode:
+    """Make the config of a training as far as its data goes, for what looks at the images alone. Nothing is written.
+
+    Args:
+        args: ``config_file``, ``dataset``, ``on_bad`` and ``opts``, as of :func:`argument_parser`.
+
+    Returns:
+        The config, valid and frozen, whose ``DATASETS.TRAIN`` are registered. Images are loaded in this process.
+
+    Raises:
+        InputError: the config or the dataset cannot be used.
+    """
+    cfg = read_config(args)
+    if args.dataset:
+        sizes = TrainingSizes.from_config(cfg)
+        folder = register_source(lambda space: find_source(args.dataset, space), on_bad=args.on_bad, sizes=sizes)
+        _use(cfg, folder, folder.val, args.opts)
+        cfg.MODEL.LITE_DETR.CLASS_NAMES = []
+    elif args.on_bad != "error":
+        raise InputError(f"--on-bad {args.on_bad} needs --dataset.")
+    cfg.DATALOADER.NUM_WORKERS = 0
+    _check(cfg, args.config_file)
+    _check_named(cfg, "TRAIN")
+    check_datasets(cfg, "TRAIN")
+    cfg.freeze()
+    return cfg
+
+
+def _use(cfg: CfgNode, folder: CocoFolder, test: str, overrides: list[str]) -> None:
+    """Let a config train on a dataset, and evaluate on the half ``test``, but for what the overrides say."""
+    cfg.DATASETS.TRAIN = (folder.train,) if folder.train else ()
+    cfg.DATASETS.TEST = (test,)
+    cfg.MODEL.LITE_DETR.NUM_CLASSES = len(folder.classes)
+    cfg.INPUT.MAX_VALUE = folder.max_value
+    cfg.merge_from_list(overrides)
+
+
+def _check(cfg: CfgNode, file: str) -> None:
+    try:
+        validate_config(cfg)
+    except ValueError as error:
+        source = f"Config {file}: " if file else ""
+        raise InputError(f"{source}{error}") from error
+
+
+def _check_named(cfg: CfgNode, half: str) -> None:
+    if not cfg.DATASETS[half]:
+        raise InputError(
+            f"DATASETS.{half} is empty: give --dataset DIR, which has to have a half for it, or the names of datasets "
+            "registered with detectron2."
+        )
 
 
 @contextmanager

@@ -1,19 +1,18 @@
 """What a training is about to do, in the words of a person who reads it: data, model, schedule, and what it runs on."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from detectron2.config import CfgNode
-from detectron2.structures import BoxMode
 from detectron2.utils import comm
 from detectron2.utils.logger import log_first_n
 
 from ..analysis import cost_of, count_operations
 from ..data.augmentation import BoundedResize
+from ..data.statistics import Statistics
 from ..detector import DetrDetector
 from ..modeling.interleaved import InterleavedEncoder
 from ..ops.deform_attn import compiled_ops_status
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# COCO's small boxes have less than the first area, its large ones at least the second: in pixels.
-_SMALL, _LARGE = 32**2, 96**2
 _EXAMPLE = (600, 800)  # height and width of an image that no one resizes
 
 
@@ -39,15 +36,15 @@ def log_dataset(name: str, images: object, classes: Sequence[str]) -> None:
     """
     if not isinstance(images, list) or not images or not comm.is_main_process():
         return
-    boxes = [_boxes(image) for image in images]
-    counts, every = [len(found) for found in boxes], np.concatenate(boxes)
-    told = f"{name}: {len(images):,} images{_of_sizes(images)}, {len(every):,} boxes of {len(classes)} classes"
-    if len(every):
-        areas = every[:, 2] * every[:, 3]
-        small, large = (areas < _SMALL).mean(), (areas >= _LARGE).mean()
+    found = Statistics.of(images, classes)
+    counts, sizes = found.boxes_per_image, found.sizes_in_words()
+    of_sizes = f" of {sizes}" if sizes else ""
+    told = f"{name}: {len(images):,} images{of_sizes}, {counts.sum():,} boxes of {len(classes)} classes"
+    if counts.any():
+        small, medium, large = found.by_size().values()
         told += (
-            f" ({np.median(counts):.0f} in the median image, {max(counts)} at most); by COCO's sizes {small:.0%} are "
-            f"small, {1 - small - large:.0%} medium and {large:.0%} large"
+            f" ({np.median(counts):.0f} in the median image, {counts.max()} at most); by COCO's sizes {small:.0%} are "
+            f"small, {medium:.0%} medium and {large:.0%} large"
         )
     log_first_n(logging.INFO, f"{told}.", name=__name__, key="message")
 
@@ -119,23 +116,3 @@ def _of_machine(cfg: CfgNode) -> Iterator[str]:
         ops = "compiled"
     yield f"runs on    {device} ({name}){processes}; attention ops {ops}"
     yield f"writes to  {shown(cfg.OUTPUT_DIR)}, where log.txt has what is not shown here"
-
-
-def _boxes(image: Mapping[str, Any]) -> npt.NDArray[np.float64]:
-    """(B, 4) as x, y, width, height, without crowds."""
-    boxes = [
-        BoxMode.convert(box["bbox"], box["bbox_mode"], BoxMode.XYWH_ABS)
-        for box in image.get("annotations", ())
-        if not box.get("iscrowd", 0)
-    ]
-    return np.array(boxes, dtype=np.float64).reshape(-1, 4)
-
-
-def _of_sizes(images: Sequence[Mapping[str, Any]]) -> str:
-    sizes = np.array([(image["width"], image["height"]) for image in images if "width" in image and "height" in image])
-    if not len(sizes):
-        return ""
-    (low, lowest), (high, highest) = sizes.min(0), sizes.max(0)
-    return (
-        f" of {low} x {lowest}" if (sizes == sizes[0]).all() else f" of {low} to {high} x {lowest} to {highest} pixels"
-    )

@@ -22,14 +22,14 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..config import warn_of_idle_keys
-from ..data import DetrDatasetMapper, TrainingLoader, sampler_factory
+from ..data import TrainingLoader
 from ..errors import InputError
 from ..randomness import STEP, deterministic_algorithms, seed_generators
 from .checkpointer import SafeCheckpointer
-from .datasets import annotation_errors, check_datasets, check_trainable, class_names, classes_for_checkpoints
+from .datasets import annotation_errors, check_datasets, class_names, classes_for_checkpoints
 from .early_stop import EarlyStop, TrainingEnded
 from .ema import EMA, Averaging, WeightAverage, with_average
-from .evaluation import BoxEvaluator, check_box_counts, evaluation_loader, write_metrics
+from .evaluation import BoxEvaluator, evaluation_loader, write_metrics
 from .folder_lock import only_training_in
 from .optimizer import build_optimizer, freeze
 from .precise_norms import PreciseNorms
@@ -39,9 +39,10 @@ from .resume import changed_settings, keep_metrics_before, optimizer_state, para
 from .retention import BestSaving, PeriodicSaving
 from .schedule import scaled_to_processes
 from .step import Step
-from .stop import Stop, leave_signals_to_main
+from .stop import Stop
 from .summary import log_dataset
 from .tensorboard import TensorBoard
+from .training_data import load_images, training_loader, usable_images
 
 logger = logging.getLogger(__name__)
 
@@ -254,21 +255,7 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Iterable[list[dict[str, Any]]]:
         """The batches of ``DATASETS.TRAIN``, see :class:`TrainingLoader`."""
-        mapper, names = DetrDatasetMapper(cfg, True), cfg.DATASETS.TRAIN
-        with annotation_errors("TRAIN", *names):
-            images = get_detection_dataset_dicts(names, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
-        check_trainable(names, images)
-        log_dataset(", ".join(names), images, class_names(names[0]) or ())
-        check_box_counts(cfg, ", ".join(map(repr, names)), images, is_train=True)
-        return TrainingLoader(
-            images,
-            mapper,
-            sampler_factory(cfg, images),
-            batch_size=cfg.SOLVER.IMS_PER_BATCH,
-            group_by_shape=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
-            num_workers=cfg.DATALOADER.NUM_WORKERS,
-            worker_init_fn=leave_signals_to_main,
-        )
+        return training_loader(cfg, usable_images(cfg, load_images(cfg)))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict[str, Any]]]:

@@ -158,5 +158,5 @@ def _counted(strongest: Strongest) -> str:
     outside = int(((strongest.locations < 0) | (strongest.locations > 1)).any(1).sum())
     beyond = f", {outside} outside of the image" if outside else ""
     number = len(strongest.weights)
-    which = f"all {number}" if number == strongest.candidates else f"top {number} of {strongest.candidates}"
+    which = f"all {number:,}" if number == strongest.candidates else f"top {number:,} of {strongest.candidates:,}"
     return f"{which} points{beyond}"

@@ -18,7 +18,7 @@ from pathlib import Path
 from detectron2.utils.logger import setup_logger
 
 from lite_detr_d2.data import ON_BAD
-from lite_detr_d2.deploy.arguments import detector_arguments, name, path, score
+from lite_detr_d2.deploy.arguments import check_config, detector_arguments, has_config, name, path, score
 from lite_detr_d2.deploy.run import load_trained
 from lite_detr_d2.engine import one_line_errors
 from lite_detr_d2.evaluation.dataset import named_dataset, own_dataset
@@ -62,11 +62,9 @@ def parser() -> argparse.ArgumentParser:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     commands = parser()
     args = commands.parse_args(arguments)
-    from_config = args.config_file is not None or args.weights is not None
-    if (args.run is not None) == from_config:
+    if (args.run is not None) == has_config(args):
         commands.error("give one of RUN, and --config-file FILE with --weights FILE")
-    if from_config and (args.config_file is None or args.weights is None):
-        commands.error("--config-file and --weights go together")
+    check_config(commands, args)
     if args.output is None and args.run is None:
         commands.error("give --output DIR for the report")
     if args.dataset is None and (args.split, args.on_bad) != ("val", "error"):

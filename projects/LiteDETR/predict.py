@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from detectron2.utils.logger import setup_logger
 
 from lite_detr_d2.deploy.annotate import Outcome, annotate
-from lite_detr_d2.deploy.arguments import detector_arguments, name, path, positive, score
+from lite_detr_d2.deploy.arguments import check_config, detector_arguments, has_config, name, path, positive, score
 from lite_detr_d2.deploy.media import find_media, plan_outputs
 from lite_detr_d2.deploy.predictor import DTYPES, load
 from lite_detr_d2.engine import one_line_errors
@@ -80,11 +80,9 @@ def parser() -> argparse.ArgumentParser:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     commands = parser()
     args = commands.parse_args(arguments)
-    from_config = args.config_file is not None or args.weights is not None
-    if [args.run is not None, from_config, args.model is not None].count(True) != 1:
+    if [args.run is not None, has_config(args), args.model is not None].count(True) != 1:
         commands.error("give one of RUN, --config-file FILE with --weights FILE, and --model FILE")
-    if from_config and (args.config_file is None or args.weights is None):
-        commands.error("--config-file and --weights go together")
+    check_config(commands, args)
     if args.output is None and args.json is None:
         commands.error("give --output DIR for pictures, or --json FILE for detections, or both")
     if args.annotations and not args.json:

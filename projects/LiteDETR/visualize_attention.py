@@ -2,6 +2,8 @@
 
 Examples:
     from a point:        visualize_attention.py output/mine --image photo.jpg --point 320 200 --output attention.png
+    a checkpoint:        visualize_attention.py --config-file FILE --weights dino.pth --image photo.jpg --object 1 \\
+                             --output attention.png
     two models:          visualize_attention.py output/plain output/kda --image photo.jpg --object 1 --output kda.png
     a decoder's query:   visualize_attention.py output/mine --image photo.jpg --object 1 --decoder --output query.png
     a middle layer:      visualize_attention.py output/mine --image photo.jpg --point 320 200 --layer 2 --level 1 \\
@@ -26,11 +28,13 @@ from collections.abc import Sequence
 
 from detectron2.utils.logger import setup_logger
 
-from lite_detr_d2.deploy.arguments import from_zero, name, path, positive
-from lite_detr_d2.deploy.attention import Wanted, attention_figure
-from lite_detr_d2.engine import add_trust_pickle, one_line_errors
+from lite_detr_d2.deploy.arguments import check_config, detector_arguments, from_zero, has_config, path, positive
+from lite_detr_d2.deploy.attention import NamedModel, Wanted, attention_figure
+from lite_detr_d2.deploy.run import load_trained
+from lite_detr_d2.engine import one_line_errors
 from lite_detr_d2.visualization.attention import TOP_OF_QUERY
 from lite_detr_d2.visualization.figure_files import check_figure_file, save_figure
+from lite_detr_d2.wording import shown
 
 logger = logging.getLogger("lite_detr_d2.visualize_attention")
 
@@ -39,9 +43,13 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    result.add_argument(
-        "runs", metavar="RUN", nargs="+", type=name, help="OUTPUT_DIR of a training: its final or last checkpoint"
+    models = detector_arguments(
+        result,
+        "models",
+        "RUN, or several; or --config-file with --weights, which is one more after them.",
+        several=True,
     )
+    models.add_argument("--device", metavar="D", help="such as cpu or cuda:1; CUDA where there is some, if not given")
     result.add_argument("--image", metavar="FILE", type=path, required=True)
     query = result.add_mutually_exclusive_group(required=True)
     query.add_argument(
@@ -75,8 +83,6 @@ def parser() -> argparse.ArgumentParser:
         "--top", metavar="K", type=positive, default=TOP_OF_QUERY, help="points of the query (default: %(default)s)"
     )
     result.add_argument("--output", metavar="FILE", type=path, required=True, help="the picture, such as .png or .pdf")
-    result.add_argument("--device", metavar="D", help="such as cpu or cuda:1; CUDA where there is some, if not given")
-    add_trust_pickle(result)
     return result
 
 
@@ -93,6 +99,9 @@ def coordinate(text: str) -> float:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     commands = parser()
     args = commands.parse_args(arguments)
+    if not (args.runs or has_config(args)):
+        commands.error("give RUN, or --config-file FILE with --weights FILE")
+    check_config(commands, args)
     if args.decoder and args.point is not None:
         commands.error("--decoder goes with --object N: a decoder's queries are of objects, not of points")
     if args.decoder and args.level is not None:
@@ -111,11 +120,19 @@ def main(arguments: Sequence[str]) -> None:
         layer=args.layer,
         level=args.level,
     )
-    figure = attention_figure(
-        args.runs, args.image, wanted, top=args.top, device=args.device, trust_pickle=args.trust_pickle
-    )
+    figure = attention_figure(models(args), args.image, wanted, top=args.top)
     save_figure(figure, args.output)
     logger.info("The picture is %s", args.output)
+
+
+def models(args: argparse.Namespace) -> list[NamedModel]:
+    """The models, each with its row's name."""
+    options = {"device": args.device, "trust_pickle": args.trust_pickle}
+    found = [NamedModel(shown(run), load_trained(run, **options)) for run in args.runs]
+    if args.weights is not None:
+        model = load_trained(config_file=args.config_file, weights=args.weights, **options)
+        found.append(NamedModel(shown(args.weights), model))
+    return found
 
 
 if __name__ == "__main__":

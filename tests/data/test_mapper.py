@@ -11,6 +11,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetMapper, MapDataset, Metadata
 from detectron2.data import transforms as T
 from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.utils.visualizer import Visualizer
 from PIL import Image
 
 from lite_detr_d2 import add_lite_detr_config
@@ -143,17 +144,10 @@ def drawn_pixels(record: dict[str, Any], monkeypatch: pytest.MonkeyPatch, max_va
     """What the picture of predictions is drawn on."""
     drawn = []
 
-    class Recorder:
-        def __init__(self, pixels: Any, metadata: Metadata, **_: Any) -> None:
+    class Recorder(Visualizer):
+        def __init__(self, pixels: Any, *arguments: Any, **options: Any) -> None:
             drawn.append(pixels)
-
-        def draw_dataset_dict(self, *_: Any, **__: Any) -> "Recorder":
-            return self
-
-        overlay_instances = draw_dataset_dict
-
-        def get_image(self) -> Any:
-            return drawn[-1]
+            super().__init__(pixels, *arguments, **options)
 
     monkeypatch.setattr("lite_detr_d2.visualization.detections.Visualizer", Recorder)
     none = {"pred_boxes": Boxes(torch.zeros(0, 4)), "scores": torch.zeros(0), "pred_classes": torch.zeros(0).long()}

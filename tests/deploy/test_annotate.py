@@ -15,7 +15,7 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 from detectron2.structures import Boxes, Instances
-from detectron2.utils.visualizer import Visualizer
+from detectron2.utils.visualizer import VisImage, Visualizer
 from PIL import Image
 
 from lite_detr_d2.data.images import read_image
@@ -473,16 +473,36 @@ class TestDrawing:
         assert (first != second).any()
         assert not pixels.any()
 
-    def test_labels_of_one_box_stand_beside_each_other(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A query that two classes fit; not one over the other, of which the lower score would be seen."""
-        drawn: list[dict[str, Any]] = []
+    @pytest.fixture
+    def drawn(self, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+        """What the visualizer is given: boxes, labels and colours."""
+        given: list[dict[str, Any]] = []
         overlay = Visualizer.overlay_instances
 
-        def noted(visualizer: Visualizer, **given: Any) -> Any:
-            drawn.append(given)
-            return overlay(visualizer, **given)
+        def noted(visualizer: Visualizer, **arguments: Any) -> Any:
+            given.append(arguments)
+            return overlay(visualizer, **arguments)
 
         monkeypatch.setattr(Visualizer, "overlay_instances", noted)
+        return given
+
+    @pytest.fixture
+    def texts(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float, float]]:
+        """Each label on the picture, and the pixels from where to where it reaches."""
+        seen: list[tuple[str, float, float]] = []
+        finished = VisImage.get_image
+
+        def noted(picture: VisImage) -> Any:
+            for text in picture.ax.texts:
+                extent = text.get_window_extent(picture.canvas.get_renderer())
+                seen.append((text.get_text(), extent.x0, extent.x1))
+            return finished(picture)
+
+        monkeypatch.setattr(VisImage, "get_image", noted)
+        return seen
+
+    def test_labels_of_one_box_stand_beside_each_other(self, drawn: list[dict[str, Any]]) -> None:
+        """Of a query that two classes fit, or of two queries; not one over the other, of which one would be seen."""
         found = self.found([0, 1, 0])
         found.pred_boxes.tensor[2] = found.pred_boxes.tensor[1]
         found.scores = torch.tensor([0.3, 0.45, 0.54])
@@ -492,18 +512,69 @@ class TestDrawing:
         assert drawn[1]["boxes"].tolist() == found.pred_boxes.tensor[[2, 0]].tolist()
         assert (alone[30:58] == both[30:58]).all()  # the box itself, and the colour of the higher score
 
+    def test_corners_that_differ_are_another_box(self, drawn: list[dict[str, Any]]) -> None:
+        found = self.found([0, 1])
+        found.pred_boxes.tensor[1] = found.pred_boxes.tensor[0] + 0.25
+        draw_detections(np.zeros((80, 120, 3), dtype=np.uint8), found, CLASSES)
+        assert drawn[0]["labels"] == ["dark 50%", "bright 50%"]
+
+    @pytest.mark.parametrize("width", [1, 60, 120, 400])
+    def test_no_label_is_wider_than_the_picture(
+        self, drawn: list[dict[str, Any]], texts: list[tuple[str, float, float]], width: int
+    ) -> None:
+        """Of a box that all classes fit, as at a threshold of 0, and of one at the right edge with a long name."""
+        names = [f"a cla$s of {number}" for number in range(40)] + ["of a very long name" * 20]
+        found = self.found([*range(40), 40])
+        found.pred_boxes.tensor[:40] = torch.tensor([0.0, 0.0, width, 80.0])
+        found.pred_boxes.tensor[40] = torch.tensor([width - 1.0, 5, width, 8])
+        draw_detections(np.zeros((80, width, 3), dtype=np.uint8), found, names)
+        first, second = drawn[0]["labels"]
+        assert first == ", ".join(rf"a cla\$s of {number} 50%" for number in range(5)) + ", ..."
+        assert second.startswith("of a very long name")
+        assert len(texts) == 2
+        for text, left, right in texts:
+            if width == 1:
+                assert text == ""
+            else:
+                assert text.endswith("...")
+                assert 0 <= left < right <= width
+                assert right - left > 0.7 * width  # no more is cut than has to be
+
+    def test_a_label_at_the_right_edge_stays_in_the_picture(self, texts: list[tuple[str, float, float]]) -> None:
+        found = self.found([0, 1])
+        found.pred_boxes.tensor[1] = torch.tensor([110.0, 5, 119, 12])
+        draw_detections(np.zeros((80, 120, 3), dtype=np.uint8), found, CLASSES)
+        (_, left, _), (text, _, right) = sorted(texts, key=lambda each: each[1])
+        assert text == "bright 50%"
+        assert right <= 120
+        assert left == pytest.approx(4, abs=1)  # where it was
+
     def test_nothing_found_draws_nothing(self) -> None:
         pixels = np.full((80, 120, 3), 90, dtype=np.uint8)
         assert (draw_detections(pixels, self.found([]), CLASSES) == pixels).all()
 
-    def test_without_names_classes_are_numbers(self) -> None:
-        assert draw_detections(np.zeros((80, 120, 3), dtype=np.uint8), self.found([0, 7]), []).any()
+    def test_without_names_classes_are_numbers(self, drawn: list[dict[str, Any]]) -> None:
+        """Each in the colour that it would have with a name."""
+        draw_detections(np.zeros((80, 120, 3), dtype=np.uint8), self.found([0, 7]), [])
+        draw_detections(np.zeros((80, 120, 3), dtype=np.uint8), self.found([0, 7]), [f"c{n}" for n in range(8)])
+        assert drawn[0]["labels"] == ["0 50%", "7 50%"]
+        assert drawn[1]["labels"] == ["c0 50%", "c7 50%"]
+        colours = np.array([given["assigned_colors"] for given in drawn])
+        assert (colours[0] == colours[1]).all()
+        assert (colours[0, 0] != colours[0, 1]).any()
 
-    def test_more_classes_than_colours(self) -> None:
+    def test_more_classes_than_colours(self, drawn: list[dict[str, Any]]) -> None:
         names = [str(number) for number in range(400)]
-        assert draw_detections(np.zeros((80, 120, 3), dtype=np.uint8), self.found([0, 399]), names).any()
+        draw_detections(np.zeros((80, 120, 3), dtype=np.uint8), self.found([0, 1, 399]), names)
+        colours = drawn[0]["assigned_colors"]
+        assert drawn[0]["labels"] == ["0 50%", "1 50%", "399 50%"]
+        assert all(colour.shape == (3,) and 0 <= colour.min() <= colour.max() <= 1 for colour in colours)
+        assert (colours[0] != colours[1]).any()
 
     @pytest.mark.parametrize("name", ["$5 $", "$\\frac{$", "a_b^c", "%d", "\\alpha", "line\nbreak", "\u72d7", ""])
     @pytest.mark.filterwarnings("ignore:Glyph")
-    def test_names_are_text_whatever_is_in_them(self, name: str) -> None:
-        assert draw_detections(np.zeros((80, 120, 3), dtype=np.uint8), self.found([0]), [name]).any()
+    def test_names_are_text_whatever_is_in_them(self, name: str, texts: list[tuple[str, float, float]]) -> None:
+        picture = draw_detections(np.zeros((80, 400, 3), dtype=np.uint8), self.found([0]), [name])
+        assert picture.any()
+        ((text, _, _),) = texts
+        assert text == f"{name} 50%".replace("$", r"\$")

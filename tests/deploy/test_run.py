@@ -239,7 +239,7 @@ def test_a_published_checkpoint_is_converted(
         (("run", "weights"), r"Which detector\?"),
         (("config_file",), r"Which detector\?"),
         (("weights",), r"Which detector\?"),
-        (("gone",), r"gone: there is no such run or file\. Name the OUTPUT_DIR"),
+        (("gone",), r"gone: there is no such run\. Name the OUTPUT_DIR"),
         (("file",), r"config\.yaml is a file, not the OUTPUT_DIR of a training: give that folder alone, \S+run; or"),
         (("exported",), r"model\.onnx is an exported file: name the OUTPUT_DIR of a training"),
         (("empty",), r"empty has no config\.yaml"),

@@ -149,7 +149,7 @@ def test_bad_input_is_one_line(trained: Trained, tmp_path: Path) -> None:
     write_images(tmp_path / "other" / "images", other)
     (tmp_path / "other" / "val.json").write_text(json.dumps(other))
     cases = {
-        (tmp_path / "none",): "there is no such run or file. Name the OUTPUT_DIR of a training",
+        (tmp_path / "none",): "there is no such run. Name the OUTPUT_DIR of a training",
         (tmp_path / "empty",): "has no config.yaml, and is not the OUTPUT_DIR of a training: name one.",
         (trained.run, "--dataset", tmp_path / "empty"): "empty",
         (trained.run, "--dataset", tmp_path / "other"): "has none of the model's classes (ant, cat, dog), but antfish",

@@ -24,7 +24,7 @@ from lite_detr_d2.errors import InputError
 from lite_detr_d2.modeling.encoder import ENCODER_REGISTRY
 from lite_detr_d2.structures import FlattenedFeatures
 from lite_detr_d2.visualization import View, draw_attention
-from tests.deploy.runs import write_run
+from tests.deploy.runs import write_config, write_run
 
 from .scripts import PROJECT, load_script
 
@@ -43,9 +43,13 @@ class Case:
 
     def draw(self, *arguments: object, runs: Sequence[object] = (), output: Path | None = None) -> Path:
         output = output or self.image.with_name("attention.png")
-        words = (*(runs or (self.key_aware,)), "--image", self.image, "--output", output, "--device", "cpu", *arguments)
-        script.main([str(word) for word in words])
+        script.main([*map(str, runs or (self.key_aware,)), *self.words(*arguments, output=output)])
         return output
+
+    def words(self, *arguments: object, output: Path | None = None) -> list[str]:
+        """The command line behind the models."""
+        output = output or self.image.with_name("attention.png")
+        return [str(word) for word in ("--image", self.image, "--output", output, "--device", "cpu", *arguments)]
 
 
 @pytest.fixture
@@ -86,6 +90,46 @@ def test_a_point_of_two_models(case: Case, views: list[View], log: pytest.LogCap
         assert view.sampling.shapes == ((12, 16), (6, 8), (3, 4))
         assert view.query == 192 + 48 + 3
         assert view.sampling.references[view.query].tolist() == pytest.approx([3.5 / 4, 0.5 / 3])
+
+
+def test_a_config_with_weights_is_a_model_too(case: Case, views: list[View]) -> None:
+    """Alone, and after the runs."""
+    weights = case.plain / "model_final.pth"
+    model = ("--config-file", case.plain / "config.yaml", "--weights", weights)
+    script.main([*map(str, model), *case.words("--point", 100, 20.5)])
+    case.draw("--point", 100, 20.5, *model)
+    assert [view.title for view in views] == [
+        f"{weights}: deformable attention, encoder layer 1",
+        f"{case.key_aware}: key-aware attention, encoder layer 1",
+        f"{weights}: deformable attention, encoder layer 1",
+    ]
+    assert torch.equal(views[0].sampling.locations, views[2].sampling.locations)
+
+
+OF_MY_OWN = """
+from lite_detr_d2.modeling.encoder import ENCODER_REGISTRY, DeformableEncoder
+
+@ENCODER_REGISTRY.register()
+class EncoderOfMyOwn(DeformableEncoder):
+    pass
+"""
+
+
+def test_the_attention_of_an_encoder_of_ones_own(
+    case: Case, small_cfg: CfgNode, views: list[View], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ENCODER_REGISTRY, "_obj_map", dict(ENCODER_REGISTRY._obj_map))
+    monkeypatch.syspath_prepend(tmp_path)
+    small_cfg.MODEL.LITE_DETR.ENCODER.NAME = "DeformableEncoder"
+    small_cfg.MODEL.LITE_DETR.ENCODER.NUM_LAYERS = 3
+    write_run(small_cfg, tmp_path / "own")
+    small_cfg.MODEL.LITE_DETR.ENCODER.NAME = "EncoderOfMyOwn"
+    write_config(small_cfg, tmp_path / "own")
+    (tmp_path / "attention_of_mine.py").write_text(OF_MY_OWN)
+    with pytest.raises(InputError, match=r"EncoderOfMyOwn.*--import MODULE"):
+        case.draw("--point", 5, 5, runs=[tmp_path / "own"])
+    case.draw("--point", 5, 5, "--import", "attention_of_mine", runs=[tmp_path / "own"])
+    assert [view.title for view in views] == [f"{tmp_path / 'own'}: deformable attention, encoder layer 2"]
 
 
 def test_layers_and_levels(case: Case, views: list[View]) -> None:
@@ -217,10 +261,18 @@ def test_bad_input_is_one_line(case: Case, small_cfg: CfgNode, tmp_path: Path, m
     small_cfg.MODEL.LITE_DETR.ENCODER.NAME = "WithoutAttention"
     write_run(small_cfg, tmp_path / "without")
     (tmp_path / "empty.png").touch()
+    small_cfg.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
+    stranger, exported = write_config(small_cfg, tmp_path / "stranger").parent, tmp_path / "model.onnx"
+    exported.touch()
     none, without = tmp_path / "none", tmp_path / "without"
     bad: list[tuple[Sequence[object], dict[str, Any], str]] = [
-        (point, {"runs": [none]}, r"none: there is no such run .*Name the OUTPUT_DIR"),
-        (point, {"runs": [case.key_aware, none]}, r"none: there is no such run .*Name the OUTPUT_DIR"),
+        (point, {"runs": [none]}, r"none: there is no such run\. Name the OUTPUT_DIR"),
+        (point, {"runs": [case.key_aware, none]}, r"none: there is no such run\. Name the OUTPUT_DIR"),
+        (point, {"runs": [case.key_aware, case.image]}, r"photo\.png is a file, not the OUTPUT_DIR of a training"),
+        (point, {"runs": [case.key_aware, exported]}, r"model\.onnx is an exported file: name the OUTPUT_DIR"),
+        (point, {"runs": [case.key_aware, tmp_path]}, r"has no config\.yaml, and is not the OUTPUT_DIR of a training"),
+        (point, {"runs": [case.key_aware, stranger]}, r"MODEL\.META_ARCHITECTURE is 'GeneralizedRCNN': expected one"),
+        ((*point, "--image", tmp_path), {}, r"cannot be read: it is a folder, not a file\. Name a file"),
         ((*point, "--image", none), {}, r"none cannot be read: there is no such file\. Correct the name"),
         ((*point, "--image", tmp_path / "empty.png"), {}, r"empty\.png cannot be read: the file is empty"),
         (("--point", 120.5, 5), {}, r"point 120\.5, 5 is outside of .*photo\.png, which is 120 x 90 \(width x height"),
@@ -278,7 +330,9 @@ def test_weights_that_have_diverged(case: Case) -> None:
 def test_wrong_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image, output, point = ("--image", "a.jpg"), ("--output", tmp_path / "a.png"), ("--point", "1", "2")
     for arguments, message in (
-        ((*image, *output, *point), "RUN"),
+        ((*image, *output, *point), "give RUN, or --config-file FILE with --weights FILE"),
+        (("--weights", "a.pth", *image, *output, *point), "--config-file and --weights go together"),
+        (("run", "--config-file", "a.yaml", *image, *output, *point), "--config-file and --weights go together"),
         (("run", *output, *point), "--image"),
         (("run", *image, *point), "--output"),
         (("run", *image, *output), "one of the arguments --point --object is required"),
@@ -310,7 +364,7 @@ def commands(text: str) -> list[list[str]]:
 
 def test_the_examples_of_the_help_are_taken() -> None:
     examples = commands(script.__doc__ or "")
-    assert len(examples) == 4
+    assert len(examples) == 5
     for example in examples:
         assert script.parse(example).output.suffix == ".png"
 
