@@ -30,17 +30,21 @@ class ValidationPictures:
 
     def put(self, model: nn.Module) -> None:
         """Draw what ``model`` finds, as ``predictions/DATASET/NUMBER``; what cannot be drawn is said once."""
-        mapper = DetrDatasetMapper(self._cfg, False)
-        try:
-            with torch.no_grad(), inference_context(model):
+        with torch.no_grad(), inference_context(model):
+            try:  # within: detectron2's context does not set the model back to training where an error leaves it
                 for tag, (image, names) in self._images.items():
-                    found = model([mapper(image)])[0]["instances"]
+                    found = model([self._mapper(image)])[0]["instances"]
                     picture = draw_beside(image, found, names, max_value=self._cfg.INPUT.MAX_VALUE)
                     get_event_storage().put_image(tag, picture.transpose(2, 0, 1))
-        except (InputError, OSError) as error:
-            if not self._has_failed:
-                logger.warning("Pictures of the evaluation cannot be made: %s", error)
-            self._has_failed = True
+            except (InputError, OSError) as error:
+                if not self._has_failed:
+                    logger.warning("Pictures of the evaluation cannot be made: %s", error)
+                self._has_failed = True
+
+    @cached_property
+    def _mapper(self) -> DetrDatasetMapper:
+        mapper: DetrDatasetMapper = DetrDatasetMapper(self._cfg, False)
+        return mapper
 
     @cached_property
     def _images(self) -> dict[str, tuple[dict[str, Any], list[str]]]:
