@@ -56,10 +56,13 @@ class Service:
                 config=SimpleNamespace(update=lambda config, **_: self.config.update(config)),
                 define_metric=lambda *_, **__: None,
                 log=self.log,
-                finish=lambda exit_code: self.ends.append(exit_code),
+                finish=self.finish,
             )
 
         return SimpleNamespace(init=init, Settings=lambda **_: None, Image=lambda pixels: pixels)
+
+    def finish(self, exit_code: int) -> None:
+        self.ends.append(exit_code)
 
     def log(self, row: dict[str, Any]) -> None:
         iteration = row["iteration"]
