@@ -15,6 +15,7 @@ from PIL import Image
 
 from ..data.images import read_image
 from ..errors import InputError
+from .figure_files import save_figure
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -140,6 +141,9 @@ def draw_predictions(
         score_threshold: detections below it are left out.
         max_value: of images with more than 8 bits, the value that is shown as 255 (``INPUT.MAX_VALUE``).
         captions: of each image; they stand above the predictions.
+
+    Raises:
+        InputError: an image cannot be read or drawn, or the picture not be written.
     """
     rows = -(-len(images) // _COLUMNS)
     figure = Figure(figsize=(2 * _COLUMNS * _CELL_INCHES, rows * _CELL_INCHES), layout="tight")
@@ -154,7 +158,7 @@ def draw_predictions(
         right.set_title(plain_text(caption), fontsize="small")
     for cell in cells.flat:
         cell.axis("off")
-    figure.savefig(path, dpi=100)
+    save_figure(figure, Path(path))
 
 
 def plain_text(name: str) -> str:

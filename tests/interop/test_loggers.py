@@ -104,6 +104,7 @@ def assert_equal(found: float, expected: float) -> None:
 
 
 def test_what_a_training_leaves(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole one; and one that goes on from its end."""
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     output = tmp_path / "mine"
     result = train_net(dataset, output)
@@ -118,6 +119,7 @@ def test_what_a_training_leaves(dataset: Path, tmp_path: Path, monkeypatch: pyte
     assert len(expected) > 30
     check_wandb(output, runs["wandb"], expected)
     check_mlflow(output, runs["mlflow"], expected)
+    check_resume(dataset, output, runs)
 
 
 def check_wandb(output: Path, identifier: str, expected: dict[tuple[str, int], float]) -> None:
@@ -163,19 +165,16 @@ def check_mlflow(output: Path, identifier: str, expected: dict[tuple[str, int], 
         assert np.asarray(image).std() > 10
 
 
-def test_a_resume_goes_on_with_the_same_runs(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    output = tmp_path / "mine"
-    assert train_net(dataset, output, WANDB_MODE="offline").returncode == 0
-    runs = json.loads((output / "loggers.json").read_text())
-    resumed = train_net(dataset, output, "--resume", iterations=8)
+def check_resume(dataset: Path, output: Path, runs: dict[str, str]) -> None:
+    resumed = train_net(dataset, output, "--resume", iterations=ITERATIONS + 1)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    assert json.loads((output / "loggers.json").read_text()) == runs
-    files = wandb_files(output)
-    assert [file.stem for file in files] == [f"run-{runs['wandb']}"] * 2
-    _, run = mlflow_run(output)
-    assert (run.info.run_id, run.info.status) == (runs["mlflow"], "FINISHED")
     assert "cannot be written" not in resumed.stdout
+    assert json.loads((output / "loggers.json").read_text()) == runs
+    assert [file.stem for file in wandb_files(output)] == [f"run-{runs['wandb']}"] * 2
+    client, run = mlflow_run(output)
+    assert (run.info.run_id, run.info.status) == (runs["mlflow"], "FINISHED")
+    steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "loss/total")]
+    assert steps[-1] == ITERATIONS
 
 
 @pytest.mark.parametrize(
@@ -189,7 +188,7 @@ def test_a_resume_goes_on_with_the_same_runs(dataset: Path, tmp_path: Path, monk
 )
 def test_what_cannot_be_reached_ends_nothing(dataset: Path, tmp_path: Path, environment: dict[str, str]) -> None:
     environment = {**environment, "HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc")}
-    result = train_net(dataset, tmp_path / "mine", **environment)
+    result = train_net(dataset, tmp_path / "mine", iterations=1, **environment)
     assert result.returncode == 0, result.stdout + result.stderr
     text = " ".join(result.stdout.split())
     assert text.count("cannot be written: ") == 1
