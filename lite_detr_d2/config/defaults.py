@@ -67,6 +67,11 @@ def add_lite_detr_config(cfg: CfgNode) -> None:
     # An exponential moving average of the weights, of which each step keeps the share DECAY: it is evaluated beside the
     # weights (bbox_ema), and in checkpoints it is "ema".
     cfg.SOLVER.EMA = CfgNode({"ENABLED": False, "DECAY": 0.9998})
+    # Where a training's curves and pictures go besides OUTPUT_DIR: "wandb" (Weights & Biases) and "mlflow", or one.
+    cfg.LOGGERS = []
+    # So many images of each of DATASETS.TEST are drawn at every evaluation, the same ones each time, for TensorBoard
+    # and LOGGERS.
+    cfg.TEST.PICTURES = 4
     # The number of training images that the schedule is made for: --dataset fits it to a set of another size, unless
     # --epochs decides (see lite_detr_d2.engine.schedule). 0: the schedule is for whatever dataset is given, as in a
     # config of your own set.

@@ -20,6 +20,7 @@ from ..checkpoint import (
     describe,
     detect,
     is_class_tensor,
+    modules_of,
     origin_of,
     published_class_names,
     read_checkpoint,
@@ -326,6 +327,18 @@ class SafeCheckpointer(DetectionCheckpointer):
         if wrong:
             raise self._misfit(state, {key: misfits[key] for key in sorted(wrong)})
         return incompatible
+
+    def _log_incompatible_keys(self, incompatible: Any) -> None:
+        """Say, in a line where detectron2 has one for each tensor, how much of the model is loaded and what is not."""
+        model = [name for name in self.model.state_dict() if not name.endswith(COUNTER)]
+        absent = {*incompatible.missing_keys, *(key for key, *_ in incompatible.incorrect_shapes)}.intersection(model)
+        unused = [key for key in incompatible.unexpected_keys if not key.endswith(COUNTER)]
+        told = f"{len(model) - len(absent)} of the model's {len(model)} tensors are loaded"
+        if absent:
+            told += f", and not {modules_of([name for name in model if name in absent], model)}"
+        if unused:
+            told += f"; the file has others, too: {modules_of(unused, [*model, *unused])}"
+        logger.info("%s: %s", self._address, told)
 
     def _misfit(self, state: StateDict, wrong: dict[str, str]) -> InputError:
         """What is ``wrong`` (tensor -> how it does not fit) with the tensors of a file, and what to do."""

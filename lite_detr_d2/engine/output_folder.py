@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 
 _METRICS = "metrics.json"
 # What programs show beside what the next training writes.
-_RECORDS = re.compile(r"metrics\.json|eval_metrics\.json|bad_batches\.json|events\.out\.tfevents\..*")
+_RECORDS = re.compile(r"metrics\.json|eval_metrics\.json|bad_batches\.json|loggers\.json|events\.out\.tfevents\..*")
 # What is written whole: in the folder and in that of the average of the weights; and in that of the dataset.
-_WHOLE = re.compile(r"model_\w+\.pth|last_checkpoint|eval_metrics\.json|config\.yaml")
+_WHOLE = re.compile(r"model_\w+\.pth|last_checkpoint|eval_metrics\.json|loggers\.json|config\.yaml")
 _WHOLE_DATASET = re.compile(r"(train|val|test|report)\.json")
 
 

@@ -1,6 +1,7 @@
 """What a training shows and writes of its progress, and goes on without where the disk is full or fails."""
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -8,6 +9,8 @@ from datetime import timedelta
 
 import torch
 from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
+
+from ..wording import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -60,13 +63,30 @@ class ProgressLine(EventWriter):
 
 
 class Dispensable(EventWriter):
-    """A writer whose files are no reason to stop: that they cannot be written is said once."""
+    """A writer that is no reason to stop: that it fails is said once.
 
-    def __init__(self, writer: EventWriter) -> None:
-        self._writer = writer
+    It is not tried again before ten times as long has passed as it took to fail: a service that is not reached for a
+    minute does not hold up every twentieth iteration.
+    """
+
+    def __init__(
+        self, writer: EventWriter, what: str, hint: str, errors: tuple[type[Exception], ...] = (OSError,)
+    ) -> None:
+        """Wrap a writer.
+
+        Args:
+            writer: to wrap.
+            what: it writes, for the message.
+            hint: what else to know where it fails.
+            errors: how it may fail.
+        """
+        self._writer, self._what, self._hint, self._errors = writer, what, hint, errors
         self._has_failed = False
+        self._not_before = -math.inf
 
     def write(self) -> None:
+        if time.monotonic() < self._not_before:
+            return
         # detectron2's line of progress, written once more where a training stops, divides by the iterations since.
         with suppress(ZeroDivisionError):
             self._try(self._writer.write)
@@ -75,13 +95,15 @@ class Dispensable(EventWriter):
         self._try(self._writer.close)
 
     def _try(self, action: Callable[[], object]) -> None:
+        began = time.monotonic()
         try:
             action()
-        except OSError as error:
+        except self._errors as error:
+            now = time.monotonic()
+            self._not_before = now + 10 * (now - began)
             if not self._has_failed:
                 logger.warning(
-                    "What %s writes to OUTPUT_DIR cannot be written: %s. The training goes on, and writes it again "
-                    "where it can; checkpoints need space, too.",
-                    *(type(self._writer).__name__, error.strerror or error),
+                    "%s cannot be written: %s. The training goes on, and writes it again where it can; %s.",
+                    *(self._what, (getattr(error, "strerror", None) or one_line(error)).rstrip("."), self._hint),
                 )
             self._has_failed = True

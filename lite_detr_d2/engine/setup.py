@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import importlib
 import io
 import logging
 import os
@@ -20,6 +21,7 @@ from ..config import add_lite_detr_config, merge_file, merge_overrides, validate
 from ..data import ON_BAD, CocoFolder, Source, TrainingSizes, find_source, register_source, source_of_files
 from ..errors import InputError
 from ..files import write_atomically
+from ..quiet import quiet
 from ..wording import shown
 from .console import open_log
 from .datasets import check_datasets, class_names
@@ -164,6 +166,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
     cfg = on_available_device(cfg)
     cfg.freeze()
     make_room(cfg, args)
+    with quiet("torch.utils.cpp_extension"):
+        # detectron2's account of the environment imports it, which remarks on a CUDA toolkit where there is no GPU.
+        importlib.import_module("torch.utils.cpp_extension")
     with _config_of_training(cfg) if args.eval_only else nullcontext():
         default_setup(cfg, args)
     return cfg

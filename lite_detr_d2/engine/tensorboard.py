@@ -4,7 +4,7 @@ import re
 from functools import cached_property
 from typing import Any
 
-from detectron2.utils.events import TensorboardXWriter
+from detectron2.utils.events import TensorboardXWriter, get_event_storage
 
 _LOSS = re.compile(
     r"loss_(?P<kind>ce|bbox|giou)(?P<dn>_dn)?(?P<layer>_\d+)?(?P<o2m>_one2many)?(?P<proposals>_interm|_enc)?"
@@ -40,7 +40,16 @@ def tag_of(name: str) -> str:
 
 
 class TensorBoard(TensorboardXWriter):
-    """detectron2's writer, whose tags are those of :func:`tag_of`."""
+    """detectron2's writer, whose tags are those of :func:`tag_of`.
+
+    It takes the pictures out of detectron2's storage, and so comes after other writers that write them.
+    """
+
+    def write(self) -> None:
+        try:
+            super().write()
+        finally:
+            get_event_storage().clear_images()  # also those that could not be written: they would add up
 
     @cached_property
     def _writer(self) -> Any:

@@ -31,7 +31,9 @@ from .early_stop import EarlyStop, TrainingEnded
 from .ema import EMA, Averaging, WeightAverage, with_average
 from .evaluation import BoxEvaluator, evaluation_loader, write_metrics
 from .folder_lock import only_training_in
+from .loggers import build_loggers, check_loggers, forget_runs
 from .optimizer import build_optimizer, freeze
+from .pictures import ValidationPictures
 from .precise_norms import PreciseNorms
 from .progress import Dispensable, ProgressLine
 from .recompute import recompute
@@ -71,17 +73,20 @@ class Trainer(DefaultTrainer):
         check_datasets(cfg, "TRAIN", "TEST")
         if cfg.SOLVER.AMP.ENABLED and not torch.cuda.is_available():
             raise InputError("SOLVER.AMP.ENABLED is True, and there is no CUDA device for it: set it to False.")
+        check_loggers(cfg)
         for name in cfg.DATASETS.TEST:
             self.build_test_loader(cfg, name)  # what is wrong with it is to be known before the training, not after
         self._build(cfg)
         # Of all that is drawn in training; a checkpoint keeps it.
         self.seed: int = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         self._images_seen_before = 0
+        self._pictures = ValidationPictures(cfg)
         warn_of_idle_keys(cfg)
 
     def _build(self, cfg: CfgNode) -> None:
         """As ``DefaultTrainer.__init__`` does, which of several processes knows only such as have a GPU each."""
         TrainerBase.__init__(self)
+        self._loggers: list[EventWriter] = []  # of the main process
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
         cfg = scaled_to_processes(cfg, comm.get_world_size())
@@ -137,10 +142,17 @@ class Trainer(DefaultTrainer):
         return hooks
 
     def build_writers(self) -> list[EventWriter]:
-        """detectron2's, with other tags in TensorBoard; and the line of progress that the console shows."""
+        """detectron2's, with other tags in TensorBoard, the line of progress on the console, and ``LOGGERS``."""
         stock = [writer for writer in super().build_writers() if not isinstance(writer, TensorboardXWriter)]
-        writers = [ProgressLine(self.max_iter), *stock, TensorBoard(self.cfg.OUTPUT_DIR)]
-        return [Dispensable(writer) for writer in writers]
+        self._loggers = build_loggers(self.cfg)
+
+        def dispensable(writer: EventWriter) -> EventWriter:
+            what = f"What {type(writer).__name__} writes to OUTPUT_DIR"
+            return Dispensable(writer, what, "checkpoints need space, too")
+
+        # TensorBoard's, which takes the pictures out of detectron2's storage, comes last.
+        before = [dispensable(writer) for writer in (ProgressLine(self.max_iter), *stock)]
+        return [*before, *self._loggers, dispensable(TensorBoard(self.cfg.OUTPUT_DIR))]
 
     def _evaluate(self) -> dict[str, Any]:
         """Evaluate the weights, and their average if there is one, whose files are in the folder ``ema``."""
@@ -153,6 +165,8 @@ class Trainer(DefaultTrainer):
             results = with_average(results, averaged, len(cfg.DATASETS.TEST))
             if self.cfg.DATASETS.TEST and comm.is_main_process():
                 write_metrics(self.cfg.OUTPUT_DIR, results)
+        if comm.is_main_process():
+            self._pictures.put(self.checkpointer.model)
         self._last_eval_results = results
         return results
 
@@ -171,8 +185,11 @@ class Trainer(DefaultTrainer):
         else:
             self.checkpointer.load(self.cfg.MODEL.WEIGHTS, checkpointables=[])
         self._check_same_start()
-        if resume and comm.is_main_process():  # also where it was killed before its first checkpoint
-            keep_metrics_before(self.start_iter, os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"))
+        if comm.is_main_process():
+            if resume:  # also where it was killed before its first checkpoint
+                keep_metrics_before(self.start_iter, os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"))
+            else:
+                forget_runs(self.cfg.OUTPUT_DIR)
         if self.start_iter >= self.max_iter:
             logger.warning(
                 "SOLVER.MAX_ITER is %d, and the training in %s has done %d iterations: there is nothing left to train. "
@@ -226,6 +243,11 @@ class Trainer(DefaultTrainer):
         with alone, in_order, self._stop.listening(), suppress(TrainingEnded):
             return super().train()
         return getattr(self, "_last_eval_results", None)
+
+    def before_train(self) -> None:
+        super().before_train()
+        for writer in self._loggers:
+            writer.write()  # that a run cannot begin is to be known before the training, not after 20 iterations
 
     def after_train(self) -> None:
         if self.iter < self.max_iter:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import random
+import shlex
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -48,7 +49,7 @@ def log_end(trainer: Trainer, began: float) -> None:
         ("to predict", "predict.py {} --input IMAGES --output FOUND"),
         ("its errors", "evaluate.py {}"),
     ):
-        lines.append(f"{what}:  python projects/LiteDETR/{command.format(shown(output))}")
+        lines.append(f"{what}:  python projects/LiteDETR/{command.format(shlex.quote(shown(output)))}")
     logger.info("%s", "\n".join(["The training is done:", *(f"  {line}" for line in lines)]))
 
 
@@ -74,13 +75,15 @@ def _curves(trainer: Trainer, output: Path) -> Iterator[str]:
 
 def _predictions(trainer: Trainer, output: Path) -> Iterator[str]:
     """The classes, and the worst images beside some of the others, of the last evaluation."""
-    file = output / "inference" / "coco_instances_results.json"
-    if len(trainer.cfg.DATASETS.TEST) != 1 or not file.is_file():
+    file, datasets = output / "inference" / "coco_instances_results.json", trainer.cfg.DATASETS.TEST
+    if len(datasets) > 1:
+        yield f"predictions: of {len(datasets)} datasets none are drawn; evaluate.py --dataset DIR does, of one"
+    if len(datasets) != 1 or not file.is_file():
         return
     cfg = trainer.cfg.clone()
     cfg.defrost()
     cfg.MODEL.WEIGHTS = os.fspath(output / "model_final.pth")
-    names = class_names(cfg.DATASETS.TEST[0]) or [str(number) for number in range(cfg.MODEL.LITE_DETR.NUM_CLASSES)]
+    names = class_names(datasets[0]) or [str(number) for number in range(cfg.MODEL.LITE_DETR.NUM_CLASSES)]
     dataset = own_dataset(TrainedModel(cfg, trainer.checkpointer.model, names))
     records: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
     report = report_on(dataset, records)

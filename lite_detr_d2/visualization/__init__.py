@@ -2,13 +2,15 @@
 
 from .attention import View, draw_attention
 from .curves import draw_curves, draw_loss_curve
-from .detections import draw_detections, draw_predictions
+from .detections import draw_annotations, draw_beside, draw_detections, draw_predictions
 from .evaluation import draw_confusion, draw_error_costs
 from .tradeoff import draw_tradeoff
 
 __all__ = [
     "View",
+    "draw_annotations",
     "draw_attention",
+    "draw_beside",
     "draw_confusion",
     "draw_curves",
     "draw_detections",

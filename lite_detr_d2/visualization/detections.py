@@ -1,20 +1,22 @@
 """Pictures of what was found, alone or beside what was to be found."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from detectron2.data import Metadata
-from detectron2.structures import Instances
+from detectron2.structures import BoxMode, Instances
 from detectron2.utils.colormap import colormap
 from detectron2.utils.visualizer import ColorMode, VisImage, Visualizer
 from matplotlib.figure import Figure
+from PIL import Image
 
 from ..data.images import read_image
 from ..errors import InputError
 from ..wording import in_short
+from .figure_files import save_figure
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -22,6 +24,7 @@ _COLUMNS = 3
 _CELL_INCHES = 3.0
 _LONGEST_SIDE = 2**16 - 1  # of matplotlib's pictures
 _LABEL_MARGIN = 2  # pixels, of the black that lies behind a label
+_THRESHOLD = 0.3
 
 
 def draw_detections(pixels: Pixels, detections: Instances, class_names: Sequence[str]) -> Pixels:
@@ -42,26 +45,82 @@ def draw_detections(pixels: Pixels, detections: Instances, class_names: Sequence
     Raises:
         InputError: a side is too long to be drawn.
     """
-    if max(pixels.shape) > _LONGEST_SIDE:
-        raise InputError(f"pictures have sides of {_LONGEST_SIDE} pixels at most: cut the image into tiles.")
-    metadata = _to_draw(class_names)
     labels: dict[tuple[float, ...], list[str]] = {}
-    colours: list[npt.NDArray[np.float64]] = []
+    numbers: list[int] = []
     detections = detections.to("cpu")
     found = detections[detections.scores.argsort(descending=True, stable=True)]
     fields = (found.pred_boxes.tensor.tolist(), found.pred_classes.tolist(), found.scores.tolist())
     for corners, number, score in zip(*fields, strict=True):
-        box, label = tuple(corners), f"{metadata.thing_classes[number] if class_names else number} {score:.0%}"
+        box, label = tuple(corners), f"{_name(number, class_names)} {score:.0%}"
         if box not in labels:
-            colours.append(np.array(colour_of_class(number)) / 255)
+            numbers.append(number)
         labels.setdefault(box, []).append(label)
-    visualizer = Visualizer(pixels, metadata, instance_mode=ColorMode.SEGMENTATION)
-    boxes = np.array(list(labels)).reshape(-1, 4)
-    rows = [in_short(row) for row in labels.values()]
-    drawn = visualizer.overlay_instances(boxes=boxes, labels=rows, assigned_colors=colours)
-    _fit_labels(drawn)
-    picture: Pixels = drawn.get_image()
-    return picture
+    return _draw_boxes(pixels, list(labels), [in_short(row) for row in labels.values()], numbers)
+
+
+def draw_annotations(pixels: Pixels, image: Mapping[str, Any], class_names: Sequence[str]) -> Pixels:
+    """Draw the boxes of an image with their classes, in the colours of :func:`draw_detections`.
+
+    Args:
+        pixels: (H, W, 3) uint8, RGB.
+        image: in detectron2's dataset format; it need not have annotations.
+        class_names: of all classes.
+
+    Returns:
+        A picture of the same shape.
+
+    Raises:
+        InputError: a side is too long to be drawn.
+    """
+    annotations = image.get("annotations", ())
+    return _draw_boxes(
+        pixels,
+        [BoxMode.convert(box["bbox"], box["bbox_mode"], BoxMode.XYXY_ABS) for box in annotations],
+        [_name(box["category_id"], class_names) + (" (crowd)" if box.get("iscrowd") else "") for box in annotations],
+        [box["category_id"] for box in annotations],
+    )
+
+
+def draw_beside(
+    image: Mapping[str, Any],
+    detections: Instances,
+    class_names: Sequence[str],
+    *,
+    max_value: float = 0.0,
+    score_threshold: float = _THRESHOLD,
+    longest_side: int = 640,
+) -> Pixels:
+    """Draw an image twice, side by side: with its annotations, and with its detections.
+
+    Args:
+        image: in detectron2's dataset format; it need not have annotations.
+        detections: at the image's size: ``pred_boxes``, ``scores``, ``pred_classes``.
+        class_names: of all classes.
+        max_value: of images with more than 8 bits, the value that is shown as 255 (``INPUT.MAX_VALUE``).
+        score_threshold: detections below it are left out.
+        longest_side: of either half, in pixels: a larger image is made smaller.
+
+    Returns:
+        (H, 2 * W, 3) uint8, RGB.
+
+    Raises:
+        InputError: the image cannot be read.
+    """
+    pixels = read_image(image["file_name"], max_value=max_value)
+    height, width = pixels.shape[:2]
+    scale = min(1.0, longest_side / max(height, width))
+    size = max(1, round(scale * width)), max(1, round(scale * height))
+    factors = size[0] / width, size[1] / height
+    smaller = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX)) if scale < 1 else pixels
+    boxes = [
+        {**box, "bbox": _scaled(box, factors), "bbox_mode": BoxMode.XYXY_ABS} for box in image.get("annotations", ())
+    ]
+    found = detections[detections.scores >= score_threshold].to("cpu")
+    shown = Instances((size[1], size[0]), scores=found.scores, pred_classes=found.pred_classes)
+    shown.pred_boxes = found.pred_boxes.clone()
+    shown.pred_boxes.scale(*factors)
+    left = draw_annotations(smaller, {"annotations": boxes}, class_names)
+    return np.concatenate((left, draw_detections(smaller, shown, class_names)), axis=1)
 
 
 def draw_predictions(
@@ -69,7 +128,7 @@ def draw_predictions(
     predictions: Sequence[Instances],
     metadata: Metadata,
     path: str | Path,
-    score_threshold: float = 0.3,
+    score_threshold: float = _THRESHOLD,
     max_value: float = 0.0,
     captions: Sequence[str] = (),
 ) -> None:
@@ -83,6 +142,9 @@ def draw_predictions(
         score_threshold: detections below it are left out.
         max_value: of images with more than 8 bits, the value that is shown as 255 (``INPUT.MAX_VALUE``).
         captions: of each image; they stand above the predictions.
+
+    Raises:
+        InputError: an image cannot be read or drawn, or the picture not be written.
     """
     rows = -(-len(images) // _COLUMNS)
     figure = Figure(figsize=(2 * _COLUMNS * _CELL_INCHES, rows * _CELL_INCHES), layout="tight")
@@ -91,13 +153,36 @@ def draw_predictions(
     above = captions or [f"predictions (score at least {score_threshold:g})"] * len(images)
     for (left, right), image, instances, caption in zip(cells, images, predictions, above, strict=False):
         pixels = read_image(image["file_name"], max_value=max_value)
-        left.imshow(Visualizer(pixels, _to_draw(class_names)).draw_dataset_dict(image).get_image())
+        left.imshow(draw_annotations(pixels, image, class_names))
         left.set_title("ground truth", fontsize="small")
         right.imshow(draw_detections(pixels, instances[instances.scores >= score_threshold], class_names))
         right.set_title(plain_text(caption), fontsize="small")
     for cell in cells.flat:
         cell.axis("off")
-    figure.savefig(path, dpi=100)
+    save_figure(figure, Path(path))
+
+
+def plain_text(name: str) -> str:
+    """A name as matplotlib writes it as it is: text between dollar signs it takes for mathematics."""
+    return name.replace("$", r"\$")
+
+
+def _draw_boxes(
+    pixels: Pixels,
+    boxes: Sequence[Sequence[float]],
+    labels: Sequence[str],
+    numbers: Sequence[int],
+) -> Pixels:
+    """Draw boxes (left, top, right, bottom) in the colours of their classes' numbers, by ``Visualizer``."""
+    if max(pixels.shape) > _LONGEST_SIDE:
+        raise InputError(f"pictures have sides of {_LONGEST_SIDE} pixels at most: cut the image into tiles.")
+    visualizer = Visualizer(pixels, Metadata(), instance_mode=ColorMode.SEGMENTATION)
+    corners = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+    colours = [np.array(colour_of_class(number)) / 255 for number in numbers]
+    drawn = visualizer.overlay_instances(boxes=corners, labels=list(labels), assigned_colors=colours)
+    _fit_labels(drawn)
+    picture: Pixels = drawn.get_image()
+    return picture
 
 
 def _fit_labels(drawn: VisImage) -> None:
@@ -114,17 +199,14 @@ def _fit_labels(drawn: VisImage) -> None:
         label.set_x(max(min(label.get_position()[0], _LABEL_MARGIN + room - width), _LABEL_MARGIN))
 
 
-def plain_text(name: str) -> str:
-    """A name as matplotlib writes it as it is: text between dollar signs it takes for mathematics."""
-    return name.replace("$", r"\$")
+def _scaled(box: Mapping[str, Any], factors: tuple[float, float]) -> list[float]:
+    """Left, top, right and bottom of an annotation, in an image whose width and height are multiplied."""
+    corners = BoxMode.convert(box["bbox"], box["bbox_mode"], BoxMode.XYXY_ABS)
+    return [value * factor for value, factor in zip(corners, (*factors, *factors), strict=True)]
 
 
-def _to_draw(class_names: Sequence[str]) -> Metadata:
-    """What ``Visualizer`` needs to know of classes."""
-    return Metadata(
-        thing_classes=[plain_text(name) for name in class_names],
-        thing_colors=[colour_of_class(number) for number in range(len(class_names))],
-    )
+def _name(number: int, class_names: Sequence[str]) -> str:
+    return plain_text(class_names[number]) if class_names else str(number)
 
 
 def colour_of_class(number: int) -> list[int]:

@@ -1,13 +1,12 @@
 """Train a small Lite-DINO on handwritten digits, on whatever machine this is, and show what came of it.
 
-The dataset, model_final.pth, eval_metrics.json, predictions.png, loss_curve.png and flops.txt are written to the folder
-that --output names. KEY VALUE pairs override the config, as in train_net.py:
+The dataset, model_final.pth, eval_metrics.json, predictions.png, curves.png, loss_curve.png and flops.txt go to the
+folder that --output names. KEY VALUE pairs override the config, as in train_net.py:
 
     demo_digits.py --output /tmp/demo SOLVER.MAX_ITER 100
 """
 
 import argparse
-import itertools
 import json
 import logging
 import sys
@@ -16,17 +15,16 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import HookBase
 from detectron2.utils.analysis import FlopCountAnalysis
 from fvcore.nn import flop_count_table
 
 from lite_detr_d2.data.digits import make_digits_dataset
 from lite_detr_d2.engine import Trainer, argument_parser, log_start, one_line_errors, setup
-from lite_detr_d2.visualization import draw_loss_curve, draw_predictions
+from lite_detr_d2.evaluation.ending import log_end
+from lite_detr_d2.visualization import draw_loss_curve
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "demo" / "lite_dino_digits.yaml"
-IMAGES_SHOWN = 12
 
 logger = logging.getLogger("lite_detr_d2.demo")
 
@@ -51,8 +49,10 @@ def main(arguments: list[str]) -> None:
     trainer.resume_or_load(resume=False)
     log_start(trainer)
     trainer.register_hooks([EarlyProgress()])
+    began = time.perf_counter()
     trainer.train()
     logger.info("3. Drawing what it finds")
+    log_end(trainer, began)
     report(cfg, trainer.model.eval())
 
 
@@ -72,16 +72,11 @@ class EarlyProgress(HookBase):
 
 @torch.no_grad()
 def report(cfg: CfgNode, model: torch.nn.Module) -> None:
-    """Draw what the model finds, count its operations, and sum up its evaluation."""
-    output, name = Path(cfg.OUTPUT_DIR), cfg.DATASETS.TEST[0]
-    images = DatasetCatalog.get(name)[:IMAGES_SHOWN]
-    batches = list(itertools.islice(Trainer.build_test_loader(cfg, name), IMAGES_SHOWN))
-    predictions = [model(batch)[0]["instances"] for batch in batches]
-    metadata, picture = MetadataCatalog.get(name), output / "predictions.png"
-    draw_predictions(images, predictions, metadata, picture, max_value=cfg.INPUT.MAX_VALUE)
+    """Draw how the loss fell, count the model's operations, and sum up its evaluation."""
+    output = Path(cfg.OUTPUT_DIR)
     draw_loss_curve(output / "metrics.json", output / "loss_curve.png")
-
-    flops = flop_count_table(FlopCountAnalysis(model, batches[0]), max_depth=2)
+    batch = next(iter(Trainer.build_test_loader(cfg, cfg.DATASETS.TEST[0])))
+    flops = flop_count_table(FlopCountAnalysis(model, batch), max_depth=2)
     (output / "flops.txt").write_text(f"{flops}\n", encoding="utf-8")
     logger.info("One multiply-add counts as one operation:\n%s", flops)
     metrics = json.loads((output / "eval_metrics.json").read_text(encoding="utf-8"))["bbox"]

@@ -240,3 +240,41 @@ def test_a_file_cannot_run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert not (tmp_path / "canary").exists()
     assert "weights_only" not in str(error.value)
     assert "\x1b" not in str(error.value)
+
+
+@pytest.mark.parametrize("checkpointables", [None, []])
+def test_how_much_is_loaded_is_said_in_a_line(
+    tmp_path: Path, log: pytest.LogCaptureFixture, checkpointables: list[str] | None
+) -> None:
+    path = save(tmp_path / "model.pth", {"model": detector().state_dict()})
+    SafeCheckpointer(detector()).load(path, checkpointables)
+    assert [message for message in log.messages if "tensors" in message] == [
+        f"{path}: 8 of the model's 8 tensors are loaded"
+    ]
+
+
+def test_what_is_not_loaded_is_said_too(
+    tmp_path: Path, log: pytest.LogCaptureFixture, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = {**detector().backbone.state_dict(), "fc.weight": torch.zeros(2)}
+    path = save(tmp_path / "backbone.pth", {"model": state})
+    SafeCheckpointer(detector()).load(f"{path}?matching_heuristics=True", [])
+    told = f"{path}: 4 of the model's 8 tensors are loaded, and not decoder (4); the file has others, too: fc (1)"
+    assert told in log.messages
+    assert not [
+        record for record in caplog.records if record.name.startswith("fvcore") and record.levelname == "WARNING"
+    ]
+
+
+def test_tensors_of_another_shape_are_not_loaded(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+    state = {
+        "class_embed.weight": torch.zeros(4, 2),
+        "class_embed.bias": torch.zeros(4),
+        "backbone.bias": torch.ones(1),
+    }
+    model = nn.Module()
+    model.backbone, model.class_embed = nn.Module(), nn.Linear(2, 3)
+    model.backbone.bias = nn.Parameter(torch.zeros(1))
+    path = save(tmp_path / "model.pth", {"model": state})
+    SafeCheckpointer(model).load(path, [])
+    assert f"{path}: 1 of the model's 3 tensors are loaded, and not class_embed (2)" in log.messages

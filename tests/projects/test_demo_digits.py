@@ -38,9 +38,11 @@ def test_it_leaves_what_it_should(output: Path) -> None:
     assert flops.strip() in log
     assert "APs" in log.splitlines()[-2]
     assert "Iteration 2 of 2, about 0 minutes to go" in log
+    for said in ("The training:\n  model ", "The training is done:\n  time: ", f"predict.py {output} --input "):
+        assert log.count(said) == 1
 
 
-@pytest.mark.parametrize("picture", ["predictions.png", "loss_curve.png"])
+@pytest.mark.parametrize("picture", ["predictions.png", "curves.png", "loss_curve.png"])
 def test_its_pictures_show_something(output: Path, picture: str) -> None:
     with Image.open(output / picture) as image:
         assert min(image.size) > 200

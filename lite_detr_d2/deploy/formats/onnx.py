@@ -13,12 +13,12 @@ from ...errors import InputError
 from ...extras import import_extra
 from ...modeling.query_selection import QuerySelection
 from ...ops.reference import Sampler, sample_by_gathers, sample_grid
+from ...quiet import quiet
 from ...wording import one_line, shown
 from ..inference import INPUTS, INSPECTED, OUTPUTS, InferenceModel, InspectedModel
 from .capture import capture
 from .format import Format, Runtime, Settings, Written
 from .input_check import add_input_check
-from .quiet import quiet
 from .standard_ops import PlainAttention
 
 EXTRA = "export"

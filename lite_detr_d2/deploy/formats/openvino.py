@@ -15,12 +15,12 @@ from ...detector import DetrDetector
 from ...errors import InputError
 from ...extras import import_extra
 from ...ops.reference import sample_grid
+from ...quiet import quiet
 from ...wording import one_line, shown
 from ..bounds import Bounds, Range
 from ..inference import INPUTS, OUTPUTS
 from .format import Format, Inputs, Runtime, Settings, Written
 from .onnx import OPSETS, make_model, without_inspected
-from .quiet import quiet
 
 logger = logging.getLogger(__name__)
 

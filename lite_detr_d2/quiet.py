@@ -1,4 +1,4 @@
-"""Converters at work, without their remarks on their own workings."""
+"""Libraries at work, without their remarks on their own workings."""
 
 import logging
 import warnings
