@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 import weakref
 from collections.abc import Iterable
 from contextlib import nullcontext, suppress
@@ -94,8 +95,12 @@ class Trainer(DefaultTrainer):
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
         devices = {"device_ids": None} if cfg.MODEL.DEVICE == "cpu" else {}
+        with warnings.catch_warnings():
+            # Of PyTorch, to whoever wants what it has meant in all versions.
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            distributed = create_ddp_model(model, broadcast_buffers=False, **devices)
         self._trainer = Step(
-            create_ddp_model(model, broadcast_buffers=False, **devices),
+            distributed,
             data_loader,
             optimizer,
             parts=cfg.SOLVER.ACCUMULATE,
