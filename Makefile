@@ -35,7 +35,7 @@ export-matrix: $(VENV)-export/.installed
 
 # The documentation as a site, in output/site: open its index.html. A warning is an error.
 docs: $(VENV)-docs/.installed
-	$(VENV)-docs/bin/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict
 
 # Whether what the pages link to outside of the project is there. It needs the network.
 links: setup

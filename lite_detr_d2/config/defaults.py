@@ -14,12 +14,15 @@ def add_lite_detr_config(cfg: CfgNode) -> None:
     """
     cfg.MODEL.LITE_DETR = _detector_keys()
 
-    # build_swin_backbone: detectron2's Swin Transformer; the defaults are Swin-T.
+    # build_swin_backbone: detectron2's Swin Transformer, whose defaults here are Swin-T. Channels of the first stage.
     cfg.MODEL.SWIN = CfgNode()
     cfg.MODEL.SWIN.EMBED_DIM = 96
+    # Blocks of each stage, and their attention heads.
     cfg.MODEL.SWIN.DEPTHS = [2, 2, 6, 2]
     cfg.MODEL.SWIN.NUM_HEADS = [3, 6, 12, 24]
+    # Side of the windows that attend to themselves, in tokens.
     cfg.MODEL.SWIN.WINDOW_SIZE = 7
+    # Stochastic depth in training: the share of images that skip the last block; earlier blocks are skipped less.
     cfg.MODEL.SWIN.DROP_PATH_RATE = 0.2
     # Stages whose outputs are kept: 1 is p1 (stride 8), 2 is p2 (16), 3 is p3 (32).
     cfg.MODEL.SWIN.OUT_INDICES = [1, 2, 3]

@@ -13,7 +13,6 @@ from lite_detr_d2.config.schema import SCHEMA, leaves
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 # What stands before a key in defaults.py, and the keys above it.
 _SECTIONS = {"cfg.": "", "node.": "MODEL.LITE_DETR."}
-_DETECTORS = {"DINO": "DINO", "DeformableDETR": "Deformable DETR", "HDETR": "H-DETR"}
 _KEYS = """# Config keys
 
 Every key that is added to detectron2's, with its default, what it may be, and what it is. `KEY VALUE` pairs at the end
@@ -38,8 +37,9 @@ def keys_page() -> str:
     for key, text in described_keys().items():
         if key not in own:
             raise ValueError(f"defaults.py describes {key}, which the config does not have.")
-        row = [f"`{key}`", f"`{own[key]!r}`", SCHEMA[key].words, text]
-        sections.setdefault(key.rpartition(".")[0], []).append(_line(row))
+        section, _, name = key.rpartition(".")
+        row = [f"`{name}`", f"`{own[key]!r}`", SCHEMA[key].words, text]
+        sections.setdefault(section, []).append(_line(row))
     if missing := own.keys() - described_keys():
         raise ValueError(f"defaults.py has no comment above {', '.join(sorted(missing))}: say what it is.")
     head = [_line(["key", "default", "what it may be", "what it is"]), _rule(4)]
@@ -89,7 +89,7 @@ def _keys_of(assignment: ast.Assign) -> Iterator[str]:
 
 def shipped_page() -> str:
     """Return the page of the configs, in Markdown: a table for each folder, and one of the fragments."""
-    columns = ["config", "detector", "encoder", "key-aware", "levels", "queries", "weights", "batch", "iterations"]
+    columns = ["config", "encoder", "attention", "levels", "queries", "starts from", "batch", "iterations"]
     lines = [_SHIPPED]
     for folder in sorted(path for path in CONFIGS.iterdir() if path.name != "_base_"):
         lines += [f"\n## {folder.name}\n", _line(columns), _rule(len(columns))]
@@ -105,15 +105,15 @@ def shipped_page() -> str:
 def _shipped_row(path: Path) -> list[str]:
     cfg = _read(path)
     model, encoder = cfg.MODEL.LITE_DETR, cfg.MODEL.LITE_DETR.ENCODER
-    interleaved = encoder.NAME == "InterleavedEncoder"
     return [
         f"`{path.stem}`",
-        _DETECTORS[cfg.MODEL.META_ARCHITECTURE],
-        f"{encoder.SPEC}, {encoder.FUSION}" if interleaved else f"{encoder.NUM_LAYERS} layers",
-        "yes" if encoder.KEY_AWARE else "no",
+        f"`{encoder.SPEC}`{'' if encoder.FUSION == 'joint' else f', {encoder.FUSION}'}"
+        if encoder.NAME == "InterleavedEncoder"
+        else f"{encoder.NUM_LAYERS} plain layers",
+        "key-aware" if encoder.KEY_AWARE else "plain",
         str(model.NUM_LEVELS),
         str(model.NUM_QUERIES),
-        "ImageNet" if cfg.MODEL.WEIGHTS else "from scratch",
+        "ImageNet" if cfg.MODEL.WEIGHTS else "scratch",
         str(cfg.SOLVER.IMS_PER_BATCH),
         f"{cfg.SOLVER.MAX_ITER:,}",
     ]

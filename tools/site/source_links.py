@@ -1,8 +1,8 @@
-"""A hook of MkDocs: links of the pages that lead out of docs/ lead somewhere in the site, too.
+"""A hook of MkDocs: links between files of the repository lead somewhere in the site, too.
 
 In the repository, pages link to files as they lie there. Those that are pages of the site become links to these; others
 become links to where the repository can be seen, ``extra.source_url`` of mkdocs.yml, or, where that is not known, the
-name of the file.
+name of the file. llms.txt is copied to the site so.
 """
 
 import posixpath
@@ -12,36 +12,44 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import Files
 from mkdocs.structure.pages import Page
-from more_pages import COPIES
+from places import COPIES, MADE, source_of
 
-# Files of the repository that are pages of the site, but for docs/NAME, which are NAME.
-PAGES = {"README.md": "index.md"} | {source: page for page, source in COPIES.items()}
 _FENCED = re.compile(r"(^```.*?^```$)", flags=re.M | re.S)
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
+_COPIED = {source: page for page, source in COPIES.items()}
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    root = Path(config.config_file_path).parent
-    return with_links(markdown, page.file.src_uri, root, config.extra["source_url"])
+    pages = {"README.md": "index.md"} | _COPIED
+    return with_links(markdown, page.file.src_uri, source_of(page.file.src_uri), pages, config)
 
 
-def with_links(markdown: str, page: str, root: Path, source_url: str) -> str:
-    """Return the text of ``page``, of the site, with the links that it has there.
+def on_post_build(config: MkDocsConfig) -> None:
+    name = "llms.txt"
+    text = (_root(config) / name).read_text(encoding="utf-8")
+    pages = _COPIED | {source: page for page, source in MADE.items()}
+    linked = with_links(text, name, name, pages, config)
+    Path(config.site_dir, name).write_text(re.sub(r"\.md(#[^)\s]*)?\)", r".html\1)", linked), encoding="utf-8")
+
+
+def with_links(markdown: str, page: str, source: str, pages: dict[str, str], config: MkDocsConfig) -> str:
+    """Return the text of a page with the links that it has in the site.
 
     Args:
         markdown: its text, with links as they are in the repository.
-        page: its name below docs/, or one of ``COPIES``.
-        root: of the repository.
-        source_url: what the names of files are appended to; "" where there is no such place.
+        page: its name in the site, from its root.
+        source: where it stands in the repository.
+        pages: files of the repository, and the pages of the site that they are; docs/NAME is NAME without that.
+        config: of the site.
     """
-    source = COPIES.get(page, f"docs/{page}")
+    source_url: str = config.extra["source_url"]
 
     def mended(match: re.Match[str]) -> str:
         image, text, target, anchor = match.groups(default="")
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
-        if ":" in target or not (root / path).exists():
+        if ":" in target or not (_root(config) / path).exists():
             return match[0]  # elsewhere; or MkDocs says that it leads nowhere
-        name = PAGES.get(path) or (path.removeprefix("docs/") if path.startswith("docs/") else None)
+        name = pages.get(path) or (path.removeprefix("docs/") if path.startswith("docs/") else None)
         if name is not None:
             return f"{image}[{text}]({posixpath.relpath(name, posixpath.dirname(page) or '.')}{anchor})"
         if source_url:
@@ -50,3 +58,7 @@ def with_links(markdown: str, page: str, root: Path, source_url: str) -> str:
 
     parts = _FENCED.split(markdown)
     return "".join(part if part.startswith("```") else _LINK.sub(mended, part) for part in parts)
+
+
+def _root(config: MkDocsConfig) -> Path:
+    return Path(config.config_file_path).parent
