@@ -19,7 +19,11 @@ Every key that is added to detectron2's, with its default, what it may be, and w
 of a command set them, and so do [config files](configs.md). The keys that are detectron2's own are in
 [its documentation](https://detectron2.readthedocs.io/en/latest/modules/config.html#yaml-config-references).
 """
-_SHIPPED = """# Configs
+_SHIPPED = """---
+hide: [toc]
+---
+
+# Configs
 
 Every config that comes with the project; `--config-file` takes them. What they cost, and what AP the paper has, is in
 [the model zoo](zoo.md); [which one to take](choosing.md). The key of each column is in [the list](config_keys.md).
@@ -27,7 +31,7 @@ Every config that comes with the project; `--config-file` takes them. What they 
 _FRAGMENTS = """
 ## Fragments
 
-What the configs are made of: `_BASE_` of a config lists such files, of which later ones win. Make your own combinations.
+What the configs are made of: `_BASE_` of a config lists such files, of which later ones win. Combine them as you like.
 """
 
 
