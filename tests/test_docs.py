@@ -70,6 +70,30 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors_of(linked), target
 
 
+def pictures_without_a_command(text: str) -> list[str]:
+    """Those, but for drawings, in whose section no command stands that could make them."""
+    return [
+        "".join(picture)
+        for section in re.split(r"^(?=#+ )", text, flags=re.M)
+        if not any(command.is_whole for command in documented.commands_of(section, "page"))
+        for picture in re.findall(
+            r"!\[[^\]]*\]\(([^)\s]+\.(?:png|jpg|gif))\)|src=\"([^\"]+\.(?:png|jpg|gif))\"", section
+        )
+    ]
+
+
+@every_page
+def test_pictures_have_the_command_that_makes_them_beside_them(page: Path) -> None:
+    assert pictures_without_a_command(page.read_text()) == []
+
+
+def test_a_picture_without_a_command_is_found() -> None:
+    made = "## One\n\n```sh\npython projects/LiteDETR/evaluate.py output/mine\n```\n\n![one](one.png)\n"
+    other = '## Two\n\nSee `evaluate.py`.\n\n![two](images/two.png) <img width="9" src="three.jpg">\n'
+    assert pictures_without_a_command(made) == []
+    assert pictures_without_a_command(made + other) == ["images/two.png", "three.jpg"]
+
+
 @every_page
 def test_files_that_are_named_exist(page: Path) -> None:
     """With their folder from the root, the page or the package; or by their bare name."""
@@ -132,6 +156,35 @@ def test_the_site_and_llms_txt_have_every_page_once() -> None:
     lines = re.findall(r"^- \[[^\]]+\]\(([^)]+)\): \S", (ROOT / "llms.txt").read_text(), flags=re.M)
     assert lines == sources
     assert set(map(str, sorted((ROOT / "docs").rglob("*.md")))) <= {str(ROOT / source) for source in sources}
+
+
+@pytest.mark.parametrize(
+    ("page", "source", "link", "in_the_site", "with_a_repository"),
+    [
+        ("deploy.md", "docs/deploy.md", "[data](datasets.md#layouts)", "[data](datasets.md#layouts)", None),
+        ("deploy.md", "docs/deploy.md", "[zoo](../projects/LiteDETR/README.md)", "[zoo](zoo.md)", None),
+        ("deploy.md", "docs/deploy.md", "![flow](architecture.svg)", "![flow](architecture.svg)", None),
+        ("reference/ops.md", "docs/reference/ops.md", "[a](../../CHANGELOG.md)", "[a](../changelog.md)", None),
+        ("zoo.md", "projects/LiteDETR/README.md", "[how](../../docs/deploy.md#x)", "[how](deploy.md#x)", None),
+        ("zoo.md", "projects/LiteDETR/README.md", "[it](../../README.md)", "[it](index.md)", None),
+        ("a.md", "docs/a.md", "[doctor.py](../lite_detr_d2/doctor.py)", "`lite_detr_d2/doctor.py`", "[doctor.py](*)"),
+        ("a.md", "docs/a.md", "[it](../lite_detr_d2/doctor.py)", "it (`lite_detr_d2/doctor.py`)", "[it](*)"),
+        ("a.md", "docs/a.md", "[d2](https://a.b/c.md)", "[d2](https://a.b/c.md)", None),
+        ("a.md", "docs/a.md", "[no](../not_there.py)", "[no](../not_there.py)", None),
+        ("a.md", "docs/a.md", "\n```\n[x](../setup.py)\n```", "\n```\n[x](../setup.py)\n```", None),
+    ],
+)
+def test_links_in_the_site(
+    page: str, source: str, link: str, in_the_site: str, with_a_repository: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(TOOLS / "site")
+    links = load_script("source_links", TOOLS / "site")
+    pages = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "projects/LiteDETR/README.md": "zoo.md"}
+    arguments = (f"see {link}\n", page, source, pages, ROOT)
+    assert links.with_links(*arguments, "") == f"see {in_the_site}\n"
+    there = "https://host/main/lite_detr_d2/doctor.py"
+    wanted = (with_a_repository or in_the_site).replace("*", there)
+    assert links.with_links(*arguments, "https://host/main/") == f"see {wanted}\n"
 
 
 def test_llms_txt_has_its_format() -> None:

@@ -40,7 +40,7 @@ def on_post_build(config: MkDocsConfig) -> None:
     shown = re.findall(r"\bid=\"(lite_detr_d2\.[\w.]+)\"", pages)
     # Where a module has the name of a function in it, that one is shown by its full name.
     known = {(name.split(".")[1], name.rpartition(".")[2]) for name in shown}
-    if missing := [".".join(names) for names in exported(package) if names not in known]:
+    if missing := [f"lite_detr_d2.{'.'.join(names)}" for names in exported(package) if names not in known]:
         raise PluginError(
             f"No page of docs/reference shows {', '.join(missing)}: give it a docstring, or name its module there."
         )
