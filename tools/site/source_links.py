@@ -57,7 +57,8 @@ def with_links(markdown: str, page: str, source: str, pages: dict[str, str], roo
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
         if ":" in target or not (root / path).exists():
             return match[0]  # elsewhere; or MkDocs says that it leads nowhere
-        name = pages.get(path) or (path.removeprefix("docs/") if path.startswith("docs/") else None)
+        is_in_docs = path.startswith("docs/") and not path.endswith((".py", ".sh"))
+        name = pages.get(path) or (path.removeprefix("docs/") if is_in_docs else None)
         if name is not None:
             return f"{image}[{text}]({posixpath.relpath(name, posixpath.dirname(page) or '.')}{anchor})"
         if source_url:
