@@ -1,5 +1,6 @@
-# make setup | test | demo | lint | coverage | fuzz | soak | cuda | lock, and test-export | test-interop | export-matrix,
-# which have virtual environments of their own. Set-up runs by itself when it is missing or out of date.
+# make setup | test | demo | lint | coverage | fuzz | soak | cuda | links | lock, and test-export | test-interop |
+# export-matrix | docs, which have virtual environments of their own. Set-up runs by itself when it is missing or out of
+# date.
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -17,7 +18,7 @@ UV := 0.13.9
 # They would bring other packages into $(VENV).
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: setup test test-export test-interop export-matrix demo lint coverage fuzz soak cuda lock always
+.PHONY: setup test test-export test-interop export-matrix docs links demo lint coverage fuzz soak cuda lock always
 
 setup: $(BUILT)
 
@@ -31,6 +32,14 @@ test-export test-interop: test-%: $(VENV)-%/.installed
 # Every format of every detector: a table. What an earlier run has done is not done again.
 export-matrix: $(VENV)-export/.installed
 	$(VENV)-export/bin/python tools/export_matrix.py
+
+# The documentation as a site, in output/site: open its index.html. A warning is an error.
+docs: $(VENV)-docs/.installed
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict
+
+# Whether what the pages link to outside of the project is there. It needs the network.
+links: setup
+	$(BIN)/python tools/check_links.py
 
 demo: setup
 	$(BIN)/python projects/LiteDETR/demo_digits.py
@@ -85,7 +94,7 @@ lock:
 			--generate-hashes" && \
 		export UV_CUSTOM_COMPILE_COMMAND="make lock" && \
 		$$compile $(UPGRADE) requirements/dev.in --output-file requirements/dev.txt && \
-		for name in build export interop; do \
+		for name in build export interop docs; do \
 			$$compile $(UPGRADE) --constraints requirements/dev.txt requirements/$$name.in \
 				--output-file requirements/$$name.txt || exit; \
 		done

@@ -1,4 +1,7 @@
-"""The documentation: what the pages name is there, and the worked example of docs/adding_parts.md runs as it says."""
+"""The documentation: what the pages name is there, and the worked example of docs/adding_parts.md runs as it says.
+
+The commands that they name are tests/projects/test_documented_commands.py's.
+"""
 
 import importlib.util
 import json
@@ -13,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import tomllib
 import torch
+import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from torch import nn
@@ -23,23 +28,24 @@ from lite_detr_d2.data.inspection import CHECKS
 from lite_detr_d2.errors import InputError
 from lite_detr_d2.modeling.encoder import ENCODER_REGISTRY
 
+from . import documented
 from .data.folders import write_coco_folder
+from .documented import ROOT
 from .helpers import batched_input, random_features
+from .projects.scripts import TOOLS, load_script
+from .shipped_configs import LEAVES
 
-ROOT = Path(__file__).parent.parent
 EXAMPLE_PAGE = ROOT / "docs" / "adding_parts.md"
 FILES = dict(re.findall(r"^`([\w/.]+)`[^\n]*:\n\n```\w+\n(.*?)^```$", EXAMPLE_PAGE.read_text(), flags=re.M | re.S))
-PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
-    *(ROOT / folder / "README.md" for folder in ("benchmarks", "projects/LiteDETR")),
-    *sorted(path for path in (ROOT / "docs").iterdir() if path.suffix in {".md", ".svg"}),
-]
+PAGES = [*documented.PAGES, *sorted((ROOT / "docs").glob("*.svg"))]
 SOURCES = [
     path
     for folder in ("lite_detr_d2", "projects", "tests", "configs", "benchmarks", "tools", "docs")
     for path in (ROOT / folder).rglob("*.*")
     if path.suffix in {".py", ".md", ".yaml", ".svg", ".cpp", ".h", ".cu", ".cuh", ".sh"}
 ]
+
+FENCED = re.compile(r"^```.*?^```$", flags=re.M | re.S)
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -49,17 +55,43 @@ def text_of(page: Path) -> str:
 
 
 def anchors_of(page: Path) -> set[str]:
-    headings = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.M)
+    headings = re.findall(r"^#+ (.+)$", FENCED.sub("", page.read_text()), flags=re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @every_page
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)\s]+)\)", text_of(page)):
+    text = FENCED.sub("", text_of(page))
+    links = re.findall(r"\]\(([^)\s]+)\)|<(?:img|a)\b[^>]*? (?:src|href)=\"([^\"]+)\"", text)
+    for target in map("".join, links):
         name, _, anchor = target.partition("#")
         linked = page.parent / name if name else page
         assert linked.exists(), target
         assert not anchor or anchor in anchors_of(linked), target
+
+
+def pictures_without_a_command(text: str) -> list[str]:
+    """Those, but for drawings, in whose section no command stands that could make them."""
+    return [
+        "".join(picture)
+        for section in re.split(r"^(?=#+ )", text, flags=re.M)
+        if not any(command.is_whole for command in documented.commands_of(section, "page"))
+        for picture in re.findall(
+            r"!\[[^\]]*\]\(([^)\s]+\.(?:png|jpg|gif))\)|src=\"([^\"]+\.(?:png|jpg|gif))\"", section
+        )
+    ]
+
+
+@every_page
+def test_pictures_have_the_command_that_makes_them_beside_them(page: Path) -> None:
+    assert pictures_without_a_command(page.read_text()) == []
+
+
+def test_a_picture_without_a_command_is_found() -> None:
+    made = "## One\n\n```sh\npython projects/LiteDETR/evaluate.py output/mine\n```\n\n![one](one.png)\n"
+    other = '## Two\n\nSee `evaluate.py`.\n\n![two](images/two.png) <img width="9" src="three.jpg">\n'
+    assert pictures_without_a_command(made) == []
+    assert pictures_without_a_command(made + other) == ["images/two.png", "three.jpg"]
 
 
 @every_page
@@ -90,12 +122,110 @@ def test_python_names_and_config_keys_exist(page: Path) -> None:
 @pytest.mark.parametrize("name", ["architecture.md", "adding_parts.md"])
 def test_code_that_is_quoted_is_in_the_code(name: str) -> None:
     """So that a renamed class, field or key is renamed on the page."""
-    prose = re.sub(r"^```.*?^```$", "", (ROOT / "docs" / name).read_text(), flags=re.M | re.S)
+    prose = FENCED.sub("", (ROOT / "docs" / name).read_text())
     quoted = set(re.findall(r"\b[A-Za-z_]\w{2,}", " ".join(re.findall(r"`([^`]+)`", prose))))
     code = " ".join(path.read_text() for path in SOURCES if path.suffix != ".md" and path != Path(__file__))
     known = set(re.findall(r"\w+", code + " ".join(FILES.values()) + " ".join(map(str, [*SOURCES, *FILES]))))
     assert len(quoted) > 40
     assert sorted(quoted - known) == []
+
+
+class Site(yaml.SafeLoader):
+    """Reads mkdocs.yml, whose tags name Python functions, without them."""
+
+
+Site.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffix, node: suffix)
+
+
+def pages_of_the_site() -> list[str]:
+    """Those of the navigation, in its order."""
+
+    def names(entry: object) -> Iterator[str]:
+        if isinstance(entry, str):
+            yield entry
+        for below in entry if isinstance(entry, list) else entry.values() if isinstance(entry, dict) else ():
+            yield from names(below)
+
+    return list(names(yaml.load((ROOT / "mkdocs.yml").read_text(), Site)["nav"]))
+
+
+def test_the_site_and_llms_txt_have_every_page_once() -> None:
+    sources = list(map(load_script("places", TOOLS / "site").source_of, pages_of_the_site()))
+    assert len(sources) > 25
+    assert len(set(sources)) == len(sources)
+    lines = re.findall(r"^- \[[^\]]+\]\(([^)]+)\): \S", (ROOT / "llms.txt").read_text(), flags=re.M)
+    assert lines == sources
+    assert set(map(str, sorted((ROOT / "docs").rglob("*.md")))) <= {str(ROOT / source) for source in sources}
+
+
+@pytest.mark.parametrize(
+    ("page", "source", "link", "in_the_site", "with_a_repository"),
+    [
+        ("deploy.md", "docs/deploy.md", "[data](datasets.md#layouts)", "[data](datasets.md#layouts)", None),
+        ("deploy.md", "docs/deploy.md", "[zoo](../projects/LiteDETR/README.md)", "[zoo](zoo.md)", None),
+        ("deploy.md", "docs/deploy.md", "![flow](architecture.svg)", "![flow](architecture.svg)", None),
+        ("reference/ops.md", "docs/reference/ops.md", "[a](../../CHANGELOG.md)", "[a](../changelog.md)", None),
+        ("zoo.md", "projects/LiteDETR/README.md", "[how](../../docs/deploy.md#x)", "[how](deploy.md#x)", None),
+        ("zoo.md", "projects/LiteDETR/README.md", "[it](../../README.md)", "[it](index.md)", None),
+        ("a.md", "docs/a.md", "[doctor.py](../lite_detr_d2/doctor.py)", "`lite_detr_d2/doctor.py`", "[doctor.py](*)"),
+        ("a.md", "docs/a.md", "[it](../lite_detr_d2/doctor.py)", "it (`lite_detr_d2/doctor.py`)", "[it](*)"),
+        ("a.md", "docs/a.md", "[d2](https://a.b/c.md)", "[d2](https://a.b/c.md)", None),
+        ("a.md", "docs/a.md", "[no](../not_there.py)", "[no](../not_there.py)", None),
+        ("a.md", "docs/a.md", "\n```\n[x](../setup.py)\n```", "\n```\n[x](../setup.py)\n```", None),
+    ],
+)
+def test_links_in_the_site(
+    page: str, source: str, link: str, in_the_site: str, with_a_repository: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(TOOLS / "site")
+    links = load_script("source_links", TOOLS / "site")
+    pages = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "projects/LiteDETR/README.md": "zoo.md"}
+    arguments = (f"see {link}\n", page, source, pages, ROOT)
+    assert links.with_links(*arguments, "") == f"see {in_the_site}\n"
+    there = "https://host/main/lite_detr_d2/doctor.py"
+    wanted = (with_a_repository or in_the_site).replace("*", there)
+    assert links.with_links(*arguments, "https://host/main/") == f"see {wanted}\n"
+
+
+def test_llms_txt_has_its_format() -> None:
+    """That of llmstxt.org: a title, a quotation that sums up, prose, and sections of lists of links."""
+    title, summary, *others = (ROOT / "llms.txt").read_text().split("\n\n")
+    assert re.fullmatch(r"# \S+", title)
+    assert all(line.startswith("> ") for line in summary.splitlines())
+    sections = "\n\n".join(others).split("## ")[1:]
+    for section in sections:
+        assert re.fullmatch(r"[^\n]+\n\n(- \[[^\]]+\]\([^)]+\): [^\n]+\n)+\n?", section)
+
+
+def test_the_extra_is_what_the_lock_is_made_of() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    wanted = re.findall(r"^[a-z][^#\s]*", (ROOT / "requirements" / "docs.in").read_text(), flags=re.M)
+    assert [re.sub(r">=.*", "", requirement) for requirement in extras["docs"]] == wanted
+    locked = (ROOT / "requirements" / "docs.txt").read_text()
+    assert all(re.search(rf"^{name.partition('[')[0]}==", locked, flags=re.M) for name in wanted)
+
+
+def test_the_list_of_config_keys_is_whole() -> None:
+    pages = load_script("config_pages", TOOLS / "site")
+    rows = re.findall(r"^\| `(\w+)` \| `(.*)` \| (\S.*) \| (\S.*) \|$", pages.keys_page(), flags=re.M)
+    own = pages.own_keys()
+    assert len(rows) == len(own) > 50
+    assert {name for name, *_ in rows} == {key.rpartition(".")[2] for key in own}
+    assert any(row[:2] == ("SPEC", "'H3L1-(2+1)x3'") and "HxLy-(A+1)xB" in row[3] for row in rows)
+
+
+def test_a_key_without_words_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = load_script("config_pages", TOOLS / "site")
+    described = pages.described_keys()
+    del described["SOLVER.ACCUMULATE"]
+    monkeypatch.setattr(pages, "described_keys", lambda: described)
+    with pytest.raises(ValueError, match=r"no comment above SOLVER\.ACCUMULATE"):
+        pages.keys_page()
+
+
+def test_the_list_of_configs_is_whole() -> None:
+    names = re.findall(r"^\| `(\w+)` \|", load_script("config_pages", TOOLS / "site").shipped_page(), flags=re.M)
+    assert sorted(names) == sorted(path.stem for path in LEAVES)
 
 
 def default_config() -> CfgNode:

@@ -10,8 +10,8 @@ from torch import Tensor
 from ..errors import InputError
 from .names import StateDict
 
-# One name per row; None where a row stands for no class.
 ClassNames: TypeAlias = Sequence[str | None]
+"""One name per row; None where a row stands for no class."""
 
 CLASS_CHOICES = ("keep", "coco80")
 NUM_COCO_IDS = 91  # the published heads have a row for each COCO category id, used or not

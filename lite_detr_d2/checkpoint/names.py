@@ -13,6 +13,7 @@ from typing import TypeAlias
 from torch import Tensor
 
 StateDict: TypeAlias = dict[str, Tensor]
+"""Tensors of a model by name, as ``Module.state_dict`` gives them."""
 
 
 @dataclass(frozen=True)

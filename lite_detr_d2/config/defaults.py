@@ -1,4 +1,8 @@
-"""Every configuration key that Lite DETR adds to detectron2's, with its default."""
+"""Every configuration key that Lite DETR adds to detectron2's, with its default.
+
+A comment is of the keys below it, up to the next comment or empty line: the documentation's list of keys is made of
+them.
+"""
 
 from detectron2.config import CfgNode
 
@@ -10,12 +14,15 @@ def add_lite_detr_config(cfg: CfgNode) -> None:
     """
     cfg.MODEL.LITE_DETR = _detector_keys()
 
-    # build_swin_backbone: detectron2's Swin Transformer; the defaults are Swin-T.
+    # build_swin_backbone: detectron2's Swin Transformer, whose defaults here are Swin-T. Channels of the first stage.
     cfg.MODEL.SWIN = CfgNode()
     cfg.MODEL.SWIN.EMBED_DIM = 96
+    # Blocks of each stage, and their attention heads.
     cfg.MODEL.SWIN.DEPTHS = [2, 2, 6, 2]
     cfg.MODEL.SWIN.NUM_HEADS = [3, 6, 12, 24]
+    # Side of the windows that attend to themselves, in tokens.
     cfg.MODEL.SWIN.WINDOW_SIZE = 7
+    # Stochastic depth in training: the share of images that skip the last block; earlier blocks are skipped less.
     cfg.MODEL.SWIN.DROP_PATH_RATE = 0.2
     # Stages whose outputs are kept: 1 is p1 (stride 8), 2 is p2 (16), 3 is p3 (32).
     cfg.MODEL.SWIN.OUT_INDICES = [1, 2, 3]
@@ -87,9 +94,11 @@ def _detector_keys() -> CfgNode:
     # known. "ids": where the checkpoint does not name its classes, row i is for the dataset's category id i: DINO and
     # Deformable DETR are trained so on a set of one's own, with one row more than its highest id.
     node.CLASS_ROWS = "names"
+    # How many there are; --dataset sets it to the dataset's.
     node.NUM_CLASSES = 80
     # What they are called, in their order; training sets it to the dataset's. Empty: not known here.
     node.CLASS_NAMES = []
+    # Queries of the decoder: no more objects are found in an image.
     node.NUM_QUERIES = 900
     # Backbone outputs, fine to coarse. Further levels, up to NUM_LEVELS, are stride-2 convolutions of the last one.
     node.IN_FEATURES = ["res3", "res4", "res5"]
@@ -97,6 +106,7 @@ def _detector_keys() -> CfgNode:
     # Channels of a token, split evenly over the attention heads.
     node.HIDDEN_DIM = 256
     node.NUM_HEADS = 8
+    # The share of values that dropout sets to zero in training, in encoder and decoder.
     node.DROPOUT = 0.0
     # Temperature of the sine encoding of token positions; that of the queries' boxes is always 10000.
     node.POSITION_TEMPERATURE = 20
@@ -122,6 +132,7 @@ def _detector_keys() -> CfgNode:
     node.ENCODER.KEY_AWARE = False
     # Whether key-aware attention in the encoder projects keys on their own (else keys are the projected values).
     node.ENCODER.KEY_PROJ = False
+    # Width of the layers' feed-forward networks.
     node.ENCODER.DIM_FEEDFORWARD = 2048
     # InterleavedEncoder: the low-level tokens' own feed-forward network is this many times narrower (the paper's
     # lambda); 0 makes it as wide, and with joint fusion the same.
@@ -130,8 +141,11 @@ def _detector_keys() -> CfgNode:
     node.ENCODER.NUM_POINTS = 4
 
     node.DECODER = CfgNode()
+    # Layers of the decoder, each of which has a loss.
     node.DECODER.NUM_LAYERS = 6
+    # Width of their feed-forward networks.
     node.DECODER.DIM_FEEDFORWARD = 2048
+    # Sampling points per head and level.
     node.DECODER.NUM_POINTS = 4
 
     _add_training_keys(node)
@@ -157,13 +171,16 @@ def _add_training_keys(node: CfgNode) -> None:
     node.ONE_TO_MANY.WEIGHT = 1.0
 
     node.MATCHER = CfgNode()
+    # What matching a query with a target costs: weights of its class, the L1 distance of the boxes, and their GIoU.
     node.MATCHER.CLASS_COST = 2.0
     node.MATCHER.L1_COST = 5.0
     node.MATCHER.GIOU_COST = 2.0
 
     node.LOSS = CfgNode()
+    # Weights of the losses: focal loss of the classes, L1 distance of the boxes, and their GIoU.
     node.LOSS.CLASS_WEIGHT = 1.0
     node.LOSS.L1_WEIGHT = 5.0
     node.LOSS.GIOU_WEIGHT = 2.0
+    # Of the focal loss: the weight of objects (of background: what is left to 1), and how much it favours what is hard.
     node.LOSS.FOCAL_ALPHA = 0.25
     node.LOSS.FOCAL_GAMMA = 2.0

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -168,14 +167,6 @@ def test_bad_input_is_one_line(trained: Trained, tmp_path: Path) -> None:
 
 class TestPage:
     """docs/evaluating.md."""
-
-    def test_its_commands_are_taken(self) -> None:
-        (block,) = re.findall(r"^```sh\n(.*?)^```$", PAGE, flags=re.M | re.S)
-        commands = [shlex.split(line) for line in block.replace("\\\n", "").splitlines()]
-        assert len(commands) == 3
-        for python, script, *arguments in commands:
-            assert (python, script) == ("python", "projects/LiteDETR/evaluate.py")
-            evaluate.parse(arguments)
 
     def test_its_keys_are_the_report_s(self, trained: Trained, tmp_path: Path) -> None:
         run(trained.run, "--output", tmp_path)
