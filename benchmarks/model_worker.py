@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lite_detr_d2 import add_lite_detr_config
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "dino"
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 PARTS = ("backbone", "encoder", "decoder")
 OFFSETS_STD = 0.1  # of the weights, for offsets of about 2 pixels from normalised tokens and positions of 256 channels
 NUM_BOXES = 10
@@ -60,7 +60,8 @@ class Subject:
     def __init__(self, name: str, device: str, size: tuple[int, int], training_size: tuple[int, int]) -> None:
         cfg = get_cfg()
         add_lite_detr_config(cfg)
-        cfg.merge_from_file(str(CONFIGS / f"{name}.yaml"))
+        (file,) = CONFIGS.glob(f"*/{name}.yaml")
+        cfg.merge_from_file(str(file))
         cfg.MODEL.DEVICE = device
         torch.manual_seed(0)
         self.model = build_model(cfg).eval()
