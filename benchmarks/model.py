@@ -48,7 +48,8 @@ class Worker:
 
     def __init__(self, ops: str, options: argparse.Namespace) -> None:
         self.ops = ops
-        setup = {name: getattr(options, name) for name in ("device", "threads", "size", "training_size")}
+        names = ("device", "threads", "size", "training_size", "processor_time")
+        setup = {name: getattr(options, name) for name in names}
         setup["models"] = options.models
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("model_worker.py")), json.dumps(setup)],
@@ -95,6 +96,11 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
         f"{DINO} and {LITE_DINO}; with --profile the latter alone)",
     )
     parser.add_argument("--ops", nargs="+", choices=OPS, default=list(OPS), help="(default: both)")
+    parser.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="count the seconds that one thread has on a processor, not the clock's: where other jobs run beside it",
+    )
     parser.add_argument("--profile", action="store_true", help="the operators that take most of the time")
     parser.add_argument(
         "--training-size", default=[480, 640], help="of the image of the training step (default: 480 640)", **size
@@ -103,6 +109,8 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     check_common_options(parser, options, [options.threads])
     options.models = list(dict.fromkeys(options.models or ([LITE_DINO] if options.profile else [DINO, LITE_DINO])))
     options.ops = list(dict.fromkeys(options.ops))
+    if options.processor_time and (options.threads, options.device) != (1, "cpu"):
+        parser.error("--processor-time is for one thread on the CPU: of several it is the sum")
     return options
 
 
