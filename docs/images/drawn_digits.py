@@ -1,13 +1,11 @@
 """Draw what the documentation's pictures are of: the demo's digits, on drawn landscapes instead of photographs.
 
-usage: drawn_digits.py FOLDER
-
 FOLDER gets val.json, in COCO's format, and 24 images of 256 x 256 pixels, images/drawn_NN.png, the same each time. The
 digits are those that the demo evaluates on: its training has seen none of them.
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +75,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", metavar="FOLDER", type=Path)
+    main(parser.parse_args().folder)

@@ -1,9 +1,6 @@
-"""Draw which tokens the layers of four encoders refine: interleaved.svg, as EncoderSpec schedules them.
+"""Draw which tokens the layers of four encoders refine: interleaved.svg, as EncoderSpec schedules them."""
 
-usage: interleaved.py FILE
-"""
-
-import sys
+import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,6 +109,6 @@ def drawing() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    Path(sys.argv[1]).write_text("\n".join(drawing()) + "\n")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", metavar="FILE", type=Path)
+    parser.parse_args().file.write_text("\n".join(drawing()) + "\n")

@@ -1,9 +1,6 @@
-"""Put pictures of one height side by side, in a file as small as PNG allows without loss.
+"""Put pictures of one height side by side, in a file as small as PNG allows without loss."""
 
-usage: sheet.py OUTPUT PICTURE [PICTURE ...]
-"""
-
-import sys
+import argparse
 
 from PIL import Image
 
@@ -22,6 +19,8 @@ def main(output: str, names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 3:
-        sys.exit(__doc__)
-    main(sys.argv[1], sys.argv[2:])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("output", metavar="OUTPUT")
+    parser.add_argument("pictures", metavar="PICTURE", nargs="+")
+    options = parser.parse_args()
+    main(options.output, options.pictures)
