@@ -1,4 +1,4 @@
-"""Time whole models: Lite-DINO H3L1-(2+1)x3 and DINO-4scale, R-50, compiled ops against the pure-PyTorch fallback.
+"""Time whole models, compiled ops against the pure-PyTorch fallback: DINO and Lite-DINO H3L1-(2+1)x3 on R-50, or any.
 
 Each choice of ops runs in a process of its own. A round times one image per model and process, one process after the
 other. Times are medians and quartiles over the rounds, a ratio is the median of the rounds' ratios. Models are in
@@ -32,7 +32,8 @@ from common import (
     write_json,
 )
 
-MODELS = {"lite-dino": "lite_dino_h3l1_a2b3_r50_12ep", "dino": "dino_r50_12ep"}
+DINO, LITE_DINO = "dino_r50_12ep", "lite_dino_h3l1_a2b3_r50_12ep"
+CONFIGS = {path.stem for path in Path(__file__).resolve().parent.parent.glob("configs/*/*.yaml")}
 OPS = {"compiled": "0", "fallback": "1"}  # values of LITE_DETR_PURE_TORCH
 GOAL_OF_ENCODERS = 0.45
 PROFILED = {"profile_encoder": "encoder, forward", "profile_training_step": "training step"}
@@ -47,8 +48,9 @@ class Worker:
 
     def __init__(self, ops: str, options: argparse.Namespace) -> None:
         self.ops = ops
-        setup = {name: getattr(options, name) for name in ("device", "threads", "size", "training_size")}
-        setup["models"] = [MODELS[name] for name in options.models]
+        names = ("device", "threads", "size", "training_size", "processor_time")
+        setup = {name: getattr(options, name) for name in names}
+        setup["models"] = options.models
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("model_worker.py")), json.dumps(setup)],
             env=os.environ | {"LITE_DETR_PURE_TORCH": OPS[ops]},
@@ -85,16 +87,30 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=positive, default=1, metavar="N", help="of the CPU (default: 1)")
     parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="(default: 5)")
     parser.add_argument("--size", default=[800, 1066], help="of the image (default: 800 1066)", **size)
-    parser.add_argument("--models", nargs="+", choices=MODELS, help="(default: all; with --profile: lite-dino)")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        choices=CONFIGS,
+        metavar="CONFIG",
+        help="names of files in configs, of which the first is what the others are compared with (default: "
+        f"{DINO} and {LITE_DINO}; with --profile the latter alone)",
+    )
     parser.add_argument("--ops", nargs="+", choices=OPS, default=list(OPS), help="(default: both)")
+    parser.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="count the seconds that one thread has on a processor, not the clock's: where other jobs run beside it",
+    )
     parser.add_argument("--profile", action="store_true", help="the operators that take most of the time")
     parser.add_argument(
         "--training-size", default=[480, 640], help="of the image of the training step (default: 480 640)", **size
     )
     options = parser.parse_args(arguments)
     check_common_options(parser, options, [options.threads])
-    options.models = list(dict.fromkeys(options.models or (["lite-dino"] if options.profile else MODELS)))
+    options.models = list(dict.fromkeys(options.models or ([LITE_DINO] if options.profile else [DINO, LITE_DINO])))
     options.ops = list(dict.fromkeys(options.ops))
+    if options.processor_time and (options.threads, options.device) != (1, "cpu"):
+        parser.error("--processor-time is for one thread on the CPU: of several it is the sum")
     return options
 
 
@@ -155,7 +171,7 @@ def profile(options: argparse.Namespace, workers: list[Worker]) -> tuple[dict[st
 
 def _seconds(options: argparse.Namespace, rounds: list[Round]) -> str:
     lines = []
-    for model in (MODELS[name] for name in options.models):
+    for model in options.models:
         for ops in options.ops:
             parts = {part: summary(_series(rounds, ops, model, part)) for part in rounds[0][ops][model]}
             whole = parts.pop("whole")
@@ -166,20 +182,20 @@ def _seconds(options: argparse.Namespace, rounds: list[Round]) -> str:
 
 def _ratios(options: argparse.Namespace, rounds: list[Round]) -> Iterator[list[str]]:
     if len(options.ops) == len(OPS):
-        for model in (MODELS[name] for name in options.models):
+        for model in options.models:
             for part in ("whole", "encoder"):
                 slow, fast = (_series(rounds, ops, model, part) for ops in ("fallback", "compiled"))
                 yield [f"fallback / compiled ops: `{model}`, {part}", ratio(slow, fast).text(), ""]
-    if len(options.models) == len(MODELS):
+    first, *others = options.models
+    for model in others:
         for ops in options.ops:
             for part in ("whole", "encoder"):
-                lite, dino = (_series(rounds, ops, MODELS[name], part) for name in ("lite-dino", "dino"))
-                quotient = ratio(lite, dino)
+                quotient = ratio(*(_series(rounds, ops, name, part) for name in (model, first)))
                 goal = ""
-                if (ops, part) == ("compiled", "encoder"):
+                if (model, first, ops, part) == (LITE_DINO, DINO, "compiled", "encoder"):
                     verdict = "met" if quotient.median <= GOAL_OF_ENCODERS else "**missed**"
                     goal = f"goal <= {GOAL_OF_ENCODERS}: {verdict}"
-                yield [f"Lite-DINO / DINO: {ops} ops, {part}", quotient.text(), goal]
+                yield [f"`{model}` / `{first}`: {ops} ops, {part}", quotient.text(), goal]
 
 
 def _series(rounds: list[Round], ops: str, model: str, part: str) -> list[float]:

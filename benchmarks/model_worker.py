@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lite_detr_d2 import add_lite_detr_config
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs" / "dino"
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 PARTS = ("backbone", "encoder", "decoder")
 OFFSETS_STD = 0.1  # of the weights, for offsets of about 2 pixels from normalised tokens and positions of 256 channels
 NUM_BOXES = 10
@@ -29,8 +29,8 @@ BatchedInputs = list[dict[str, Any]]
 class PartClock:
     """Adds up the seconds that a model spends in its parts; asked for the device's time, it waits for the device."""
 
-    def __init__(self, model: nn.Module, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, model: nn.Module, device: torch.device, now: Callable[[], float]) -> None:
+        self.device, self.now = device, now
         self.seconds = dict.fromkeys(PARTS, 0.0)
         for part in PARTS:
             module = getattr(model, part)
@@ -51,22 +51,30 @@ class PartClock:
     def _now(self) -> float:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        return self.now()
 
 
 class Subject:
     """A model of a shipped config, with random weights, and an image."""
 
-    def __init__(self, name: str, device: str, size: tuple[int, int], training_size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        name: str,
+        device: str,
+        size: tuple[int, int],
+        training_size: tuple[int, int],
+        now: Callable[[], float],
+    ) -> None:
         cfg = get_cfg()
         add_lite_detr_config(cfg)
-        cfg.merge_from_file(str(CONFIGS / f"{name}.yaml"))
+        (file,) = CONFIGS.glob(f"*/{name}.yaml")
+        cfg.merge_from_file(str(file))
         cfg.MODEL.DEVICE = device
         torch.manual_seed(0)
         self.model = build_model(cfg).eval()
         _scatter_offsets(self.model)
         self.device = torch.device(device)
-        self.clock = PartClock(self.model, self.device)
+        self.clock = PartClock(self.model, self.device, now)
         self.image, self.training_image = _batched_input(*size), _batched_input(*training_size)
 
     @torch.no_grad()
@@ -135,7 +143,8 @@ def main() -> None:
     setup = json.loads(sys.argv[1])
     torch.set_num_threads(setup["threads"])
     size, training_size = tuple(setup["size"]), tuple(setup["training_size"])
-    subjects = {name: Subject(name, setup["device"], size, training_size) for name in setup["models"]}
+    now = time.process_time if setup["processor_time"] else time.perf_counter
+    subjects = {name: Subject(name, setup["device"], size, training_size, now) for name in setup["models"]}
     for line in sys.stdin:
         task = json.loads(line)
         answer = {name: getattr(subject, task)() for name, subject in subjects.items()}

@@ -149,11 +149,11 @@ def _make_image(half: str, size: int, rng: np.random.Generator) -> tuple[Pixels,
     count = int(rng.integers(1, _MAX_DIGITS, endpoint=True))
     smallest, largest = (math.log(height * size) for height in _HEIGHTS)
     for height in sorted(np.exp(rng.uniform(smallest, largest, size=count)), reverse=True):
-        digit, opacity = _glyph(half, float(height), rng)
-        place = _free_place(opacity.shape, size, [box for _, box in objects], rng)
+        digit, opacity = glyph(half, float(height), rng)
+        place = free_place(opacity.shape, size, [box for _, box in objects], rng)
         if place:
             objects.append((digit, place))
-            _draw(pixels, opacity, place, rng)
+            draw_glyph(pixels, opacity, place, rng)
     return pixels, objects
 
 
@@ -188,7 +188,7 @@ def _samples(half: str) -> tuple[Pixels, Pixels]:
     return (data.images[chosen] * (255 / 16)).astype(np.uint8), data.target[chosen].astype(np.uint8)
 
 
-def _glyph(half: str, height: float, rng: np.random.Generator) -> tuple[int, npt.NDArray[np.float64]]:
+def glyph(half: str, height: float, rng: np.random.Generator) -> tuple[int, npt.NDArray[np.float64]]:
     """Draw a random sample at about this height; return its digit and its opacity, trimmed to the strokes, 0 to 1."""
     images, digits = _samples(half)
     index = rng.integers(len(images))
@@ -205,7 +205,8 @@ def _glyph(half: str, height: float, rng: np.random.Generator) -> tuple[int, npt
     return int(digits[index]), opacity[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
 
 
-def _free_place(shape: tuple[int, ...], size: int, taken: list[Box], rng: np.random.Generator) -> Box | None:
+def free_place(shape: tuple[int, ...], size: int, taken: list[Box], rng: np.random.Generator) -> Box | None:
+    """Return where a digit of this height and width hides none of the others, in a square image; None if nowhere."""
     height, width = shape
     if height > size or width > size:
         return None
@@ -225,7 +226,7 @@ def _overlaps(box: Box, others: list[Box]) -> Iterator[float]:
         yield max(width, 0) * max(height, 0) / min(box[2] * box[3], other[2] * other[3])
 
 
-def _draw(pixels: Pixels, opacity: npt.NDArray[np.float64], box: Box, rng: np.random.Generator) -> None:
+def draw_glyph(pixels: Pixels, opacity: npt.NDArray[np.float64], box: Box, rng: np.random.Generator) -> None:
     """Blend a digit into ``pixels``, light on a dark ground and dark on a light one, in place."""
     left, top, width, height = box
     ground = pixels[top : top + height, left : left + width]

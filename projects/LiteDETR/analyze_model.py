@@ -4,6 +4,7 @@ Examples:
     a config:        analyze_model.py configs/dino/lite_dino_h3l1_a2b3_r50_36ep.yaml
     a training:      analyze_model.py output/mine
     another image:   analyze_model.py CONFIG --image-size 480 640 MODEL.LITE_DETR.NUM_QUERIES 300
+    as detectron2:   analyze_model.py --config-file CONFIG
     two models:      analyze_model.py configs/dino/dino_r50_36ep.yaml configs/dino/lite_dino_h3l1_a2b3_r50_36ep.yaml
 
 KEY VALUE pairs set keys of both models. What the shipped configs cost, beside the Lite DETR paper: paper_tables.py.
@@ -39,10 +40,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "words",
         metavar="A [B] [KEY VALUE ...]",
-        nargs="+",
+        nargs="*",
         type=name,
         help="a config or the OUTPUT_DIR of a training, perhaps another, and overrides of their configs",
     )
+    parser.add_argument("--config-file", metavar="FILE", type=name, help="a config, as another way to name A")
     parser.add_argument(
         "--image-size",
         metavar=("HEIGHT", "WIDTH"),
@@ -53,9 +55,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     add_import(parser)
     args = parser.parse_intermixed_args(arguments)
+    words = [*filter(None, [args.config_file]), *args.words]
+    if not words:
+        parser.error("name a config, or the OUTPUT_DIR of a training")
     # Overrides are pairs: an even number of words has a second model.
-    number = 2 - len(args.words) % 2
-    args.models, args.opts = args.words[:number], args.words[number:]
+    number = 2 - len(words) % 2
+    args.models, args.opts = words[:number], words[number:]
     return args
 
 

@@ -81,7 +81,7 @@ def test_the_halves_share_no_digit_and_no_photograph() -> None:
 def test_boxes_fit_the_strokes() -> None:
     rng = np.random.default_rng(0)
     for height in (18.0, 60.0, 170.0):
-        _, opacity = digits._glyph("train", height, rng)
+        _, opacity = digits.glyph("train", height, rng)
         for edge in (opacity[0], opacity[-1], opacity[:, 0], opacity[:, -1]):
             assert edge.max() > 0.5
         assert 0.6 * height < opacity.shape[0] < 1.4 * height

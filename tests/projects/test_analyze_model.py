@@ -39,6 +39,13 @@ def test_overrides(capsys: pytest.CaptureFixture[str]) -> None:
     assert deeper > plain
 
 
+def test_a_config_as_detectron2_names_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """With overrides, and as the first of two."""
+    for others in ((), (LAYERS, 2), (TINY,), (TINY, LAYERS, 2)):
+        named, placed = (output_of(capsys, *given, *others, *SIZE) for given in (("--config-file", TINY), (TINY,)))
+        assert named == placed
+
+
 def test_two_models(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """A config and a training, whose overrides they share."""
     run = tmp_path / "run"

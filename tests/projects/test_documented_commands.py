@@ -11,6 +11,7 @@ import json
 import re
 import runpy
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -210,6 +211,7 @@ def reader(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     (tmp_path / "val.json").symlink_to(digits / "val.json")
     with Image.open(digits / "images" / "0.png") as image:
         image.convert("RGB").resize((640, 480)).save(tmp_path / "photo.jpg")
+    shutil.copytree(digits, tmp_path / "output" / "drawn")  # no link: drawn_digits.py writes there
     monkeypatch.chdir(tmp_path)
     yield tmp_path
 

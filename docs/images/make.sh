@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# All pictures of the documentation, in a checkout in which `make demo` has run: docs/images/make.sh [PYTHON]
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+python=${1:-.venv/bin/python}
+tools=projects/LiteDETR
+pictures=docs/images
+
+"$python" $pictures/drawn_digits.py output/drawn
+"$python" $pictures/interleaved.py $pictures/interleaved.svg
+
+"$python" $tools/predict.py output/demo --input output/drawn/images --output output/found --threshold 0.4
+"$python" $pictures/sheet.py $pictures/detections.png output/found/drawn_{04,12,15,16}.png
+
+"$python" $tools/visualize_attention.py output/demo --image output/drawn/images/drawn_16.png --object 1 \
+    --output output/attention.png
+"$python" $tools/visualize_attention.py output/demo --image output/drawn/images/drawn_04.png --object 1 --decoder \
+    --output output/attention_decoder.png
+for picture in attention attention_decoder; do
+    "$python" $pictures/sheet.py $pictures/$picture.png output/$picture.png
+done
+
+"$python" $tools/evaluate.py output/demo --output output/evaluation
+cp output/evaluation/{errors,confusion}.png $pictures
+"$python" $tools/plot_metrics.py output/demo --output $pictures/curves.png
