@@ -1,4 +1,4 @@
-"""Put pictures of one height side by side, in a file as small as PNG allows without loss."""
+"""Put pictures of one height side by side, in a small PNG file."""
 
 import argparse
 
@@ -7,7 +7,7 @@ from PIL import Image
 GAP = 8
 
 
-def main(output: str, names: list[str]) -> None:
+def main(output: str, names: list[str], most: int) -> None:
     pictures = [Image.open(name).convert("RGB") for name in names]
     width = sum(picture.width + GAP for picture in pictures) - GAP
     sheet = Image.new("RGB", (width, pictures[0].height), "white")
@@ -15,6 +15,8 @@ def main(output: str, names: list[str]) -> None:
     for picture in pictures:
         sheet.paste(picture, (left, 0))
         left += picture.width + GAP
+    if width > most:
+        sheet = sheet.resize((most, round(sheet.height * most / width)), Image.Resampling.LANCZOS)
     sheet.save(output, optimize=True)
 
 
@@ -22,5 +24,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", metavar="OUTPUT")
     parser.add_argument("pictures", metavar="PICTURE", nargs="+")
+    parser.add_argument("--width", metavar="N", type=int, default=2000, help="at most, in pixels (default: 2000)")
     options = parser.parse_args()
-    main(options.output, options.pictures)
+    main(options.output, options.pictures, options.width)
