@@ -10,10 +10,10 @@ import importlib
 import json
 import re
 import runpy
-import shlex
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -66,21 +66,44 @@ class ParserFound(BaseException):
     """Ends a program where it would parse its arguments."""
 
 
+@dataclass(frozen=True)
+class Parser:
+    """What a program parses its arguments with: a parser, and its method."""
+
+    parser: argparse.ArgumentParser
+    method: str
+
+    def parse(self, arguments: list[str]) -> argparse.Namespace:
+        args: argparse.Namespace = getattr(self.parser, self.method)(arguments)
+        return args
+
+    def filled_in(self, arguments: list[str]) -> list[str]:
+        """The arguments with a number where a word like N stands for one, and without modules, which are a reader's."""
+        actions, result = self.parser._option_string_actions, list[str]()
+        for before, word in zip(["", *arguments], arguments, strict=False):
+            if before == "--import" or word == "--import":
+                continue
+            is_number = before in actions and actions[before].type in (int, float)
+            result.append("1" if is_number and PLACEHOLDER.fullmatch(word) else word)
+        return result
+
+
 @functools.cache
-def parser_of(script: Path) -> argparse.ArgumentParser | None:
+def parser_of(script: Path) -> Parser | None:
     """The parser that a program makes; None if it has none."""
 
-    def catch(parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
-        raise ParserFound(parser)
+    def catch(parser: argparse.ArgumentParser, *_: object, method: str) -> None:
+        raise ParserFound(Parser(parser, method))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(argparse.ArgumentParser, "parse_args", catch)
+        for method in ("parse_args", "parse_intermixed_args"):
+            patch.setattr(argparse.ArgumentParser, method, functools.partialmethod(catch, method=method))
         patch.setattr(sys, "argv", [str(script)])
         patch.syspath_prepend(script.parent)
         try:
             runpy.run_path(str(script), run_name="__main__")
         except ParserFound as found:
-            parser: argparse.ArgumentParser = found.args[0]
+            parser: Parser = found.args[0]
             return parser
         except (SystemExit, ImportError):  # it asks for arguments by itself, or for what only exported files need
             return None
@@ -99,12 +122,12 @@ def check_arguments(command: Command) -> None:
         return
     # Of a beginning of an option's name, argparse makes that option: pages have the whole name.
     options = {word.partition("=")[0] for word in command.arguments if word.startswith("--")}
-    assert options <= parser._option_string_actions.keys(), command
+    assert options <= parser.parser._option_string_actions.keys(), command
     if not command.is_whole:
         return
-    arguments = without_imports(command.arguments)
+    arguments = parser.filled_in(command.arguments)
     try:
-        args = parser.parse_args(arguments)
+        args = parser.parse(arguments)
         if "parse" in (names := vars(load_script(script.stem, script.parent))):
             names["parse"](arguments)
     except SystemExit as stop:
@@ -112,11 +135,6 @@ def check_arguments(command: Command) -> None:
     check_config(command, args)
     for word in command.words:
         assert not re.match(r"(configs|projects|benchmarks|tools)/", word) or is_there(word, command), command
-
-
-def without_imports(arguments: list[str]) -> list[str]:
-    """Leave out ``--import MODULE``: the modules are a reader's."""
-    return shlex.split(re.sub(r"--import \S+", "", shlex.join(arguments)))
 
 
 def check_config(command: Command, args: argparse.Namespace) -> None:
