@@ -27,7 +27,9 @@ from lite_detr_d2.deploy.arguments import name, positive
 from lite_detr_d2.deploy.run import config_of_run
 from lite_detr_d2.engine import add_import, on_available_device, one_line_errors, read_config
 from lite_detr_d2.errors import InputError
-from lite_detr_d2.wording import shown
+from lite_detr_d2.wording import in_short, shown
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -51,7 +53,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         nargs=2,
         type=positive,
         default=IMAGE_SIZE,
-        help=f"in pixels; {IMAGE_SIZE[0]} {IMAGE_SIZE[1]}, that of published figures, if not given",
+        help="in pixels, as the model gets it: after INPUT.MIN_SIZE_TEST and MAX_SIZE_TEST; "
+        f"{IMAGE_SIZE[0]} {IMAGE_SIZE[1]}, that of published figures, if not given",
     )
     add_import(parser)
     args = parser.parse_intermixed_args(arguments)
@@ -79,7 +82,11 @@ def main(arguments: Sequence[str]) -> None:
 def read(model: str, opts: Sequence[str]) -> CfgNode:
     """Return the valid config of a model, which is a config's file or a training's folder."""
     if not PathManager.exists(model):
-        raise InputError(f"{shown(model)}: there is no such config or training. After them, each KEY has its VALUE.")
+        shipped = [str(path.relative_to(ROOT)) for path in (ROOT / "configs").rglob(f"{Path(model).stem}.yaml")]
+        meant = f" Did you mean {in_short(shipped)}?" if shipped else ""
+        raise InputError(
+            f"{shown(model)}: there is no such config or training.{meant} After them, each KEY has its VALUE."
+        )
     file = str(config_of_run(Path(model))) if PathManager.isdir(model) else model
     cfg = read_config(argparse.Namespace(config_file=file, opts=opts))
     try:

@@ -4,7 +4,7 @@ Examples:
     all tables:      paper_tables.py
     some, as text:   paper_tables.py --tables 3 5 --markdown
     as data:         paper_tables.py --tables 2 --json tables.json
-    Figure 1:        paper_tables.py --tables 3 4 --figure tradeoff.png
+    Figure 1:        paper_tables.py --tables 3 4 --figure tradeoff.png    (of these tables' models)
     the model zoo:   paper_tables.py --write    (counts all configs, and writes the table of README.md)
 
 AP is the paper's: these models have not been trained by us. What the paper states, and which config is the model of
@@ -57,7 +57,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--tables", metavar="N", nargs="+", help="numbers of tables, 1 to 6 (default: all)")
     parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
     parser.add_argument("--json", metavar="FILE", type=path, help="write the tables as JSON, too")
-    parser.add_argument("--figure", metavar="FILE", type=path, help="draw Figure 1, too: a .png, .pdf or the like")
+    parser.add_argument(
+        "--figure",
+        metavar="FILE",
+        type=path,
+        help="draw Figure 1, too: a .png, .pdf or the like. It is of 19 models, whatever the tables",
+    )
     parser.add_argument("--write", action="store_true", help="write the model zoo's table in README.md, too")
     return parser.parse_args(arguments)
 

@@ -72,6 +72,10 @@ def test_models_of_one_name_are_called_by_their_paths(capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            ["lite_dino_tiny"],
+            r"^lite_dino_tiny: there is no such config or training\. Did you mean configs/dino/lite_dino_tiny\.yaml\?",
+        ),
         (["gone.yaml"], r"^gone\.yaml: there is no such config or training"),
         ([str(TINY), "gone"], r"^gone: there is no such config or training"),
         (
