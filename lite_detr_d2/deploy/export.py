@@ -1,6 +1,7 @@
 """Export of a detector: the file is there only after it has shown that it computes what the detector does."""
 
 import logging
+import math
 import os
 import platform
 import sys
@@ -24,7 +25,7 @@ from .preparation import CHANNELS
 from .probes import Batch, Pixels, calibration_batches, find_images, make_batches, read_images
 from .run import PathLike, TrainedModel, build_trained, config_of_exported, format_of_exported
 from .self_check import Exported, check
-from .sizing import check_bounds
+from .sizing import check_bounds, report_unused
 from .working import temporary, unfinished
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ def export(
         raise InputError(
             f"INPUT.FORMAT is {trained.cfg.INPUT.FORMAT!r}: detectors that take {' or '.join(CHANNELS)} are exported."
         )
+    report_unused(trained.cfg, settings.bounds)
     probes = _find_probes(trained, settings, images)
     with unfinished(output) as folder:
         file, twin = folder / output.name, folder / f"inspected{chosen.suffix}"
@@ -80,7 +82,10 @@ def export(
         # What is loaded comes after what it needs, and its description last: a file that does not fit it is refused.
         for path in [*reversed(written.files), manifest_path(file)]:
             os.replace(path, output.with_name(path.name))
-    logger.info("%s is written, and checked: %s", shown(output), figures(result))
+    logger.info(
+        "%s is written, for %s images of %s x %s (height x width), and checked: %s",
+        *(shown(output), settings.bounds.batch, settings.bounds.height, settings.bounds.width, figures(result)),
+    )
     report_fitting(trained, settings.bounds, probes.pixels)
     return manifest
 
@@ -211,6 +216,11 @@ def _write(
 
 def _check(trained: TrainedModel, settings: Settings, runtime: Runtime, twin: Runtime, probes: _Probes) -> SelfCheck:
     batches = make_batches(probes.pixels, trained.cfg, settings.bounds)
+    largest = max((batch.shape for batch in batches), key=math.prod)
+    logger.info(
+        "It is compared with the detector on %d images, up to %s (batch x height x width), which takes a while",
+        *(len(probes.pixels), " x ".join(map(str, largest))),
+    )
     model = InferenceModel(trained.detector, dtype=settings.dtype).eval()
     exported = Exported(runtime, twin, _outputs(trained, settings))
     result = check(exported, model, batches, num_images=len(probes.pixels), dtype=settings.dtype)

@@ -58,7 +58,7 @@ class Preparation:
         self.max_value: float = cfg.INPUT.MAX_VALUE
         self.resize = BoundedResize(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, sample_style="choice")
         self.bounds = bounds
-        self._is_said = False
+        self._said: set[str] = set()
 
     def __call__(self, image: Image, format: str, name: str) -> PreparedImage:
         """Prepare an image.
@@ -97,11 +97,20 @@ class Preparation:
         height, width = (
             min(max(round(side * shrink), 1), limit.largest) for limit, side in zip(limits, wanted, strict=True)
         )
-        return (height, width), (limits[0].clamp(height), limits[1].clamp(width))
+        padded = limits[0].clamp(height), limits[1].clamp(width)
+        # What one size costs, its export says.
+        if padded != (height, width) and not (limits[0].is_fixed or limits[1].is_fixed):
+            self._say_once(
+                f"Images are padded, such as one of {_shown((height, width))} to {_shown(padded)}: the exported model "
+                f"takes none whose sides are below {limits[0].smallest} and {limits[1].smallest}. Their detections are "
+                "not those without padding."
+            )
+        return (height, width), padded
 
     def _say_once(self, message: str) -> None:
-        if not self._is_said:
-            self._is_said = True
+        kind = message.partition(",")[0]
+        if kind not in self._said:
+            self._said.add(kind)
             logger.warning("%s", message)
 
     def _converted(self, pixels: npt.NDArray[np.uint8], format: str) -> npt.NDArray[np.uint8]:

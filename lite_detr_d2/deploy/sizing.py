@@ -1,5 +1,6 @@
 """Which bounds an exported detector gets, and which it can have."""
 
+import logging
 from collections.abc import Sequence
 from itertools import count
 
@@ -10,6 +11,8 @@ from ..detector import DetrDetector
 from ..errors import InputError
 from ..modeling.query_selection import QuerySelection
 from .bounds import Bounds, Range, fixed
+
+logger = logging.getLogger(__name__)
 
 SMALLEST_STEP = 32  # the smallest side of dynamic sizes is a multiple of this, in pixels
 
@@ -70,6 +73,17 @@ def check_bounds(detector: DetrDetector, bounds: Bounds) -> None:
         raise InputError(
             "detectron2's Swin Transformer can be exported at one size and batch only: leave --dynamic out, and give "
             "--size."
+        )
+
+
+def report_unused(cfg: CfgNode, bounds: Bounds) -> None:
+    """Say if bounds are of larger images than any that is resized as ``cfg`` says."""
+    most, sides = cfg.INPUT.MAX_SIZE_TEST, (bounds.height, bounds.width)
+    if cfg.INPUT.MIN_SIZE_TEST and max(side.largest for side in sides) > most:
+        logger.warning(
+            "Images are resized to %d pixels a side at most (INPUT.MAX_SIZE_TEST), and the file is for %s x %s (height "
+            "x width): what is beyond is padding, or never used, and takes memory and time to check.",
+            *(most, *sides),
         )
 
 

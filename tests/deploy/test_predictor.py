@@ -427,6 +427,8 @@ def test_an_image_is_padded_or_made_smaller(
     limited(noise(*image))
     shrunk = [message for message in said if message.startswith("Images are made smaller")]
     assert len(shrunk) == (min(size) < 64)
+    padding = [message for message in said if message.startswith("Images are padded, such as one of")]
+    assert len(padding) == (size != padded and not bounds.is_fixed)
     assert limited.model is runtime
 
 

@@ -8,7 +8,7 @@ from detectron2.modeling import build_model
 from lite_detr_d2 import add_lite_detr_config
 from lite_detr_d2.deploy.bounds import Bounds, Range, fixed
 from lite_detr_d2.deploy.inference import InferenceModel
-from lite_detr_d2.deploy.sizing import check_bounds, choose_bounds, num_tokens
+from lite_detr_d2.deploy.sizing import check_bounds, choose_bounds, num_tokens, report_unused
 from lite_detr_d2.detector import DetrDetector
 from lite_detr_d2.errors import InputError
 from tests.conftest import CONFIGS
@@ -61,6 +61,27 @@ def test_the_smallest_of_dynamic_sizes_has_tokens_for_the_queries(small_cfg: Cfg
     detector.query_selection.num_queries = 500
     more = choose_bounds(small_cfg, detector, size=(300, 400), dynamic=True).height.smallest
     assert num_tokens(detector, more, more) >= 500 > num_tokens(detector, more - 32, more - 32)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "is_larger"),
+    [
+        (fixed(1, 333, 333), False),
+        (fixed(1, 333, 334), True),
+        (Bounds(Range(1, 8), Range(64, 333), Range(64, 200)), False),
+        (Bounds(Range(1, 8), Range(64, 400), Range(64, 200)), True),
+    ],
+)
+def test_what_no_image_is_resized_to_is_said(
+    small_cfg: CfgNode, caplog: pytest.LogCaptureFixture, bounds: Bounds, is_larger: bool
+) -> None:
+    small_cfg.INPUT.MAX_SIZE_TEST = 333
+    report_unused(small_cfg, bounds)
+    assert len(caplog.messages) == is_larger
+    assert all("resized to 333 pixels a side at most" in message for message in caplog.messages)
+    small_cfg.INPUT.MIN_SIZE_TEST = 0  # as they are
+    report_unused(small_cfg, bounds)
+    assert len(caplog.messages) == is_larger
 
 
 def test_dynamic_sizes_that_would_be_one(small_cfg: CfgNode, detector: DetrDetector) -> None:
