@@ -95,6 +95,12 @@ def test_a_picture_without_a_command_is_found() -> None:
     assert pictures_without_a_command(made + other) == ["images/two.png", "three.jpg"]
 
 
+def test_pictures_are_of_different_things() -> None:
+    """None is a copy, which stands where another one should."""
+    pictures = sorted((ROOT / "docs").rglob("*.png"))
+    assert len({path.read_bytes() for path in pictures}) == len(pictures) > 5
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "migrating.md"], ids=lambda page: page.name)
 def test_files_that_are_named_exist(page: Path) -> None:
     """With their folder from the root, the page or the package; or by their bare name.
