@@ -38,8 +38,8 @@ class LabelledBox:
 def draw_boxes(axes: Axes, boxes: Sequence[LabelledBox], extent: tuple[float, float], scale: float) -> None:
     """Draw boxes, small ones above large ones, which would hide them, and each label beside its box.
 
-    A label stands where it covers none before it: above the box or below it, within, or a line away. Where there is no such place,
-    it covers as little as possible.
+    A label stands where it covers none before it: above the box or below it, within, or a line away. Where there is no
+    such place, it covers as little as possible.
 
     Args:
         axes: with an image whose left upper corner is at (0, 0).
