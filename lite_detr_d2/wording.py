@@ -27,10 +27,10 @@ def shown(path: str | os.PathLike[str]) -> str:
     )
 
 
-def shortened(name: str) -> str:
+def shortened(name: str, most: int = _LONGEST_NAME) -> str:
     """A name, cut where it is too long to read; what cannot be printed is escaped."""
     text = name if name.isprintable() else ascii(name)[1:-1]
-    return text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 3]}..."
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def quoted(value: object) -> str:

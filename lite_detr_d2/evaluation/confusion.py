@@ -41,10 +41,17 @@ class Confusion:
         matrix: (K + 1, K + 1) counts. Rows are of the objects' classes, columns of the detections'; the last row is of
             detections of no object, the last column of objects without a detection.
         images: of each image what is wrong, in the order of their ids.
+        matched: by the id of each detection that is taken and counts, the id of its object; None if it has none.
     """
 
     matrix: Indices
     images: list[ImageErrors]
+    matched: dict[int, int | None]
+
+    def totals(self) -> ImageErrors:
+        """The counts of all images together; of no image's id."""
+        counts = [(image.right, image.confused, image.false, image.missed) for image in self.images]
+        return ImageErrors(None, *map(sum, zip(*counts, strict=True)))
 
     def worst(self, most: int) -> list[ImageErrors]:
         """The images with the most mistakes, and those with the fewest right detections first among equals."""
@@ -65,16 +72,18 @@ def confusion_of(images: Sequence[ImageMatches], num_classes: int, threshold: fl
     """
     matrix = np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64)
     errors = []
+    matched: dict[int, int | None] = {}
     for image in (every.above(threshold) for every in images):
         of = _matched(image)
         is_matched, is_found = of >= 0, np.isin(np.arange(len(image.objects)), of)
         true = np.where(is_matched, np.append(image.objects, num_classes)[of], num_classes)
         np.add.at(matrix, (true, image.labels), 1)
         matrix[:, num_classes] += np.bincount(image.objects[~is_found], minlength=num_classes + 1)
-        right, matched = _count(image.found >= 0), _count(is_matched)
-        missed = _count(~is_found)
-        errors.append(ImageErrors(image.image_id, right, matched - right, len(of) - matched, missed))
-    return Confusion(matrix, errors)
+        right, confused = _count(image.found >= 0), _count(is_matched & (image.found < 0))
+        errors.append(ImageErrors(image.image_id, right, confused, _count(~is_matched), _count(~is_found)))
+        objects = [*image.object_ids.tolist(), None]  # the last is that of -1
+        matched |= {key: objects[place] for key, place in zip(image.ids.tolist(), of.tolist(), strict=True)}
+    return Confusion(matrix, errors, matched)
 
 
 def most_confused(confusion: Confusion) -> list[tuple[int, int, int]]:

@@ -24,19 +24,23 @@ class ImageMatches:
 
     Attributes:
         image_id: of the image.
+        ids: (D,) of detections, in COCO's list of results.
         boxes: (D, 4) of detections, as (x, y, w, h) in pixels.
         labels: (D,) index of the class, in the order of the ids.
         scores: (D,) 0..1.
         found: (D,) index of the object that a detection is right about; -1 if none.
+        object_ids: (G,) of the objects' annotations.
         objects: (G,) index of each object's class.
         ious: (D, G) of each detection with each object.
     """
 
     image_id: Any
+    ids: Indices
     boxes: Floats
     labels: Indices
     scores: Floats
     found: Indices
+    object_ids: Indices
     objects: Indices
     ious: Floats
 
@@ -45,10 +49,12 @@ class ImageMatches:
         kept = self.scores >= threshold
         return ImageMatches(
             self.image_id,
+            self.ids[kept],
             self.boxes[kept],
             self.labels[kept],
             self.scores[kept],
             self.found[kept],
+            self.object_ids,
             self.objects,
             self.ious[kept],
         )
@@ -87,10 +93,12 @@ def _of_image(evaluation: COCOeval, image: Any, results: list[dict[str, Any] | N
     true_boxes = np.array([evaluation.cocoGt.anns[each]["bbox"] for each in truth], dtype=np.float64).reshape(-1, 4)
     return ImageMatches(
         image,
+        np.array([identifier for _, _, identifier, _ in detections], dtype=np.int64),
         found_boxes,
         np.array([label for _, label, _, _ in detections], dtype=np.int64),
         np.array([score for score, _, _, _ in detections], dtype=np.float64),
         np.array([places[match] if match else -1 for _, _, _, match in detections], dtype=np.int64),
+        np.array(truth, dtype=np.int64),
         np.array(objects, dtype=np.int64),
         np.array(iou(found_boxes, true_boxes, [0] * len(true_boxes))).reshape(len(found_boxes), len(true_boxes)),
     )

@@ -6,17 +6,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from detectron2.data import Metadata
-from detectron2.structures import Boxes, Instances
 from pycocotools.cocoeval import COCOeval
 
 from ..deploy.media import make_folder
 from ..files import check_output, write_atomically
 from ..visualization import draw_confusion, draw_error_costs, draw_predictions
 from ..wording import in_short, shortened
-from .confusion import Confusion, ImageErrors, confusion_of, most_confused
+from .comparison import compared
+from .confusion import Confusion, confusion_of, most_confused
 from .dataset import EvaluationSet
 from .errors import ErrorCost, error_costs
 from .matches import FOUND, matches_of
@@ -29,6 +26,7 @@ REPORT, CONFUSION, ERRORS, WORST = "eval_report.json", "confusion.png", "errors.
 _WORST_LISTED, _WORST_DRAWN = 100, 12
 _THRESHOLD = 0.5  # where no detection is right, and so none better than another
 _SIZES = ("", "s", "m", "l")
+_KINDS = {"missed": "missed by all"}  # of errors, where a name alone would be taken for the confusion's
 _NO_OBJECT, _MISSED = "(no object)", "(missed)"
 
 
@@ -88,7 +86,7 @@ def check_folder(folder: Path) -> None:
 
 def write_report(
     report: Report, dataset: EvaluationSet, records: Sequence[dict[str, Any]], folder: Path, weights: str
-) -> None:
+) -> list[Path]:
     """Write ``eval_report.json``, and the pictures ``confusion.png``, ``errors.png`` and ``worst.png``.
 
     Where nothing is wrong there is no ``worst.png``, and one of an earlier evaluation is deleted.
@@ -99,6 +97,9 @@ def write_report(
         records: the detections that it is of.
         folder: where to, see :func:`check_folder`.
         weights: of the detector.
+
+    Returns:
+        The files.
 
     Raises:
         InputError: it cannot be written.
@@ -113,28 +114,46 @@ def write_report(
         folder / CONFUSION,
         report.threshold,
     )
-    costs = {name: (cost.count, cost.ap50_gain) for name, cost in report.errors.items()}
-    draw_error_costs(costs, report.overall["AP50"] or 0.0, folder / ERRORS)
+    costs = {_KINDS.get(name, name): (cost.count, cost.ap50_gain) for name, cost in report.errors.items()}
+    draw_error_costs(costs, report.overall["AP50"] or 0.0, folder / ERRORS, _remark(report))
     worst = [image.image_id for image in report.confusion.worst(_WORST_DRAWN)]
-    if worst:
-        draw_images(report, dataset, records, worst, folder / WORST)
-    else:
+    written = [folder / name for name in (REPORT, CONFUSION, ERRORS)]
+    if not worst:
         (folder / WORST).unlink(missing_ok=True)
+        return written
+    draw_images(report, dataset, records, worst, folder / WORST)
+    return [*written, folder / WORST]
 
 
 def summary(report: Report) -> str:
     """The report in a few lines, and one for each class."""
     names = [shortened(score.name) for score in report.classes]
-    errors = [f"{name} {cost.ap50_gain:.1f} ({cost.count})" for name, cost in report.errors.items()]
+    errors = [f"{_KINDS.get(name, name)} {cost.ap50_gain:.1f} ({cost.count})" for name, cost in report.errors.items()]
     pairs = [f"{names[true]} for {names[taken]} ({count})" for true, taken, count in most_confused(report.confusion)]
     figures = ", ".join(f"{name} {value:.2f}" for name, value in report.overall.items() if value is not None)
     lines = [figures, class_table(report.classes)]
     if report.best.score is not None:
         lines.append(f"All classes: F1 is {report.best.f1:.1f} on average from a score of {report.best.score:.3f} on.")
-    lines.append(f"AP50 gained by mending all errors of a kind, and how many there are: {', '.join(errors)}.")
+    lines.append(
+        "AP50 gained by mending all errors of a kind, and how many there are among all detections, whatever their "
+        f"score: {', '.join(errors)}."
+    )
+    totals = report.confusion.totals()
+    lines.append(
+        f"From a score of {report.threshold:.3f} on: {totals.right} detections are right, {totals.confused} of another "
+        f"class, {totals.false} too many; {totals.missed} objects are missed."
+    )
     if pairs:
-        lines.append(f"Objects taken for another class, by a score from {report.threshold:.3f} on: {in_short(pairs)}")
+        lines.append(f"There, objects are taken for another class: {in_short(pairs)}")
     return "\n".join(lines)
+
+
+def _remark(report: Report) -> str:
+    """What tells the kinds of errors from the confusion's counts, which have the same names."""
+    return (
+        "Of all detections, whatever their score. The confusion matrix and the worst images take those from "
+        f"{report.threshold:.3g} on:\nthere, {report.confusion.totals().missed:,} objects are missed."
+    )
 
 
 def _overall(evaluation: COCOeval) -> dict[str, float | None]:
@@ -185,38 +204,21 @@ def _as_json(report: Report, dataset: EvaluationSet) -> dict[str, Any]:
 def draw_images(
     report: Report, dataset: EvaluationSet, records: Sequence[dict[str, Any]], chosen: Sequence[Any], path: Path
 ) -> None:
-    """Draw images of these ids, what there is beside what is found from the report's threshold on."""
-    images = {image["image_id"]: image for image in dataset.images}
-    errors = {image.image_id: image for image in report.confusion.worst(len(images))}
-    found: dict[Any, list[dict[str, Any]]] = {identifier: [] for identifier in chosen}
-    for record in records:
-        if record["image_id"] in found:
-            found[record["image_id"]].append(record)
-    numbers = {key: number for number, key in enumerate(sorted(each["id"] for each in dataset.content["categories"]))}
+    """Draw images of these ids: what there is beside what is found from the report's threshold on.
+
+    Args:
+        report: of the dataset and the records.
+        dataset: what there is to find.
+        records: what was found; those that the report was made of.
+        chosen: ids of images.
+        path: the picture to write.
+
+    Raises:
+        InputError: an image cannot be read, or the picture not be written.
+    """
     draw_predictions(
-        [images[identifier] for identifier in found],
-        [_instances(images[identifier], boxes, numbers) for identifier, boxes in found.items()],
-        Metadata(thing_classes=dataset.class_names),
+        compared(dataset, records, report.confusion, report.threshold, chosen),
         path,
-        report.threshold,
-        dataset.max_value,
-        captions=[f"{Path(images[each]['file_name']).name}\n{_caption(errors.get(each))}" for each in found],
-    )
-
-
-def _caption(image: ImageErrors | None) -> str:
-    if image is None:
-        return "all right"
-    counts = {"missed": image.missed, "of another class": image.confused, "too many": image.false}
-    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-
-
-def _instances(image: dict[str, Any], records: Sequence[dict[str, Any]], numbers: dict[Any, int]) -> Instances:
-    boxes = np.array([record["bbox"] for record in records], dtype=np.float32).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    return Instances(
-        (image["height"], image["width"]),
-        pred_boxes=Boxes(torch.from_numpy(boxes)),
-        scores=torch.tensor([record["score"] for record in records], dtype=torch.float64),
-        pred_classes=torch.tensor([numbers[record["category_id"]] for record in records], dtype=torch.int64),
+        title=f"ground truth, and predictions with a score of {report.threshold:.3g} or more",
+        max_value=dataset.max_value,
     )

@@ -38,17 +38,23 @@ def draw_loss_curve(metrics_file: str | Path, path: str | Path) -> None:
 
 @dataclass(frozen=True)
 class _Panel:
-    """A picture of some figures of each run: what each is called, by the name that ``metrics.json`` has."""
+    """A picture of some figures of each run: what each is called, by the name that ``metrics.json`` has.
+
+    Its axis is logarithmic, begins at 0, so that a small change looks small, or fits the figures.
+    """
 
     title: str
     names: Mapping[str, str]
     logarithmic: bool = False
+    from_zero: bool = False
 
 
 _PANELS = (
     _Panel("total loss", {"total_loss": ""}),
-    _Panel("AP (%)", {"bbox/AP": "", "bbox_ema/AP": "of the average of the weights"}),
-    _Panel("AP at an IoU of 0.5 (%)", {"bbox/AP50": "", "bbox_ema/AP50": "of the average of the weights"}),
+    _Panel("AP (%)", {"bbox/AP": "", "bbox_ema/AP": "of the average of the weights"}, from_zero=True),
+    _Panel(
+        "AP at an IoU of 0.5 (%)", {"bbox/AP50": "", "bbox_ema/AP50": "of the average of the weights"}, from_zero=True
+    ),
     _Panel("losses of the last layer", {"loss_ce": "class", "loss_bbox": "boxes", "loss_giou": "GIoU"}),
     _Panel("learning rate", {"lr": ""}),
     _Panel("gradient norm", {"grad_norm": ""}, logarithmic=True),
@@ -89,6 +95,7 @@ def draw_curves(metrics: Mapping[str, str | Path], path: str | Path) -> None:
                 styles.append(Line2D([], [], linestyle=style, color="gray", label=label))
         if styles:
             axes.legend(handles=styles, fontsize="small")
+        axes.set_ylim(bottom=0 if panel.from_zero else None)
         axes.grid(alpha=0.3)
     for axes in grid[len(panels) :]:
         axes.set_visible(False)

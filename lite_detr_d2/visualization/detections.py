@@ -1,7 +1,6 @@
 """Pictures of what was found, alone or beside what was to be found."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,18 +9,14 @@ from detectron2.data import Metadata
 from detectron2.structures import BoxMode, Instances
 from detectron2.utils.colormap import colormap
 from detectron2.utils.visualizer import ColorMode, VisImage, Visualizer
-from matplotlib.figure import Figure
 from PIL import Image
 
 from ..data.images import read_image
 from ..errors import InputError
 from ..wording import in_short
-from .figure_files import save_figure
 
 Pixels = npt.NDArray[np.uint8]
 
-_COLUMNS = 3
-_CELL_INCHES = 3.0
 _LONGEST_SIDE = 2**16 - 1  # of matplotlib's pictures
 _LABEL_MARGIN = 2  # pixels, of the black that lies behind a label
 _THRESHOLD = 0.3
@@ -107,11 +102,9 @@ def draw_beside(
         InputError: the image cannot be read.
     """
     pixels = read_image(image["file_name"], max_value=max_value)
-    height, width = pixels.shape[:2]
-    scale = min(1.0, longest_side / max(height, width))
-    size = max(1, round(scale * width)), max(1, round(scale * height))
-    factors = size[0] / width, size[1] / height
-    smaller = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX)) if scale < 1 else pixels
+    smaller = made_smaller(pixels, longest_side)
+    size = smaller.shape[1], smaller.shape[0]
+    factors = size[0] / pixels.shape[1], size[1] / pixels.shape[0]
     boxes = [
         {**box, "bbox": _scaled(box, factors), "bbox_mode": BoxMode.XYXY_ABS} for box in image.get("annotations", ())
     ]
@@ -123,43 +116,14 @@ def draw_beside(
     return np.concatenate((left, draw_detections(smaller, shown, class_names)), axis=1)
 
 
-def draw_predictions(
-    images: Sequence[dict[str, Any]],
-    predictions: Sequence[Instances],
-    metadata: Metadata,
-    path: str | Path,
-    score_threshold: float = _THRESHOLD,
-    max_value: float = 0.0,
-    captions: Sequence[str] = (),
-) -> None:
-    """Draw each image twice, side by side: with its annotations, and with its detections.
-
-    Args:
-        images: in detectron2's dataset format, with annotations.
-        predictions: of each image, at its original size: ``pred_boxes``, ``scores``, ``pred_classes``.
-        metadata: of the dataset; ``thing_classes`` names the boxes.
-        path: the picture to write.
-        score_threshold: detections below it are left out.
-        max_value: of images with more than 8 bits, the value that is shown as 255 (``INPUT.MAX_VALUE``).
-        captions: of each image; they stand above the predictions.
-
-    Raises:
-        InputError: an image cannot be read or drawn, or the picture not be written.
-    """
-    rows = -(-len(images) // _COLUMNS)
-    figure = Figure(figsize=(2 * _COLUMNS * _CELL_INCHES, rows * _CELL_INCHES), layout="tight")
-    class_names = metadata.get("thing_classes", [])
-    cells = figure.subplots(rows, 2 * _COLUMNS, squeeze=False).reshape(-1, 2)
-    above = captions or [f"predictions (score at least {score_threshold:g})"] * len(images)
-    for (left, right), image, instances, caption in zip(cells, images, predictions, above, strict=False):
-        pixels = read_image(image["file_name"], max_value=max_value)
-        left.imshow(draw_annotations(pixels, image, class_names))
-        left.set_title("ground truth", fontsize="small")
-        right.imshow(draw_detections(pixels, instances[instances.scores >= score_threshold], class_names))
-        right.set_title(plain_text(caption), fontsize="small")
-    for cell in cells.flat:
-        cell.axis("off")
-    save_figure(figure, Path(path))
+def made_smaller(pixels: Pixels, longest_side: int) -> Pixels:
+    """An image (H, W, 3) of at most so many pixels a side, as it is if it has no more."""
+    height, width = pixels.shape[:2]
+    scale = longest_side / max(height, width)
+    if scale >= 1:
+        return pixels
+    size = max(1, round(scale * width)), max(1, round(scale * height))
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
 
 
 def plain_text(name: str) -> str:

@@ -50,15 +50,16 @@ def draw_confusion(
     figure.savefig(path, dpi=100)
 
 
-def draw_error_costs(costs: Mapping[str, tuple[int, float]], ap50: float, path: str | Path) -> None:
+def draw_error_costs(costs: Mapping[str, tuple[int, float]], ap50: float, path: str | Path, remark: str = "") -> None:
     """Draw what each kind of error costs, and how often it happens.
 
     Args:
         costs: by name, the count, and the AP50 (0..100) that is gained where all of the kind are mended.
         ap50: as it is, for the title.
         path: the picture to write.
+        remark: stands below.
     """
-    figure = Figure(figsize=(10, 3.5), layout="constrained")
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     gains, counts = [gain for _, gain in costs.values()], [count for count, _ in costs.values()]
     for axes, values, form in ((left, gains, "{:.1f}"), (right, counts, "{:,}")):
@@ -69,6 +70,7 @@ def draw_error_costs(costs: Mapping[str, tuple[int, float]], ap50: float, path: 
     left.invert_yaxis()
     left.set(xlabel="AP50 gained by mending all of a kind", title=f"What errors cost, of AP50 {ap50:.1f}")
     right.set(xlabel="how many, whatever their score", title="How many there are")
+    figure.supxlabel(remark, fontsize="small", parse_math=False)
     figure.savefig(path, dpi=100)
 
 

@@ -15,6 +15,7 @@ _MOST_BARS = 40  # classes, beyond which their names would not be read
 _FEWEST_PLACES = 8  # so that bars of few classes are no blocks
 _LONGEST_NAME = 24
 _BINS = 40
+_ROOM = 0.03  # of an axis, on either side of its bars
 _BINS_TO_LARGE = 8  # from the limit of small boxes to that of large ones, so that no bar is of two sizes
 _EMPTY_BINS = 3  # before and after all boxes, so that a power of two is on the axis
 _COLOURS = {"small": "tab:red", "medium": "tab:orange", "large": "tab:blue"}
@@ -153,7 +154,9 @@ def _draw_counts(axes: Axes, found: Statistics) -> None:
     step = -(-(int(counts.max()) + 1) // _BINS)
     edges = np.arange(0, counts.max() + 1 + step, step) - 0.5
     axes.hist(counts, edges.tolist(), color="tab:blue")
-    axes.set(xlim=(-0.6, max(edges[-1], 3.5)), ylim=(0, 1.2 * axes.get_ylim()[1]))
+    last = max(edges[-1], 3.5)
+    room = _ROOM * (last - edges[0])
+    axes.set(xlim=(edges[0] - room, last + room), ylim=(0, 1.2 * axes.get_ylim()[1]))
     median = float(np.median(counts))
     axes.axvline(median, color="grey", linewidth=0.8, label=f"median: {median:g}; most: {counts.max():,}")
     for axis in (axes.xaxis, axes.yaxis):

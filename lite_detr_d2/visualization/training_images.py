@@ -9,17 +9,17 @@ import numpy as np
 from detectron2.data.detection_utils import convert_image_to_rgb
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from ..wording import in_short, shortened
-from .detections import Pixels, colour_of_class, plain_text
+from .boxes import LabelledBox, draw_boxes
+from .detections import Pixels, colour_of_class
 
 _COLUMNS = 4
 _CELL_INCHES = 3.6
 _TALLEST = 2.0  # height over width of a cell; images that are taller get narrower in it
 _CAPTION_INCHES = 0.45
 _PADDING = "0.85"
-_NAME_PART = 0.2  # of the width of a cell, that a name may take
+_POINTS = 72  # of an inch
 
 
 @dataclass(frozen=True)
@@ -115,27 +115,10 @@ def _draw(axes: Axes, image: TrainingImage, extent: tuple[int, int], class_names
     height, width = image.pixels.shape[:2]
     axes.imshow(image.pixels, extent=(0, width, height, 0))
     axes.set_title(image.caption(), fontsize="x-small", parse_math=False)
-    rightmost, topmost = extent[0] * (1 - _NAME_PART), extent[1] * _NAME_PART / 4
-    # Small boxes above large ones, which would hide their names.
-    order = sorted(zip(image.boxes, image.classes, strict=True), key=lambda each: -_area(each[0]))
-    for (left, top, right, bottom), number in order:
-        colour = tuple(value / 255 for value in colour_of_class(number))
-        axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=1.2))
+    boxes = []
+    for corners, number in zip(image.boxes, image.classes, strict=True):
+        red, green, blue = (value / 255 for value in colour_of_class(number))
         name = shortened(class_names[number]) if number < len(class_names) else str(number)
-        # Above the box, which it may be larger than, and within the picture.
-        is_left, is_above = left < rightmost, top > topmost
-        axes.text(
-            left if is_left else right,
-            top,
-            plain_text(name),
-            fontsize=6,
-            color="white" if sum(colour) < 1.5 else "black",
-            horizontalalignment="left" if is_left else "right",
-            verticalalignment="bottom" if is_above else "top",
-            clip_on=True,
-            bbox={"facecolor": colour, "alpha": 0.9, "pad": 0.6, "edgecolor": "none"},
-        )
-
-
-def _area(box: Sequence[float]) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])
+        boxes.append(LabelledBox(corners, name, (red, green, blue)))
+    scale = _POINTS * _CELL_INCHES * min(1 / extent[0], _TALLEST / extent[1])
+    draw_boxes(axes, boxes, extent, scale)

@@ -91,9 +91,9 @@ def main(arguments: Sequence[str]) -> None:
     check_folder(output)
     records = detect(trained, dataset)
     report = report_on(dataset, records, args.threshold)
-    write_report(report, dataset, records, output, trained.cfg.MODEL.WEIGHTS)
+    files = write_report(report, dataset, records, output, trained.cfg.MODEL.WEIGHTS)
     logger.info("%s", summary(report))
-    logger.info("The report is in %s", output)
+    logger.info("The report is in %s: %s", output, ", ".join(file.name for file in files))
 
 
 if __name__ == "__main__":

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode, get_cfg
-from detectron2.data import DatasetMapper, MapDataset, Metadata
+from detectron2.data import DatasetMapper, MapDataset
 from detectron2.data import transforms as T
-from detectron2.structures import Boxes, BoxMode, Instances
-from detectron2.utils.visualizer import Visualizer
+from detectron2.structures import BoxMode
 from PIL import Image
 
 from lite_detr_d2 import add_lite_detr_config
 from lite_detr_d2.data import DetrDatasetMapper
 from lite_detr_d2.data.images import read_image
 from lite_detr_d2.errors import InputError
-from lite_detr_d2.visualization import draw_predictions
+from lite_detr_d2.visualization import ComparedImage, draw_predictions
+from lite_detr_d2.visualization.detections import made_smaller
 
 from .pictures import PLACES, SIZE, deep_tiff, encoded, gradient, with_orientation, write
 
@@ -144,16 +144,13 @@ def drawn_pixels(record: dict[str, Any], monkeypatch: pytest.MonkeyPatch, max_va
     """What the picture of predictions is drawn on."""
     drawn = []
 
-    class Recorder(Visualizer):
-        def __init__(self, pixels: Any, *arguments: Any, **options: Any) -> None:
-            drawn.append(pixels)
-            super().__init__(pixels, *arguments, **options)
+    def recorder(pixels: Any, longest_side: int) -> Any:
+        drawn.append(pixels)
+        return made_smaller(pixels, longest_side)
 
-    monkeypatch.setattr("lite_detr_d2.visualization.detections.Visualizer", Recorder)
-    none = {"pred_boxes": Boxes(torch.zeros(0, 4)), "scores": torch.zeros(0), "pred_classes": torch.zeros(0).long()}
-    found = Instances((record["height"], record["width"]), **none)
+    monkeypatch.setattr("lite_detr_d2.visualization.comparison.made_smaller", recorder)
     path = Path(record["file_name"]).parent / "drawn.png"
-    draw_predictions([record], [found], Metadata(), path, max_value=max_value)
+    draw_predictions([ComparedImage(record["file_name"], [], [], ("", ""))], path, max_value=max_value)
     return drawn[0]
 
 

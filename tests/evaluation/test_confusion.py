@@ -41,6 +41,8 @@ def test_by_hand() -> None:
     assert [image.image_id for image in result.worst(9)] == [1, 2, 3]
     assert [image.image_id for image in result.worst(1)] == [1]
     assert most_confused(result) == [(0, 1, 1), (1, 2, 1)]
+    assert result.matched == {1: 1, 2: 2, 3: None, 4: 3, 5: 4, 7: None}  # by the places in both lists, from 1
+    assert result.totals() == ImageErrors(None, 2, 2, 2, 1)
 
 
 def test_a_right_detection_comes_before_a_confused_one_of_a_higher_score() -> None:
@@ -61,6 +63,7 @@ def test_crowds_are_nothing_to_find_nor_what_is_in_them_an_error() -> None:
     result = confusion(truth, (1, 10, A, 0.9), (1, 10, (102, 102, 10, 10), 0.9))
     assert result.matrix.sum() == 1
     assert result.worst(9) == []
+    assert result.matched == {1: 1}
 
 
 @pytest.mark.parametrize("detections", [(), ((1, 10, A, 0.2),)], ids=["none", "none that counts"])

@@ -112,24 +112,20 @@ def test_the_worst_images_show_what_is_found_from_the_threshold_on(
     truth, records = random_case(3)
     drawn: dict[str, Any] = {}
 
-    def draw(images: Any, predictions: Any, metadata: Any, path: Any, threshold: float, *_: Any, captions: Any) -> None:
-        drawn.update(images=images, predictions=predictions, threshold=threshold, captions=captions)
+    def draw(images: Any, path: Any, *, title: str, max_value: float) -> None:
+        drawn.update(images=images, title=title, path=path)
 
     monkeypatch.setattr(report, "draw_predictions", draw)
     result = written(tmp_path, dataset(tmp_path, truth), records)
-    assert [image["image_id"] for image in drawn["images"]] == [image["image_id"] for image in result["worst"]][:12]
-    assert drawn["threshold"] == result["confusion"]["threshold"]
-    for image, instances, caption, counts in zip(
-        drawn["images"], drawn["predictions"], drawn["captions"], result["worst"], strict=False
-    ):
-        own = [record for record in records if record["image_id"] == image["image_id"]]
-        boxes = np.array([record["bbox"] for record in own]).reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2]
-        np.testing.assert_allclose(instances.pred_boxes.tensor.numpy(), boxes, atol=1e-4)
-        assert instances.scores.tolist() == [record["score"] for record in own]
-        assert instances.pred_classes.tolist() == [list(CLASSES).index(record["category_id"]) for record in own]
-        assert caption.startswith(f"{Path(image['file_name']).name}\n")
-        assert (f"{counts['missed']} missed" in caption) == (counts["missed"] > 0)
+    assert [image.file_name for image in drawn["images"]] == [image["file_name"] for image in result["worst"]][:12]
+    assert drawn["path"] == tmp_path / "worst.png"
+    threshold = result["confusion"]["threshold"]
+    assert f"score of {threshold:.3g} or more" in drawn["title"]
+    for image, counts in zip(drawn["images"], result["worst"], strict=False):
+        taken = [each for each in records if each["image_id"] == counts["image_id"] and each["score"] >= threshold]
+        assert [box.corners[:2] for box in image.detections] == [tuple(each["bbox"][:2]) for each in taken]
+        assert image.captions[0].startswith(f"{Path(image.file_name).name}\nground truth: ")
+        assert (f"{counts['missed']} missed" in image.captions[0]) == (counts["missed"] > 0)
 
 
 @pytest.mark.parametrize("number", [1, 31, 120])
@@ -150,10 +146,31 @@ def test_the_summary(tmp_path: Path) -> None:
     assert lines[3].split() == ["ant", "2", "50.5", "50.5", "66.7", "0.900"]
     assert lines[6:] == [
         "All classes: F1 is 83.3 on average from a score of 0.800 on.",
-        "AP50 gained by mending all errors of a kind, and how many there are: classification 24.8 (1), "
-        "localisation 0.0 (0), both 0.0 (0), duplicate 0.0 (0), background 0.0 (0), missed 0.0 (0).",
-        "Objects taken for another class, by a score from 0.600 on: ant for bee (1)",
+        "AP50 gained by mending all errors of a kind, and how many there are among all detections, whatever their "
+        "score: classification 24.8 (1), localisation 0.0 (0), both 0.0 (0), duplicate 0.0 (0), background 0.0 (0), "
+        "missed by all 0.0 (0).",
+        "From a score of 0.600 on: 2 detections are right, 1 of another class, 0 too many; 0 objects are missed.",
+        "There, objects are taken for another class: ant for bee (1)",
     ]
+
+
+def test_what_is_missed_from_the_threshold_on_is_told_from_what_is_missed_by_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second ant of image 1 is found by a low score, the first of image 2 by none."""
+    truth = content((1, 10, A), (1, 10, B), (2, 20, A))
+    records = found((1, 10, A, 0.9), (1, 10, B, 0.2))
+    drawn: list[Any] = []
+    monkeypatch.setattr(report, "draw_error_costs", lambda *arguments: drawn.extend(arguments))
+    data = dataset(tmp_path, truth)
+    result = written(tmp_path, data, records, threshold=0.6)
+    assert result["errors"]["missed"]["count"] == 1
+    costs, _, _, remark = drawn
+    assert costs["missed by all"][0] == 1
+    assert "from 0.6 on:\nthere, 2 objects are missed" in remark
+    lines = summary(report_on(data, records, 0.6))
+    assert "missed by all 50.0 (1)" in lines
+    assert "2 objects are missed" in lines
 
 
 def test_where_it_cannot_be_written(tmp_path: Path) -> None:

@@ -74,7 +74,11 @@ def test_the_report_of_a_run(trained: Trained, log: pytest.LogCaptureFixture) ->
     assert [each["objects"] for each in report["per_class"]] == [3, 2, 2]
     assert report["dataset"] == str(trained.run / "dataset" / "val.json")
     assert "All classes: F1 is" in log.text
-    assert f"The report is in {trained.run / 'evaluation'}" in log.text
+    told = log.messages[-1]
+    assert told.startswith(
+        f"The report is in {trained.run / 'evaluation'}: eval_report.json, confusion.png, errors.png"
+    )
+    assert ("worst.png" in told) == (trained.run / "evaluation" / "worst.png").exists()
 
 
 def test_a_named_dataset_is_evaluated_as_by_training(trained: Trained, tmp_path: Path) -> None:

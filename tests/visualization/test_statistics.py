@@ -120,3 +120,14 @@ def test_what_is_not_there_is_said(images: list[dict[str, Any]], names: list[str
     save(figure)
     assert figure.get_suptitle() == title
     assert [text.get_text() for axes in figure.axes for text in axes.texts].count("nothing to show") == empty
+
+
+@pytest.mark.parametrize("most", [0, 1, 6, 41, 200])
+def test_no_bar_of_boxes_in_an_image_is_cut_at_an_edge(most: int) -> None:
+    images = [{"width": 9, "height": 9, "annotations": images_of([0] * (most + 1))[-1]["annotations"]}, *images_of([0])]
+    axes = panel(drawn(images, ["one"]), "boxes in an image")
+    bars = [bar for container in axes.containers for bar in container]
+    assert sum(bar.get_height() for bar in bars) == len(images)
+    left, right = axes.get_xlim()
+    assert left < min(bar.get_x() for bar in bars) - 0.005 * (right - left)
+    assert right > max(bar.get_x() + bar.get_width() for bar in bars) + 0.005 * (right - left)
