@@ -61,6 +61,7 @@ _NAMES = Items(Text(empty=False))
 _NORM = OrNull(
     Choice("", "BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N", "LN")  # detectron2's
 )
+EXAMPLE_CONFIG = "such as --config-file configs/dino/lite_dino_tiny.yaml, for small datasets of your own"
 _BOXES_ONLY = "these detectors find boxes"
 
 SCHEMA: Mapping[str, Kind] = {
@@ -94,7 +95,7 @@ SCHEMA: Mapping[str, Kind] = {
     "MODEL.DEVICE": Text(empty=False),
     "MODEL.WEIGHTS": Text(),
     "MODEL.META_ARCHITECTURE": Registered(
-        _architectures, f"Give a config of this project (--config-file configs/...). {_IMPORT}"
+        _architectures, f"Give a config of this package: {EXAMPLE_CONFIG}. {_IMPORT}"
     ),
     "MODEL.MASK_ON": Off(_BOXES_ONLY),
     "MODEL.KEYPOINT_ON": Off(_BOXES_ONLY),
@@ -212,6 +213,11 @@ SCHEMA: Mapping[str, Kind] = {
     "TEST.PRECISE_BN.ENABLED": _FLAG,
     "TEST.PRECISE_BN.NUM_ITER": Integer(1, _ITERATIONS),
 }
+
+
+def is_detector(cfg: CfgNode) -> bool:
+    """Whether a config is of one of this package's detectors, or of one that was registered beside them."""
+    return SCHEMA["MODEL.META_ARCHITECTURE"].accepts(cfg.MODEL.META_ARCHITECTURE)
 
 
 def check_values(cfg: CfgNode) -> None:

@@ -8,12 +8,12 @@ From there, ``sampling`` says in which order images are trained on, ``mapper`` m
 The demo dataset needs scikit-learn and scikit-image, and is imported from :mod:`lite_detr_d2.data.digits`.
 """
 
-from .coco_folder import CocoFolder, register_coco_folder, register_source
+from .coco_folder import CocoFolder, is_name_of, register_coco_folder, register_prepared, register_source
 from .findings import Check, Finding, Report, Severity
 from .images import read_image
 from .inspection import TrainingSizes
 from .mapper import DetrDatasetMapper
-from .prepare import ON_BAD
+from .prepare import ON_BAD, find_prepared
 from .sampling import sampler_factory
 from .source import Source
 from .sources import find_source, source_of_files
@@ -32,9 +32,12 @@ __all__ = [
     "Source",
     "TrainingLoader",
     "TrainingSizes",
+    "find_prepared",
     "find_source",
+    "is_name_of",
     "read_image",
     "register_coco_folder",
+    "register_prepared",
     "register_source",
     "sampler_factory",
     "source_of_files",

@@ -1,5 +1,6 @@
 """Use a dataset of any layout as datasets of detectron2."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,11 @@ def register_source(
     training resizes images.
     """
     folder = Path(split_folder).resolve() if split_folder is not None else None
-    prepared = prepare(find, folder, keep=keep_split, on_bad=on_bad, training=training, sizes=sizes)
+    return register_prepared(prepare(find, folder, keep=keep_split, on_bad=on_bad, training=training, sizes=sizes))
+
+
+def register_prepared(prepared: Prepared) -> CocoFolder:
+    """As :func:`register_coco_folder`, for what was made ready before."""
     prepared.report.log(f"Dataset {prepared.root}")
     found = Report.of(prepared.report.findings, prepared.inspection.findings)
     logger.info("%s", summary(found, str(prepared.root)))
@@ -98,10 +103,21 @@ def register_source(
     )
 
 
+def is_name_of(name: str, prepared: Prepared, half: str) -> bool:
+    """Whether a half is called ``name`` by :func:`register_prepared`, in this program or another."""
+    # What was a file may be gone.
+    bases = "|".join(map(re.escape, (prepared.root.name, prepared.root.stem)))
+    return half in prepared.halves and re.fullmatch(rf"({bases})(_\d+)?_{half}", name) is not None
+
+
+def _base_name(root: Path) -> str:
+    return root.stem if root.is_file() else root.name
+
+
 def _register(prepared: Prepared) -> dict[str, str]:
     """Register all halves under names that are free, or that they have already; return these by half."""
     root = prepared.root
-    base = start = root.stem if root.is_file() else root.name
+    base = start = _base_name(root)
     number = 1
     while any(_is_taken(f"{base}_{half}", root) for half in HALVES):
         number += 1

@@ -122,6 +122,7 @@ class Findings:
     half: str = ""
     repaired: bool = True
     _places: dict[Check, list[str]] = field(default_factory=dict)
+    _boxes: Counter[Check] = field(default_factory=Counter)
 
     def add(self, check: Check, place: str = "") -> None:
         """Note that ``check`` has struck, at ``place`` or, without one, in the half as a whole."""
@@ -129,9 +130,16 @@ class Findings:
         if place:
             places.append(place)
 
+    def add_box(self, check: Check) -> None:
+        """Note a box that is lost with an image at which ``check`` has struck: one cause, said once."""
+        self._boxes[check] += 1
+
     def __iter__(self) -> Iterator[Finding]:
         for check, places in self._places.items():
-            message = f"{check.message}: {check.repair}" if self.repaired and check.repair else check.message
+            boxes = self._boxes[check]
+            message = f"{check.message}, with {boxes} box{'' if boxes == 1 else 'es'}" if boxes else check.message
+            if self.repaired and check.repair:
+                message += f": {check.repair}"
             yield Finding(check.id, check.severity, self.half, message, check.cure, tuple(places), check.droppable)
 
 

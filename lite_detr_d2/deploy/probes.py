@@ -14,7 +14,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.transforms import ResizeTransform
 
 from ..data.images import ImageError, read_image
-from ..data.prepare import find_prepared
+from ..data.prepare import PreparedHalf, find_prepared
 from ..data.source import Content, read_coco_file
 from ..data.sources.tree import walk
 from ..errors import InputError
@@ -82,14 +82,23 @@ def find_dataset(cfg: CfgNode, *, training: bool) -> Dataset | None:
     prepared = find_prepared(Path(cfg.MODEL.WEIGHTS).parent / "dataset")
     half = prepared and next((prepared.halves[name] for name in halves if name in prepared.halves), None)
     if half:
-        records: list[dict[str, Any]] = read_annotations(half.annotations)["images"]
-        return Dataset(half.annotations, {record["id"]: half.images / record["file_name"] for record in records})
+        return dataset_of(half)
     for name in names:
         file = MetadataCatalog.get(name).get("json_file") if name in DatasetCatalog else None
         if file is not None and Path(file).is_file():
-            records = DatasetCatalog.get(name)
+            records: list[dict[str, Any]] = DatasetCatalog.get(name)
             return Dataset(Path(file), {record["image_id"]: Path(record["file_name"]) for record in records})
     return None
+
+
+def dataset_of(half: PreparedHalf) -> Dataset:
+    """The images of a half that a training left.
+
+    Raises:
+        InputError: its annotations cannot be read.
+    """
+    records: list[dict[str, Any]] = read_annotations(half.annotations)["images"]
+    return Dataset(half.annotations, {record["id"]: half.images / record["file_name"] for record in records})
 
 
 def read_annotations(file: Path) -> Content:

@@ -29,11 +29,12 @@ from torch.distributed.rendezvous import rendezvous
 from torch.multiprocessing.spawn import start_processes
 
 from ..errors import InputError
+from .configs import read_config
 from .folder_lock import only_training_in, refuse_beside_training
 from .lost import is_connection_lost
 from .orphans import end_with_parent
 from .output_folder import check_output_folder
-from .setup import argument_parser, one_line_errors, output_folder, read_config
+from .setup import argument_parser, one_line_errors, output_folder
 
 Main = Callable[[argparse.Namespace], None]
 

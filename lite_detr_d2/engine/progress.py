@@ -51,12 +51,15 @@ class ProgressLine(EventWriter):
         return float(storage.history(key).median(max(1, storage.count_samples(key, self._window))))
 
     def _pace(self, done: int, data: float | None) -> str:
-        """Seconds of an iteration since the last line, and how long the rest takes at that."""
+        """Seconds of an iteration since the last line, or the start; and how long the rest takes at that."""
         now, last = time.perf_counter(), self._last
         self._last = done, now
-        if last is None or last[0] >= done:
+        if last is not None and last[0] >= done:
             return ""
-        seconds = (now - last[1]) / (done - last[0])
+        # Before the first line, it is that of most iterations: the very first ones take longer.
+        seconds = self._median(get_event_storage(), "time") if last is None else (now - last[1]) / (done - last[0])
+        if seconds is None:
+            return ""
         waits = f" ({data:.2f} s for data)" if data is not None and data > 0.1 * seconds else ""
         rest = timedelta(seconds=round(seconds * (self._max_iter - done)))
         return f"{seconds:.2f} s each{waits}, {rest} to go"

@@ -12,17 +12,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager
 
-from ..config import add_lite_detr_config, merge_file, merge_overrides, validate_config, warn_of_idle_keys
+from ..config import warn_of_idle_keys
 from ..data import ON_BAD, CocoFolder, Source, TrainingSizes, find_source, register_source, source_of_files
 from ..errors import InputError
 from ..files import write_atomically
 from ..quiet import quiet
-from ..wording import shown
+from .configs import check_config, check_named, merged_config, read_config, use_dataset
 from .console import open_log
 from .datasets import check_datasets, class_names
 from .lost import what_was_lost
@@ -104,28 +103,6 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def read_config(args: argparse.Namespace) -> CfgNode:
-    """Return the config of ``args.config_file`` with the overrides ``args.opts``, not frozen.
-
-    Each value that they set is checked; what keys are to each other is left to :func:`validate_config`.
-
-    Raises:
-        InputError: the file cannot be read, or a key or a value is wrong.
-    """
-    late = [word for word in args.opts if word.startswith("--")]
-    if late:
-        raise InputError(f"{late[0]} comes after KEY VALUE pairs, which end the options: put it before them.")
-    if args.config_file and not PathManager.isfile(args.config_file):
-        what = "it is a folder" if PathManager.isdir(args.config_file) else "there is no such file"
-        raise InputError(f"Config {shown(args.config_file)}: {what}. Name a config file.")
-    cfg = get_cfg()
-    add_lite_detr_config(cfg)
-    if args.config_file:
-        merge_file(cfg, args.config_file)
-    merge_overrides(cfg, args.opts)
-    return cfg
-
-
 def setup(args: argparse.Namespace) -> CfgNode:
     """Make the config of one process, and set up its logging and random seeds.
 
@@ -148,14 +125,14 @@ def setup(args: argparse.Namespace) -> CfgNode:
     remove_unfinished(cfg.OUTPUT_DIR, args)  # before anything is written: it may be what fills the disk
     folder = _register_data(args, Path(cfg.OUTPUT_DIR, "dataset"), TrainingSizes.from_config(cfg))
     if folder:
-        _use(cfg, folder, folder.test if args.split == "test" else folder.val, args.opts)
+        use_dataset(cfg, folder, folder.test if args.split == "test" else folder.val, args.opts)
     is_renamed, configured = _CLASS_NAMES in args.opts[::2], list(cfg.MODEL.LITE_DETR.CLASS_NAMES)
     if not is_renamed:
         cfg.MODEL.LITE_DETR.CLASS_NAMES = []  # those of a config file may be of another dataset
-    _check(cfg, args.config_file)
+    check_config(cfg, args.config_file)
     warn_of_idle_keys(cfg)
     halves = ("TEST",) if args.eval_only else ("TRAIN", "TEST")
-    _check_named(cfg, halves[0])
+    check_named(cfg, halves[0])
     if not args.eval_only:
         _fit_to_sizes(cfg, args, folder.num_images if folder else {})
         scale_rates(cfg)
@@ -172,59 +149,6 @@ def setup(args: argparse.Namespace) -> CfgNode:
     with _config_of_training(cfg) if args.eval_only else nullcontext():
         default_setup(cfg, args)
     return cfg
-
-
-def setup_data(args: argparse.Namespace) -> CfgNode:
-    """Make the config of a training as far as its data goes, for what looks at the images alone. Nothing is written.
-
-    Args:
-        args: ``config_file``, ``dataset``, ``on_bad`` and ``opts``, as of :func:`argument_parser`.
-
-    Returns:
-        The config, valid and frozen, whose ``DATASETS.TRAIN`` are registered. Images are loaded in this process.
-
-    Raises:
-        InputError: the config or the dataset cannot be used.
-    """
-    cfg = read_config(args)
-    if args.dataset:
-        sizes = TrainingSizes.from_config(cfg)
-        folder = register_source(lambda space: find_source(args.dataset, space), on_bad=args.on_bad, sizes=sizes)
-        _use(cfg, folder, folder.val, args.opts)
-        cfg.MODEL.LITE_DETR.CLASS_NAMES = []
-    elif args.on_bad != "error":
-        raise InputError(f"--on-bad {args.on_bad} needs --dataset.")
-    cfg.DATALOADER.NUM_WORKERS = 0
-    _check(cfg, args.config_file)
-    _check_named(cfg, "TRAIN")
-    check_datasets(cfg, "TRAIN")
-    cfg.freeze()
-    return cfg
-
-
-def _use(cfg: CfgNode, folder: CocoFolder, test: str, overrides: list[str]) -> None:
-    """Let a config train on a dataset, and evaluate on the half ``test``, but for what the overrides say."""
-    cfg.DATASETS.TRAIN = (folder.train,) if folder.train else ()
-    cfg.DATASETS.TEST = (test,)
-    cfg.MODEL.LITE_DETR.NUM_CLASSES = len(folder.classes)
-    cfg.INPUT.MAX_VALUE = folder.max_value
-    cfg.merge_from_list(overrides)
-
-
-def _check(cfg: CfgNode, file: str) -> None:
-    try:
-        validate_config(cfg)
-    except ValueError as error:
-        source = f"Config {file}: " if file else ""
-        raise InputError(f"{source}{error}") from error
-
-
-def _check_named(cfg: CfgNode, half: str) -> None:
-    if not cfg.DATASETS[half]:
-        raise InputError(
-            f"DATASETS.{half} is empty: give --dataset DIR, which has to have a half for it, or the names of datasets "
-            "registered with detectron2."
-        )
 
 
 @contextmanager
@@ -280,7 +204,7 @@ def _register_data(args: argparse.Namespace, folder: Path, sizes: TrainingSizes)
 def _fit_to_sizes(cfg: CfgNode, args: argparse.Namespace, num_images: Mapping[str, int]) -> None:
     """Fit the schedule to the training sets, if ``num_images`` has their sizes: an override may name other sets."""
     if set(cfg.DATASETS.TRAIN) <= num_images.keys():
-        recipe = read_config(argparse.Namespace(config_file=args.config_file, opts=[]))
+        recipe = merged_config(argparse.Namespace(config_file=args.config_file, opts=[]))
         fit_schedule(cfg, recipe, args.opts, sum(num_images[name] for name in cfg.DATASETS.TRAIN), args.epochs)
     elif args.epochs is not None:
         raise InputError(

@@ -13,9 +13,9 @@ from typing import Any
 from ..errors import InputError
 from ..extras import import_extra
 from ..wording import one_line, shown
+from .configs import read_config
 from .folder_lock import refuse_beside_training
 from .output_folder import check_output_folder
-from .setup import read_config
 
 OPTION = "--submit"
 # A job is queued again so many times when its time is up, which submitit counts.

@@ -10,9 +10,9 @@ from detectron2.config import CfgNode
 from detectron2.structures import BoxMode
 
 from ..data import Source, find_source
-from ..data.prepare import find_prepared, prepare
+from ..data.prepare import Prepared, find_prepared, prepare
 from ..data.source import Content
-from ..deploy.probes import Dataset, find_dataset, read_annotations
+from ..deploy.probes import Dataset, dataset_of, find_dataset, read_annotations
 from ..deploy.results import match_categories
 from ..deploy.run import TrainedModel
 from ..errors import InputError
@@ -44,21 +44,43 @@ class EvaluationSet:
     max_value: float
 
 
-def own_dataset(trained: TrainedModel) -> EvaluationSet:
-    """What a training evaluated on, or else what ``DATASETS.TEST`` names.
+def own_dataset(trained: TrainedModel, *, split: str = "val") -> EvaluationSet:
+    """What a training evaluated on, or else what ``DATASETS.TEST`` names; or the test half of its dataset.
+
+    Args:
+        trained: the detector.
+        split: "val", or "test" for the half that is kept for the end.
 
     Raises:
         InputError: it is not there, cannot be read, has nothing to find, or other classes than the detector.
     """
-    found = find_dataset(trained.cfg, training=False)
+    found = _own_test_half(trained) if split == "test" else find_dataset(trained.cfg, training=False)
     if found is None:
-        where = shown(Path(trained.cfg.MODEL.WEIGHTS).parent / "dataset")
+        where = shown(_own_folder(trained))
         raise InputError(
             f"What to evaluate on? There is no dataset in {where}, where a training leaves its own, and the files of "
             f"DATASETS.TEST ({in_short(list(trained.cfg.DATASETS.TEST))}) are not here: name one, --dataset DIR."
         )
     content = read_annotations(found.annotations)
     return _scored(found, content, _by_order(trained, found.annotations, content), trained.cfg.INPUT.MAX_VALUE)
+
+
+def _own_test_half(trained: TrainedModel) -> Dataset | None:
+    own = find_prepared(_own_folder(trained))
+    if own is None:
+        return None
+    if "test" not in own.halves:
+        raise _no_test_half(_own_folder(trained), own)
+    return dataset_of(own.halves["test"])
+
+
+def _own_folder(trained: TrainedModel) -> Path:
+    """Where a training leaves its dataset."""
+    return Path(trained.cfg.MODEL.WEIGHTS).parent / "dataset"
+
+
+def _no_test_half(path: str | Path, prepared: Prepared) -> InputError:
+    return InputError(f"--split test: {shown(path)} has no half of that name, but {' and '.join(prepared.halves)}.")
 
 
 def named_dataset(trained: TrainedModel, path: str, *, split: str = "val", on_bad: str = "error") -> EvaluationSet:
@@ -76,7 +98,7 @@ def named_dataset(trained: TrainedModel, path: str, *, split: str = "val", on_ba
     Raises:
         InputError: it cannot be used, has no such half, nothing to find, or none of the detector's classes.
     """
-    own = find_prepared(Path(trained.cfg.MODEL.WEIGHTS).parent / "dataset")
+    own = find_prepared(_own_folder(trained))
 
     def find(workspace: Path) -> Source:
         source = find_source(path, workspace)
@@ -88,7 +110,7 @@ def named_dataset(trained: TrainedModel, path: str, *, split: str = "val", on_ba
     prepared = prepare(find, None, on_bad=on_bad, training=False)
     prepared.report.log(f"Dataset {prepared.root}")
     if split == "test" and "test" not in prepared.halves:
-        raise InputError(f"--split test: {shown(path)} has no half of that name.")
+        raise _no_test_half(path, prepared)
     half = prepared.halves[split if split in prepared.halves else "test"]
     content = read_annotations(half.annotations)
     images = {image["id"]: half.images / image["file_name"] for image in content["images"]}

@@ -53,7 +53,8 @@ class Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     result = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     data = result.add_argument_group("dataset")
-    data.add_argument("dataset", metavar="FOLDER", nargs="?", help="as train_net.py --dataset takes it")
+    data.add_argument("folder", metavar="FOLDER", nargs="?", help="as train_net.py --dataset takes it")
+    data.add_argument("--dataset", metavar="FOLDER", help="the same, by the name that it has in the other tools")
     data.add_argument("--train-json", metavar="FILE", help="instead of FOLDER: COCO's annotations to train on")
     data.add_argument("--val-json", metavar="FILE", help="and those to evaluate on")
     data.add_argument("--image-folder", metavar="DIR", help="and the folder that both files' images are in")
@@ -121,7 +122,9 @@ def check(args: argparse.Namespace, workspace: Path) -> int:
 def check_arguments(args: argparse.Namespace) -> None:
     """Refuse arguments that contradict each other, or that would do nothing."""
     files = bool(args.train_json or args.val_json)
-    if bool(args.dataset) == files:
+    if args.folder and args.dataset:
+        raise InputError(f"{args.folder} and --dataset {args.dataset}: give one of the two")
+    if bool(args.folder or args.dataset) == files:
         raise InputError(
             "name either FOLDER, or --train-json FILE and --val-json FILE, whose images are in --image-folder DIR"
         )
@@ -134,9 +137,10 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 
 def find(args: argparse.Namespace, workspace: Path) -> Source:
-    if not args.dataset:
+    named = args.folder or args.dataset
+    if not named:
         return source_of_files(train_json=args.train_json, val_json=args.val_json, images=args.image_folder)
-    return find_source(args.dataset, workspace)
+    return find_source(named, workspace)
 
 
 def say(args: argparse.Namespace, source: Source, normalised: Normalised, report: Report) -> None:

@@ -2,6 +2,7 @@
 
 Examples:
     on what the training evaluated on:  evaluate.py output/mine
+    on its test half, at the end:       evaluate.py output/mine --split test
     on other data:                      evaluate.py output/mine --dataset more --output found
     a checkpoint:                       evaluate.py --config-file FILE --weights dino.pth --dataset more --output found
 
@@ -40,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
         "COCO file; its classes are matched with the detector's by their names"
     )  # fmt: skip
     data.add_argument(
-        "--split", choices=("val", "test"), default="val", help="with --dataset: its half for validation, or for tests"
+        "--split", choices=("val", "test"), default="val", help="of the dataset, its half for validation, or for tests"
     )
     data.add_argument(
         "--on-bad",
@@ -67,8 +68,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     check_config(commands, args)
     if args.output is None and args.run is None:
         commands.error("give --output DIR for the report")
-    if args.dataset is None and (args.split, args.on_bad) != ("val", "error"):
-        commands.error("--split and --on-bad need --dataset")
+    if args.dataset is None and args.on_bad != "error":
+        commands.error("--on-bad needs --dataset")
     return args
 
 
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str]) -> None:
         trust_pickle=args.trust_pickle,
     )
     if args.dataset is None:
-        dataset = own_dataset(trained)
+        dataset = own_dataset(trained, split=args.split)
     else:
         dataset = named_dataset(trained, args.dataset, split=args.split, on_bad=args.on_bad)
     output = args.output or Path(args.run, "evaluation")

@@ -1,13 +1,15 @@
 """Draw what a detector is trained on: images as the model gets them, with their boxes; and what the dataset is made of.
 
 Examples:
+    a training:   visualize_data.py output/mine --output samples.png
     images:       visualize_data.py --config-file FILE --dataset DIR --output samples.png
     statistics:   visualize_data.py --config-file FILE --dataset DIR --statistics statistics.png
     both:         visualize_data.py --config-file FILE --dataset DIR --output samples.png --statistics statistics.png
     other sizes:  visualize_data.py --config-file FILE --dataset DIR --output samples.png INPUT.MIN_SIZE_TRAIN "(480,)"
 
-The images are the first that train_net.py with this config, dataset and SEED trains on, resized, cropped and flipped.
-Without --dataset, they are those of DATASETS.TRAIN.
+Of a training, the images are the first that it saw, resized, cropped and flipped; of a config, the first that
+train_net.py with this dataset and SEED trains on. Where that is -1, each training draws a seed of its own, and the
+images are typical. Without --dataset, a config's are those of DATASETS.TRAIN. KEY VALUE pairs come last.
 
 Exit code: 0 done, 1 error, 2 wrong arguments.
 """
@@ -16,6 +18,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -24,7 +27,8 @@ from detectron2.utils.logger import setup_logger
 from lite_detr_d2.data import ON_BAD
 from lite_detr_d2.data.statistics import Statistics
 from lite_detr_d2.deploy.arguments import from_zero, name, path, positive
-from lite_detr_d2.engine import add_import, class_names, one_line_errors, setup_data
+from lite_detr_d2.deploy.run import config_of_run
+from lite_detr_d2.engine import add_import, class_names, one_line_errors, seed_of_run, setup_data
 from lite_detr_d2.engine.training_data import first_samples, load_images, usable_images
 from lite_detr_d2.visualization.figure_files import check_figure_file, save_figure
 from lite_detr_d2.visualization.statistics import draw_statistics
@@ -37,11 +41,21 @@ logger = logging.getLogger("lite_detr_d2.visualize_data")
 
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        usage="%(prog)s [-h] (RUN | --config-file FILE) [--dataset PATH] [--output FILE] [--statistics FILE] "
+        "[KEY VALUE ...]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    data = result.add_argument_group("data")
-    data.add_argument("--config-file", metavar="FILE", type=name, required=True, help="of the training")
-    data.add_argument("--dataset", metavar="PATH", type=name, help="as train_net.py takes it")
+    result.add_argument(
+        "words",
+        metavar="[RUN] [KEY VALUE ...]",
+        nargs="*",
+        help="OUTPUT_DIR of a training: its config, dataset and seed; and overrides of the config",
+    )
+    data = result.add_argument_group("data", "RUN, or --config-file with --dataset.")
+    data.add_argument("--config-file", metavar="FILE", type=name, help="a config of this package")
+    data.add_argument("--dataset", metavar="PATH", type=name, help="as train_net.py takes it; instead of RUN's, too")
     data.add_argument(
         "--on-bad",
         choices=ON_BAD,
@@ -58,10 +72,10 @@ def parser() -> argparse.ArgumentParser:
         "--seed",
         metavar="S",
         type=from_zero,
-        help="of which images, and how they are augmented (default: the config's SEED, or 0 where that is -1)",
+        help="of which images, and how they are augmented (default: the config's SEED; where that is -1, the one that "
+        "RUN drew, or else 0)",
     )
     pictures.add_argument("--statistics", metavar="FILE", type=path, help="the picture of what the dataset is made of")
-    result.add_argument("opts", metavar="KEY VALUE", nargs=argparse.REMAINDER, help="overrides of the config")
     return result
 
 
@@ -74,7 +88,11 @@ def sheet(text: str) -> int:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     commands = parser()
-    args = commands.parse_args(arguments)
+    args = commands.parse_intermixed_args(arguments)
+    # Overrides are pairs: an odd number of words begins with a run.
+    args.run, args.opts = (args.words[0], args.words[1:]) if len(args.words) % 2 else (None, args.words)
+    if args.run == "" or (args.run is None) == (args.config_file is None):
+        commands.error("give one of RUN, and --config-file FILE; after it, each KEY has its VALUE")
     if args.output is None and args.statistics is None:
         commands.error("give --output FILE for a sheet of images, or --statistics FILE, or both")
     return args
@@ -85,6 +103,8 @@ def main(arguments: Sequence[str]) -> None:
     setup_logger(name="lite_detr_d2", abbrev_name="lite_detr")
     for file in filter(None, (args.output, args.statistics)):
         check_figure_file(file)
+    if args.run is not None:
+        args.config_file = str(config_of_run(Path(args.run)))
     cfg = setup_data(args)
     images = load_images(cfg)
     names = class_names(cfg.DATASETS.TRAIN[0]) or []
@@ -97,11 +117,24 @@ def main(arguments: Sequence[str]) -> None:
 
 def draw_samples(cfg: CfgNode, images: Any, names: Sequence[str], args: argparse.Namespace) -> None:
     """Draw the first images of the training, and say what of them is not there any more."""
-    seed = max(cfg.SEED, 0) if args.seed is None else args.seed
+    seed = seed_for(cfg, args)
     samples = first_samples(cfg, usable_images(cfg, images), args.images, seed)
     drawn = [TrainingImage.of(sample, record, cfg.INPUT.FORMAT) for sample, record in samples]
     save_figure(draw_training_images(drawn, names), args.output)
     logger.info("%d images, of seed %d, are in %s: %s", len(drawn), seed, args.output, losses(drawn))
+
+
+def seed_for(cfg: CfgNode, args: argparse.Namespace) -> int:
+    """The seed to draw by: what is given, the config's, the one that the training drew, or 0, which is said."""
+    if args.seed is not None:
+        return int(args.seed)
+    if cfg.SEED >= 0:
+        return int(cfg.SEED)
+    drawn = None if args.run is None else seed_of_run(Path(args.run))
+    if drawn is None:
+        whose = "each training draws its own" if args.run is None else f"no checkpoint in {args.run} has the one drawn"
+        logger.info("SEED is -1, and %s: these images, of seed 0, are typical, not the first of a training.", whose)
+    return drawn or 0
 
 
 if __name__ == "__main__":

@@ -44,3 +44,8 @@ def places(outcome: Normalised, check: str, half: str | None = None) -> tuple[st
 def found(outcome: Normalised) -> set[str]:
     """The ids of all warnings and errors."""
     return {finding.id for finding in outcome.report.findings if finding.severity != "INFO"}
+
+
+def messages(outcome: Normalised) -> set[str]:
+    """All warnings and errors: the id, and what is said to be so."""
+    return {f"{finding.id}: {finding.message}" for finding in outcome.report.findings if finding.severity != "INFO"}

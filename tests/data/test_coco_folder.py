@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from lite_detr_d2.data import CocoFolder, register_coco_folder, register_source
+from lite_detr_d2.data import CocoFolder, find_source, is_name_of, register_coco_folder, register_source
+from lite_detr_d2.data.prepare import prepare
 from lite_detr_d2.errors import InputError
 from tests.helpers import warnings_of_the_package
 
@@ -214,3 +215,22 @@ def test_an_unreadable_half_is_one_of_the_problems(tmp_path: Path) -> None:
         register_coco_folder(root)
     assert "has a negative side" in str(error.value)
     assert f"val: the annotation file {root / 'val.json'} is not JSON" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "half", "is_its"),
+    [
+        ("mine_train", "train", True),
+        ("mine_2_train", "train", True),
+        ("mine_12_val", "val", True),
+        ("mine_val", "train", False),
+        ("mine_test", "test", False),  # it has none
+        ("other_mine_train", "train", False),
+        ("mine_two_train", "train", False),
+        ("coco_2017_train", "train", False),
+    ],
+)
+def test_names_are_known_again_in_another_program(tmp_path: Path, name: str, half: str, is_its: bool) -> None:
+    write_coco_folder(tmp_path / "mine")
+    prepared = prepare(lambda _: find_source(tmp_path / "mine", tmp_path), tmp_path / "ready")
+    assert is_name_of(name, prepared, half) is is_its

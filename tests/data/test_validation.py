@@ -63,8 +63,8 @@ def test_a_dataset_in_order_has_no_problems(tmp_path: Path, content: Content) ->
         (remove_key("annotations", "area"), False, "'area' is missing", "annotation 15"),
         (remove_key("annotations", "iscrowd"), False, "'iscrowd' is missing", "annotation 15"),
         (remove_key("annotations", "image_id"), True, "lacks a key that it needs", "annotation 15"),
-        (set_key("annotations", "id", 0), False, "'id' are missing, used twice", "id 0 of image 3"),
-        (set_key("annotations", "id", 10), False, "'id' are missing, used twice", "id 10 of image 3"),
+        (set_key("annotations", "id", 0), False, "has the 'id' 0", "id 0 of image 3"),
+        (set_key("annotations", "id", 10), False, "'id' are used twice", "id 10 of image 3"),
         (set_key("annotations", "image_id", 99), True, "'image_id' is not in 'images'", "annotation 15 (image 99)"),
         (set_key("annotations", "category_id", 4), True, "'category_id' is not in", "annotation 15 (category 4)"),
         (set_key("images", "file_name", "gone.png"), True, "image file is missing", "image 3 (gone.png)"),
@@ -100,14 +100,14 @@ def test_all_problems_are_found_at_once_the_fatal_ones_first(tmp_path: Path, con
     (tmp_path / "images" / "2.png").write_bytes(b"not an image")
     found = [problem for problem in validate(tmp_path, content) if problem.severity != "INFO"]
     problems = {problem.id: problem for problem in found}
-    assert [problem.fatal for problem in problems.values()] == [True, True, True, False, False]
+    assert [problem.fatal for problem in problems.values()] == [True, True, True, False]
     assert {name: problem.count for name, problem in problems.items()} == {
         "image-unreadable": 1,
         "box-negative": 2,
         "annotation-without-category": 1,
         "box-empty": 1,
-        "annotation-of-dropped-image": 2,
     }
+    assert problems["image-unreadable"].message == "an image file cannot be read, with 2 boxes"
 
 
 def test_only_a_training_set_needs_annotations(tmp_path: Path, content: Content) -> None:

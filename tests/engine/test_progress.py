@@ -4,9 +4,9 @@ import time
 from pathlib import Path
 
 import pytest
-from detectron2.utils.events import EventWriter
+from detectron2.utils.events import EventStorage, EventWriter
 
-from lite_detr_d2.engine.progress import Dispensable
+from lite_detr_d2.engine.progress import Dispensable, ProgressLine
 
 from .stops import assert_same_training, stoppable_config, train
 
@@ -52,3 +52,47 @@ def test_what_takes_long_to_fail_is_tried_less_often(
 def test_other_errors_come_through(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TimeoutError):
         Dispensable(Slow(monkeypatch), "All of it", "wait", (KeyError,)).write()
+
+
+def lines(monkeypatch: pytest.MonkeyPatch, seconds: list[float], start: int = 0) -> None:
+    """Write a line every 20 iterations, of which each takes so many seconds, and none measures more than its own."""
+    now = 100.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    writer = ProgressLine(max_iter=1000)
+    with EventStorage(start) as storage:
+        for number, each in enumerate(seconds, 1):
+            now += each
+            storage.put_scalars(total_loss=1.0, data_time=0.0, time=each)
+            if number % 20 == 0:
+                writer.write()
+            storage.step()
+
+
+def test_the_first_line_says_how_long_the_training_takes(
+    monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    """By the iterations themselves: of the first, which prepares much, nothing is concluded."""
+    lines(monkeypatch, [60.0, *[0.5] * 19, *[2.0] * 20])
+    first, second = log.messages
+    assert first.startswith("iteration 20 of 1,000, loss 1.00")
+    assert "0.50 s each, 0:08:10 to go" in first
+    assert "2.00 s each, 0:32:00 to go" in second
+
+
+def test_a_training_that_goes_on_says_so_of_the_rest(
+    monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    lines(monkeypatch, [1.0] * 20, start=900)
+    (line,) = log.messages
+    assert "iteration 920 of 1,000" in line
+    assert "1.00 s each, 0:01:20 to go" in line
+
+
+def test_a_line_without_any_time_has_no_pace(log: pytest.LogCaptureFixture) -> None:
+    """Of a trainer that does not measure it."""
+    with EventStorage(19) as storage:
+        storage.put_scalars(total_loss=1.0)
+        ProgressLine(max_iter=1000).write()
+    (line,) = log.messages
+    assert "each" not in line
+    assert "to go" not in line

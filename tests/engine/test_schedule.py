@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from detectron2.config import CfgNode
 
-from lite_detr_d2.engine import argument_parser, setup
+from lite_detr_d2.engine import argument_parser, read_config, setup
 from lite_detr_d2.engine.schedule import FEWEST_ITERATIONS, Schedule
-from lite_detr_d2.engine.setup import read_config
 from lite_detr_d2.errors import InputError
 from tests.conftest import CONFIGS
 from tests.data.folders import write_coco_folder, write_single_file_folder

@@ -82,7 +82,7 @@ def test_halves(trained: TrainedModel, tmp_path: Path) -> None:
     few = {**coco_content(), "images": coco_content()["images"][:3]}
     few["annotations"] = [box for box in few["annotations"] if box["image_id"] < 4]
     data = write_coco_folder(tmp_path / "data", None, few)
-    with pytest.raises(InputError, match=rf"^--split test: {data} has no half of that name"):
+    with pytest.raises(InputError, match=rf"^--split test: {data} has no half of that name, but val\.$"):
         named_dataset(trained, str(data), split="test")
     (data / "test.json").write_text(json.dumps(coco_content()))
     assert len(named_dataset(trained, str(data)).images) == 3
@@ -117,9 +117,10 @@ def test_a_training_s_own_classes_are_in_its_order(trained: TrainedModel, tmp_pa
         assert list(dataset.categories) == sorted(category["id"] for category in dataset.content["categories"])
 
 
-def test_there_is_no_dataset(trained: TrainedModel, tmp_path: Path) -> None:
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_there_is_no_dataset(trained: TrainedModel, tmp_path: Path, split: str) -> None:
     with pytest.raises(InputError, match=rf"no dataset in {tmp_path}/run/dataset, .* name one, --dataset DIR"):
-        own_dataset(trained)
+        own_dataset(trained, split=split)
 
 
 def test_another_number_of_classes(trained: TrainedModel, tmp_path: Path) -> None:

@@ -70,6 +70,13 @@ def test_a_dataset_in_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert run(root, "--strict", "--skip", "class-rare") == 0
 
 
+def test_a_dataset_by_the_name_of_the_other_tools(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = photographs(tmp_path / "mine")
+    assert findings_of(capsys, "--dataset", root) == findings_of(capsys, root)
+    assert run("--dataset", root, "--fix", tmp_path / "out") == 0
+    assert (tmp_path / "out" / "train.json").exists()
+
+
 def test_what_normalising_finds_and_what_inspection_finds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = photographs(tmp_path)
     (root / "images" / "4.png").write_bytes((root / "images" / "0.png").read_bytes())
@@ -168,6 +175,10 @@ def test_json_and_nothing_else(tmp_path: Path) -> None:
         (["FOLDER", "--train-json", "a.json"], "name either FOLDER"),
         (["--train-json", "gone.json"], "gone.json"),
         (["FOLDER", "--val-json", "a.json"], "name either FOLDER"),
+        (["--dataset", "FOLDER", "--val-json", "a.json"], "name either FOLDER"),
+        (["--dataset", ""], "name either FOLDER"),
+        (["--dataset", "gone"], "gone"),
+        (["a", "--dataset", "b"], "a and --dataset b: give one of the two"),
         (["FOLDER", "--image-folder", "images"], "--image-folder goes with --train-json"),
         (["FOLDER", "--on-bad", "drop"], "--on-bad drop is for --fix"),
         (["FOLDER", "--fix", "FOLDER"], "is there already"),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from detectron2.engine import launch
 
+from lite_detr_d2.data import register_coco_folder
 from lite_detr_d2.engine import argument_parser
 from lite_detr_d2.errors import InputError
 from tests.data.folders import coco_content, write_coco_folder, write_images
@@ -81,6 +83,24 @@ def test_the_report_of_a_run(trained: Trained, log: pytest.LogCaptureFixture) ->
     assert ("worst.png" in told) == (trained.run / "evaluation" / "worst.png").exists()
 
 
+def test_the_test_half_of_what_it_was_trained_on(trained: Trained, tmp_path: Path) -> None:
+    """It is in the run: the dataset itself need not be there."""
+    data = shutil.copytree(trained.data, tmp_path / "data")
+    test = coco_content(images=3)
+    (data / "test.json").write_text(json.dumps(test))
+    own = shutil.copytree(trained.run, tmp_path / "run", ignore=shutil.ignore_patterns("dataset", "evaluation"))
+    register_coco_folder(data, split_folder=own / "dataset")
+    for file in data.glob("*.json"):
+        file.unlink()
+    run(own, "--split", "test")
+    report = report_in(own / "evaluation")
+    assert report["dataset"] == str(own / "dataset" / "test.json")
+    assert report["images"] == 3
+    model = ("--config-file", own / "config.yaml", "--weights", own / "model_final.pth")
+    run(*model, "--split", "test", "--output", tmp_path / "of_weights")
+    assert report_in(tmp_path / "of_weights")["images"] == 3
+
+
 def test_a_named_dataset_is_evaluated_as_by_training(trained: Trained, tmp_path: Path) -> None:
     """Whatever the order of its classes; a checkpoint of its own as well as a run."""
     content = coco_content(images=6)
@@ -131,8 +151,8 @@ def test_an_image_that_cannot_be_read(trained: Trained, tmp_path: Path) -> None:
         (("run", "--weights", "model.pth"), "give one of RUN"),
         (("--weights", "model.pth"), "--config-file and --weights go together"),
         (("--config-file", "a.yaml", "--weights", "model.pth"), "give --output DIR for the report"),
-        (("run", "--split", "test"), "--split and --on-bad need --dataset"),
-        (("run", "--on-bad", "drop"), "--split and --on-bad need --dataset"),
+        (("run", "--split", "train"), "invalid choice: 'train'"),
+        (("run", "--on-bad", "drop"), "--on-bad needs --dataset"),
         (("run", "--threshold", "1.5"), "expected a score from 0 to 1"),
         (("run", "--output", ""), "the name is empty"),
     ],
@@ -157,6 +177,8 @@ def test_bad_input_is_one_line(trained: Trained, tmp_path: Path) -> None:
         (trained.run, "--dataset", tmp_path / "empty"): "empty",
         (trained.run, "--dataset", tmp_path / "other"): "has none of the model's classes (ant, cat, dog), but antfish",
         (trained.run, "--output", tmp_path / "file"): "is a file",
+        (trained.run, "--split", "test"): f"--split test: {trained.run}/dataset has no half of that name, but train "
+        "and val.",
     }
     for arguments, message in cases.items():
         with pytest.raises(InputError) as error:

@@ -212,10 +212,30 @@ def test_a_missing_config_file_is_named(tmp_path: Path, capsys: pytest.CaptureFi
 def test_forgetting_the_config_file_is_an_error(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    overrides = ("OUTPUT_DIR", tmp_path, "MODEL.WEIGHTS", "", "SOLVER.MAX_ITER", 1)
-    message = error_of(capsys, "--dataset", trained.dataset, "--config-file", "", *overrides)
-    assert message.startswith("error: MODEL.META_ARCHITECTURE")
-    assert "--config-file" in message
+    """Before anything is read or written: the first word on it."""
+    overrides = ("OUTPUT_DIR", tmp_path / "output", "MODEL.WEIGHTS", "", "SOLVER.MAX_ITER", 1)
+    message = error_of(capsys, "--dataset", tmp_path / "gone", "--config-file", "", *overrides)
+    assert message.startswith("error: No config is given: name one, such as --config-file configs/dino/lite_dino_tiny")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("SOLVER: {MAX_ITER: 1}\n")  # nor is this one's any of ours
+    message = error_of(capsys, "--dataset", trained.dataset, "--config-file", recipe, *overrides)
+    assert message.startswith(f"error: Config {recipe} is of no detector of this package: name one, such as --config-")
+    recipe.write_text("MODEL: {META_ARCHITECTURE: RetinaNet}\n")  # as detectron2's own
+    message = error_of(capsys, "--dataset", trained.dataset, "--config-file", recipe, *overrides)
+    assert message.startswith(f"error: Config {recipe}: MODEL.META_ARCHITECTURE is 'RetinaNet': expected one of ")
+    assert "such as --config-file configs/dino/lite_dino_tiny.yaml" in message
+    assert not (tmp_path / "output").exists()
+
+
+def test_forgetting_the_config_file_from_the_command_line(tmp_path: Path) -> None:
+    """In one process and in several."""
+    for options in ((), ("--num-gpus", "2")):
+        command = [sys.executable, str(PROJECT / "train_net.py"), "--dataset", str(tmp_path / "gone"), *options]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("error: No config is given: name one, such as --config-file configs/dino/")
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_evaluation_needs_weights(trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

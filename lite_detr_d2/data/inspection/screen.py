@@ -6,8 +6,10 @@ from pathlib import Path
 
 from termcolor import colored
 
+from ...wording import in_short
 from ..findings import Finding, Report, Severity
 from ..normalise import CleanHalf
+from .checks import CHECKS
 
 _WIDTH = 100
 _LINES = 30
@@ -101,8 +103,16 @@ def _conclusion(report: Report, opened: bool) -> str:
         droppable = all(finding.droppable for finding in report.errors)
         drop = ", or leave out what cannot be used with --fix OUT --on-bad drop" if droppable else ""
         return f"{told}. It cannot be trained on: mend the errors{drop}."
-    next_steps = [
-        *(["see the warnings"] if counts["WARNING"] else []),
-        *([] if opened else ["add --images to open every image"]),
-    ]
-    return f"{told}. It can be trained on{'; ' if next_steps else ''}{', and '.join(next_steps)}."
+    warnings = [finding for finding in report.findings if finding.severity is Severity.WARNING]
+    to_see = dict.fromkeys(finding.id for finding in warnings if not _is_settled(finding))
+    if to_see:
+        text = f"{told}. It can be trained on; see {in_short(list(to_see), _EXAMPLES)}."
+    else:
+        why = ": what the warnings name is mended on the way" if warnings else ""
+        text = f"{told}. It can be trained on, and nothing need be done{why}."
+    return text if opened else f"{text} To open every image, too, add --images."
+
+
+def _is_settled(finding: Finding) -> bool:
+    """Whether normalising has done all there is to do about it."""
+    return not finding.cure and finding.id in CHECKS and bool(CHECKS[finding.id].repair)

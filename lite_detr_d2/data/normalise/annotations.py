@@ -1,6 +1,8 @@
 """The annotations of a half: every one can be trained on and scored, or is left out and said."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 from ...wording import quoted, shortened
@@ -76,7 +78,7 @@ class _Cleaner:
         image, category = record["image_id"], record["category_id"]
         number, kind = self._images.number_of(image), number_of(category, self._numbers)
         if number in self._images.dropped:
-            self._found.add(checks.OF_A_DROPPED_IMAGE, place)
+            self._found.add_box(self._images.dropped[number])
         elif number not in self._images.listed:
             self._found.add(checks.NO_SUCH_IMAGE, f"{place} (image {quoted(image)})")
         elif kind not in self._known:
@@ -167,18 +169,39 @@ def _each_once(annotations: list[Record], images: Images) -> list[Record]:
 def _numbered(annotations: list[Record], found: Findings) -> list[Record]:
     """Renumber all if an id is none, or is used twice: COCO's scorer takes id 0 for 'no annotation'."""
     identifiers = [annotation.get("id") for annotation in annotations]
-    are_ids = [type(value) is int and 0 < value <= LARGEST for value in identifiers]
-    if all(are_ids) and len(set(identifiers)) == len(identifiers):
+    if all(map(_is_id, identifiers)) and len(set(identifiers)) == len(identifiers):
         return annotations
-    seen: set[Any] = set()
-    for annotation, value, is_id in zip(annotations, identifiers, are_ids, strict=True):
-        if is_id and value not in seen:
-            seen.add(value)
-        else:
-            found.add(checks.ANNOTATION_ID, f"id {quoted(value)} of image {annotation['image_id']}")
+    _note_ids(annotations, found)
     for number, annotation in enumerate(annotations, 1):
         annotation["id"] = number
     return annotations
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int and 0 < value <= LARGEST
+
+
+def _note_ids(annotations: list[Record], found: Findings) -> None:
+    """Say what is wrong with ids: each reason, how often, and an example of it before the others."""
+    seen: set[Any] = set()
+    flaws: dict[str, list[str]] = {}
+    values = []
+    for annotation in annotations:
+        value = annotation.get("id")
+        if _is_id(value) and value not in seen:
+            seen.add(value)
+            continue
+        flaw = "missing" if value is None else "used twice" if _is_id(value) else "no positive integers below 2**53"
+        what = "no id" if value is None else f"id {quoted(value)}"
+        flaws.setdefault(flaw, []).append(f"{what} of image {annotation['image_id']}")
+        values.append(value)
+    counts = (f"{flaw} ({len(places)})" if len(flaws) > 1 else flaw for flaw, places in flaws.items())
+    check = replace(checks.ANNOTATION_ID, message=f"annotations' 'id' are {', '.join(counts)}")
+    if len(values) == 1 and type(values[0]) is int and values[0] == 0:
+        check = checks.ANNOTATION_ID_ZERO
+    for places in zip_longest(*flaws.values()):
+        for place in filter(None, places):
+            found.add(check, place)
 
 
 def _place(record: Record, index: str) -> str:

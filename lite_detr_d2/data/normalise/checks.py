@@ -44,7 +44,7 @@ CATEGORY_NAME = Check(
 CATEGORY_TWICE = Check("category-twice", _WARNING, "a category is listed twice", repair="listed once")
 CATEGORY_ROOT = Check(
     "category-root",
-    _WARNING,
+    _INFO,
     "a category is only the 'supercategory' of others, and has no annotation",
     repair="it is no class",
 )
@@ -124,7 +124,6 @@ NO_SUCH_IMAGE = _unusable(
 NO_SUCH_CATEGORY = _unusable(
     "annotation-without-category", "an annotation's 'category_id' is not in 'categories'", "add the category"
 )
-OF_A_DROPPED_IMAGE = Check("annotation-of-dropped-image", _WARNING, "an annotation's image is not used")
 REFERENCE_TYPE = Check(
     "reference-type", _WARNING, "an 'image_id' or 'category_id' is of another type than the 'id'", repair="converted"
 )
@@ -132,6 +131,12 @@ ANNOTATION_ID = Check(
     "annotation-id",
     _WARNING,
     "annotations' 'id' are missing, used twice, or no positive integers below 2**53",
+    repair="all are renumbered",
+)
+ANNOTATION_ID_ZERO = Check(
+    "annotation-id-zero",
+    _INFO,
+    "an annotation has the 'id' 0, which COCO's scorer takes for none",
     repair="all are renumbered",
 )
 BOX_MISSING = Check(

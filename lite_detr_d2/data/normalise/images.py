@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...wording import shortened
-from ..findings import Findings
+from ..findings import Check, Findings
 from ..images import ImageError, ImageHeader, largest_value, read_header
 from ..source import PLACE, UNREAD
 from . import checks
@@ -29,7 +29,7 @@ class Images:
         root: the folder that most of the files are in.
         numbers: for each id, as the half has it, a number.
         merged: for the number of an image whose file is another's, too, that one's number.
-        dropped: the numbers of images that cannot be used.
+        dropped: of the number of each image that cannot be used, why.
         deep: files of more than 8 bits a channel.
         largest: the largest value of their pixels; 0 without any.
     """
@@ -38,7 +38,7 @@ class Images:
     numbers: dict[Hashable, int]
     listed: dict[int, Record] = field(default_factory=dict)
     merged: dict[int, int] = field(default_factory=dict)
-    dropped: set[int] = field(default_factory=set)
+    dropped: dict[int, Check] = field(default_factory=dict)
     deep: list[str] = field(default_factory=list)
     largest: float = 0
 
@@ -46,6 +46,11 @@ class Images:
         """The number of the image that an annotation's ``image_id`` means, used or not; None if there is none."""
         number = number_of(value, self.numbers)
         return number if number is None else self.merged.get(number, number)
+
+    def drop(self, number: int, check: Check, place: str, found: Findings) -> None:
+        """Leave an image out, because of ``check`` at ``place``."""
+        found.add(check, place)
+        self.dropped[number] = check
 
 
 def clean_images(records: list[Any], folders: tuple[Path, ...], found: Findings) -> Images:
@@ -61,14 +66,13 @@ def clean_images(records: list[Any], folders: tuple[Path, ...], found: Findings)
     usable, nameless = _usable(records, found)
     numbers = numbered([*(record["id"] for record in usable), *nameless])
     images = Images(
-        folders[0] if folders else Path(), numbers, dropped={numbers[identifier] for identifier in nameless}
+        folders[0] if folders else Path(), numbers, dropped={numbers[each]: checks.RECORD for each in nameless}
     )
     once = _each_id_once(usable, images, found)
     for number, record in once.items():
         reason = record.pop(UNREAD, None)
         if isinstance(reason, str):
-            found.add(checks.LABELS_UNREADABLE, reason)
-            images.dropped.add(number)
+            images.drop(number, checks.LABELS_UNREADABLE, reason, found)
     files = _found_files(once, folders, images, found)
     _merge_repeated(once, files, images, found)
     _check_sizes(once, files, images, found)
@@ -128,8 +132,7 @@ def _found_files(once: dict[int, Record], folders: tuple[Path, ...], images: Ima
         record = once[number]
         place = _place(record)
         if result.path is None or result.folder is None:
-            found.add(checks.IMAGE_MISSING, f"{place}: {result.reason}" if result.reason else place)
-            images.dropped.add(number)
+            images.drop(number, checks.IMAGE_MISSING, f"{place}: {result.reason}" if result.reason else place, found)
             continue
         paths[number] = result.path
         if not result.exact:
@@ -177,17 +180,15 @@ def _check_sizes(once: dict[int, Record], files: dict[int, str], images: Images,
         headers = pool.map(_look_at, [files[number] for number in wanted])
         for number, (header, largest) in zip(wanted, headers, strict=True):
             if isinstance(header, str):
-                found.add(checks.IMAGE_UNREADABLE, f"{_place(once[number])}: {header}")
-                images.dropped.add(number)
+                images.drop(number, checks.IMAGE_UNREADABLE, f"{_place(once[number])}: {header}", found)
                 continue
             _compare_size(once[number], header, images, found)
             if header.depth:
                 images.deep.append(files[number])
                 images.largest = max(images.largest, largest)
     for number, record in once.items():
-        if None in (record["width"], record["height"]) and number not in images.dropped | images.merged.keys():
-            found.add(checks.IMAGE_SIZE, f"{_place(record)} states none")
-            images.dropped.add(number)
+        if None in (record["width"], record["height"]) and number not in images.dropped.keys() | images.merged.keys():
+            images.drop(number, checks.IMAGE_SIZE, f"{_place(record)} states none", found)
 
 
 def _side(value: Any) -> int | None:
@@ -213,8 +214,7 @@ def _compare_size(record: Record, header: ImageHeader, images: Images, found: Fi
     if stated == (header.width, header.height):
         return
     place = f"{_place(record)} is {header.width} x {header.height}, not {stated[0]} x {stated[1]}"
-    found.add(checks.wrong_size(header, stated), place)
-    images.dropped.add(record["id"])
+    images.drop(record["id"], checks.wrong_size(header, stated), place, found)
 
 
 def _place(record: Record) -> str:

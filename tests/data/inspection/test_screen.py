@@ -61,13 +61,22 @@ def test_a_place_that_is_longer_than_a_line_is_cut() -> None:
     assert any(line.endswith("a a ..., b") for line in lines)
 
 
+NOTE = finding(0, Severity.INFO)
+REPAIRED = Finding("box-clipped", Severity.WARNING, "train", "reaches beyond: clipped", places=("annotation 1",))
+UNTRAINED = Finding("class-untrained", Severity.WARNING, "train", "classes without an annotation", places=("ant",))
+
+
 @pytest.mark.parametrize(
     ("findings", "opened", "end"),
     [
-        ([], True, "0 ERROR, 0 WARNING, 0 INFO. It can be trained on."),
-        ([], False, "It can be trained on; add --images to open every image."),
-        ([finding(0)], True, "It can be trained on; see the warnings."),
-        ([finding(0)], False, "It can be trained on; see the warnings, and add --images to open every image."),
+        ([], True, "0 ERROR, 0 WARNING, 0 INFO. It can be trained on, and nothing need be done."),
+        ([], False, "and nothing need be done. To open every image, too, add --images."),
+        ([NOTE], True, "It can be trained on, and nothing need be done."),
+        ([REPAIRED], True, "and nothing need be done: what the warnings name is mended on the way."),
+        ([finding(0)], True, "It can be trained on; see check-0."),
+        ([finding(0)], False, "It can be trained on; see check-0. To open every image, too, add --images."),
+        ([finding(0), REPAIRED, finding(1), finding(0)], True, "It can be trained on; see check-0, check-1."),
+        ([UNTRAINED], True, "It can be trained on; see class-untrained."),
         (
             [finding(0, Severity.ERROR)],
             True,

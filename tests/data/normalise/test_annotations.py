@@ -45,3 +45,44 @@ def test_a_placeholder_without_polygons_is_a_box_without_area(root: Path) -> Non
     content = coco_content()
     content["annotations"][0]["bbox"] = [0, 0, 0, 0]
     assert found(normalised(root, train=content)) == {"box-empty"}
+
+
+@pytest.mark.parametrize(
+    ("ids", "message", "places"),
+    [
+        ([None, 5, None], "missing", ("no id of image 1", "no id of image 2")),
+        ([5, 6, 5], "used twice", ("id 5 of image 2",)),
+        ([5, -1, "a"], "no positive integers below 2**53", ("id -1 of image 1", "id 'a' of image 2")),
+        ([0, 0, 5], "no positive integers below 2**53", ("id 0 of image 1", "id 0 of image 1")),
+        ([[1], False, 5], "no positive integers below 2**53", ("id [1] of image 1", "id False of image 1")),
+        (
+            [None, None, 5, 5, 0],
+            "missing (2), used twice (1), no positive integers below 2**53 (1)",
+            ("no id of image 1", "id 5 of image 2", "id 0 of image 3", "no id of image 1"),
+        ),
+    ],
+)
+def test_what_is_wrong_with_ids_is_said(root: Path, ids: list[Any], message: str, places: tuple[str, ...]) -> None:
+    """Which of the reasons applies; of several, how often, and an example of each before the others."""
+    content = coco_content()
+    content["annotations"] = content["annotations"][: len(ids)]
+    for annotation, value in zip(content["annotations"], ids, strict=True):
+        annotation["id"] = value
+    outcome = normalised(root, train=content)
+    (finding,) = (f for f in outcome.report.findings if f.id.startswith("annotation-id"))
+    assert (finding.id, finding.severity) == ("annotation-id", "WARNING")
+    assert finding.message == f"annotations' 'id' are {message}: all are renumbered"
+    assert finding.places == places
+    renumbered = [each["id"] for each in outcome.halves["train"].content["annotations"]]
+    assert renumbered == list(range(1, len(ids) + 1))
+
+
+def test_ids_that_start_at_0_are_a_note(root: Path) -> None:
+    content = coco_content()
+    for number, annotation in enumerate(content["annotations"]):
+        annotation["id"] = number
+    outcome = normalised(root, train=content)
+    assert found(outcome) == set()
+    assert places(outcome, "annotation-id-zero") == ("id 0 of image 1",)
+    ids = [each["id"] for each in outcome.halves["train"].content["annotations"]]
+    assert ids == list(range(1, len(ids) + 1))

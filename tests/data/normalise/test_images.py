@@ -12,7 +12,7 @@ from lite_detr_d2.data.source import PLACE, Source, SourceHalf
 from lite_detr_d2.wording import quoted, shortened
 
 from ..folders import coco_content, write_images
-from ..halves import Content, found, normalised, places
+from ..halves import Content, found, messages, normalised, places
 
 
 @pytest.fixture
@@ -63,7 +63,8 @@ def test_a_name_that_is_none_is_a_missing_file(root: Path, name: str) -> None:
     assert place.isprintable()
     assert len(place) < 200
     assert len(outcome.halves["train"].content["images"]) == 3
-    assert places(outcome, "annotation-of-dropped-image") == ("annotation 10", "annotation 11")
+    assert found(outcome) == {"image-missing"}
+    assert "image-missing: an image file is missing, with 2 boxes" in messages(outcome)
 
 
 def test_names_that_differ_in_their_folders_are_not_one_file(root: Path) -> None:
@@ -215,5 +216,35 @@ def test_a_record_that_cannot_be_used_says_what_it_lacks(root: Path, record: Any
     content["images"][0] = record
     outcome = from_folders(root, content, "images")
     assert places(outcome, "record-unusable") == (said,)
-    follows = "annotation-of-dropped-image" if record and record.get("id") else "annotation-without-image"
-    assert found(outcome) == {"record-unusable", follows}
+    if record and record.get("id"):
+        message = "a record is no object, or lacks a key that it needs, with 2 boxes"
+        assert f"record-unusable: {message}" in messages(outcome)
+        assert found(outcome) == {"record-unusable"}
+    else:
+        assert found(outcome) == {"record-unusable", "annotation-without-image"}
+
+
+def test_boxes_go_with_the_cause_that_their_image_has(root: Path) -> None:
+    """One line for each cause, of files and of records; a single box is no boxes."""
+    content = coco_content()
+    (root / "images" / "0.png").write_bytes(b"no image")
+    content["images"][1]["width"] += 1
+    (root / "images" / "2.png").unlink()
+    content["annotations"] = [box for box in content["annotations"] if box["id"] != 15]
+    outcome = from_folders(root, content, "images")
+    assert messages(outcome) - {"class-untrained: classes without an annotation to train on"} == {
+        "image-unreadable: an image file cannot be read, with 2 boxes",
+        "image-size: an image is not of its stated size (width x height), with 2 boxes",
+        "image-missing: an image file is missing, with 1 box",
+    }
+    (dropped,) = (finding for finding in outcome.report.dropped().findings if finding.id == "image-missing")
+    assert dropped.text() == (
+        "train: dropped: an image file is missing, with 1 box: image 3 (2.png). Cure: put it there, or remove the image"
+    )
+
+
+def test_an_image_without_boxes_takes_none_along(root: Path) -> None:
+    content = coco_content()
+    content["annotations"] = [box for box in content["annotations"] if box["image_id"] != 1]
+    (root / "images" / "0.png").unlink()
+    assert messages(from_folders(root, content, "images")) == {"image-missing: an image file is missing"}
