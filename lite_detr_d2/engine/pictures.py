@@ -15,6 +15,7 @@ from torch import nn
 from ..data import DetrDatasetMapper
 from ..errors import InputError
 from ..visualization import draw_beside
+from ..wording import shown
 from .datasets import class_names
 
 logger = logging.getLogger(__name__)
@@ -58,5 +59,5 @@ class ValidationPictures:
             to_show = [image for image in images if image.get("annotations")] or images
             names = list(class_names(name) or ())
             for number, image in enumerate(random.Random(0).sample(to_show, min(most, len(to_show))), 1):
-                chosen[f"predictions/{name}/{number}"] = image, names
+                chosen[f"predictions/{shown(name)}/{number}"] = image, names
         return chosen

@@ -6,6 +6,8 @@ from typing import Any
 
 from detectron2.utils.events import TensorboardXWriter, get_event_storage
 
+from ..wording import shown
+
 _LOSS = re.compile(
     r"loss_(?P<kind>ce|bbox|giou)(?P<dn>_dn)?(?P<layer>_\d+)?(?P<o2m>_one2many)?(?P<proposals>_interm|_enc)?"
 )
@@ -25,13 +27,13 @@ _OTHERS = {
 
 
 def tag_of(name: str) -> str:
-    """The tag of a figure that ``metrics.json`` calls ``name``; what is not known keeps its name.
+    """The tag of a figure that ``metrics.json`` calls ``name``; what is not known keeps its name, as far as it is Unicode.
 
     The loss of a layer is ``loss/GROUP/layer N/KIND``; N counts from 1, and "last layer" is the one that detects.
     """
     match = _LOSS.fullmatch(name)
     if match is None:
-        return _OTHERS.get(name, name)
+        return _OTHERS.get(name, shown(name))
     if match["proposals"]:
         return f"loss/proposals/{_KINDS[match['kind']]}"
     group = "denoising" if match["dn"] else "one-to-many" if match["o2m"] else "matching"

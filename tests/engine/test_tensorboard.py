@@ -26,6 +26,7 @@ from .stops import stoppable_config, train
         ("loss_mask", "loss_mask"),
         ("bbox/AP", "bbox/AP"),
         ("grad_norm", "gradient/norm"),
+        ("gr\udcc3\udcb6sser_val/bbox/AP", "gr\\udcc3\\udcb6sser_val/bbox/AP"),
     ],
 )
 def test_tags(name: str, tag: str) -> None:
