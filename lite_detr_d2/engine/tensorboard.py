@@ -27,7 +27,7 @@ _OTHERS = {
 
 
 def tag_of(name: str) -> str:
-    """The tag of a figure that ``metrics.json`` calls ``name``; what is not known keeps its name, as far as it is Unicode.
+    """The tag of a figure that ``metrics.json`` calls ``name``; what is not known keeps its name, in Unicode.
 
     The loss of a layer is ``loss/GROUP/layer N/KIND``; N counts from 1, and "last layer" is the one that detects.
     """
