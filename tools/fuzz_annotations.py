@@ -142,12 +142,12 @@ def _check_all_is_said(contents: dict[str, Content], prepared: Prepared) -> int:
                 changed += 1
                 image_id = box.get("image_id") if isinstance(box, dict) else None
                 of_image = [
-                    image
-                    for image in content["images"]
+                    (image, f"images[{number}]")
+                    for number, image in enumerate(content["images"])
                     if isinstance(image, dict) and _spelt(image.get("id")) == _spelt(image_id)
                 ]
                 is_named = _are_named(box, f"annotations[{index}]", "annotation", places) or any(
-                    _are_named(image, "?", "image", places) for image in [*of_image, {"id": image_id}]
+                    _are_named(image, number, "image", places) for image, number in [*of_image, ({"id": image_id}, "?")]
                 )
                 assert is_named, f"{half} annotations[{index}]: {words}"
     return changed

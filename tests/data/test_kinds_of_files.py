@@ -91,7 +91,7 @@ def test_a_folder_without_permission_is_said(tmp_path: Path, monkeypatch: pytest
     (root / "images" / "0.png").unlink()
     monkeypatch.setattr(os, "stat", refuse)
     message = refusal(root, split_folder=tmp_path / "w")
-    assert "an image file is missing: image 1 (secret/0.png): permission denied" in message
+    assert "an image file is missing, with 2 boxes: image 1 (secret/0.png): permission denied" in message
 
 
 @pytest.mark.parametrize(("stated", "there"), [("NFC", "NFD"), ("NFD", "NFC")])

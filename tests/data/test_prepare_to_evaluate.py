@@ -32,7 +32,7 @@ def test_to_evaluate_needs_no_training_half(root: Path, tmp_path: Path) -> None:
     assert list(prepared.categories.values()) == ["ant", "cat", "dog"]
     assert "train" not in str(prepared.report.findings)
     assert made(source, tmp_path / "work", training=False) == prepared
-    with pytest.raises(InputError, match=r"train: an image file is missing: image 1 \(not_copied.png\)"):
+    with pytest.raises(InputError, match=r"train: an image file is missing, with 2 boxes: image 1 \(not_copied.png\)"):
         made(source, tmp_path / "work")
     trained = made(source, tmp_path / "work", on_bad="drop")
     assert set(trained.halves) == {"train", "val"}
