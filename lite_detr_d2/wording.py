@@ -14,6 +14,11 @@ def in_short(names: Sequence[str], most: int = 5) -> str:
     return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """How many there are of something: "1 tensor", "2 tensors"; ``plural`` is for nouns that take more than an s."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
 def listed(title: str, lines: Sequence[str]) -> str:
     """A title, and lines indented below it; one line alone stands beside it."""
     return f"{title} {lines[0]}" if len(lines) == 1 else "\n  ".join([title, *lines])

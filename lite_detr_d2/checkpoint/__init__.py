@@ -13,7 +13,7 @@ from .classes import (
 from .convert import convert, convert_published
 from .files import SAFETENSORS, read_checkpoint, write_checkpoint
 from .formats import detect
-from .infer import describe
+from .infer import differences
 from .names import COUNTER, StateDict
 from .origins import origin_of
 from .report import ConversionReport, modules_of
@@ -29,8 +29,8 @@ __all__ = [
     "convert",
     "convert_published",
     "count_classes",
-    "describe",
     "detect",
+    "differences",
     "is_class_tensor",
     "is_intact",
     "iteration_of",

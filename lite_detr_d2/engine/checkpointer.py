@@ -17,8 +17,8 @@ from ..checkpoint import (
     StateDict,
     convert,
     count_classes,
-    describe,
     detect,
+    differences,
     is_class_tensor,
     modules_of,
     origin_of,
@@ -28,7 +28,7 @@ from ..checkpoint import (
 )
 from ..errors import InputError
 from ..files import write_atomically
-from ..wording import in_short
+from ..wording import counted, in_short
 from .ema import EMA
 from .last_checkpoint import TAG, find_last_checkpoint, tagged_checkpoint
 from .transfer import Classes, InitReport, match_classes, names_in_short
@@ -325,6 +325,10 @@ class SafeCheckpointer(DetectionCheckpointer):
             is_evaluation = self._purpose is _Purpose.EVALUATE
             wrong = {key for key in misfits if not (is_evaluation and key.startswith("denoising."))}
         if wrong:
+            # What may differ is taken for the model's.
+            ours, ignored = self.model.state_dict(), misfits.keys() - wrong
+            state = {key: tensor for key, tensor in state.items() if key not in ignored}
+            state |= {key: ours[key] for key in ours.keys() & ignored}
             raise self._misfit(state, {key: misfits[key] for key in sorted(wrong)})
         return incompatible
 
@@ -343,18 +347,17 @@ class SafeCheckpointer(DetectionCheckpointer):
     def _misfit(self, state: StateDict, wrong: dict[str, str]) -> InputError:
         """What is ``wrong`` (tensor -> how it does not fit) with the tensors of a file, and what to do."""
         told = in_short([f"{key} {text}" for key, text in wrong.items()])
-        tensors = f"{len(wrong)} tensors do not fit ({told})"
-        found, expected = count_classes(state), count_classes(self.model.state_dict())
+        tensors = f"{counted(len(wrong), 'tensor does', 'tensors do')} not fit ({told})"
+        model = self.model.state_dict()
+        found, expected = count_classes(state), count_classes(model)
         if self._purpose is not _Purpose.TRAIN and found != expected and all(map(is_class_tensor, wrong)):
             return InputError(
                 f"{self._address} is of other classes: {tensors}. It has {found}, and the dataset has {expected} "
                 f"(MODEL.LITE_DETR.NUM_CLASSES). {_CLASS_CURES[self._purpose]} {self._class_cure}".rstrip()
             )
-        description = describe(state)
-        likely = f"It looks like one of {description}. " if description else ""
         return InputError(
-            f"{self._address} is a checkpoint of another architecture: {tensors}. "
-            f"{origin_of(state) or likely + _ARCHITECTURE_CURES[self._purpose]}"
+            f"{self._address} is a checkpoint of another architecture: {'; '.join(differences(state, model)) or tensors}"
+            f". {origin_of(state) or _ARCHITECTURE_CURES[self._purpose]}"
         )
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..checkpoint import COUNTER, ClassNames, StateDict, count_classes, modules_of, rows_by_name, select_rows
 from ..errors import InputError
-from ..wording import in_short
+from ..wording import counted, in_short
 
 _NAMES_SHOWN = 10
 _CLASS_ROWS = "MODEL.LITE_DETR.CLASS_ROWS"
@@ -71,15 +71,15 @@ def match_classes(
         if found == expected:
             return MatchedClasses(state)
         whose = "the model's" if names is None and given is not None else "the checkpoint's"
-        text = f"it has {found} classes, the model has {expected}, and {whose} names are not known: none is matched"
+        text = f"it has {counted(found, 'class', 'classes')}, the model has {expected}, and {whose} names are not known: none is matched"
         return MatchedClasses(state, message=text, cure=_cure(found, wanted))
     if list(given) == list(names):
         return MatchedClasses(state)
     rows_by_class = rows_by_name(given, names)
     kept = [name for name, row in zip(names, rows_by_class, strict=True) if row is not None]
     new = [name for name, row in zip(names, rows_by_class, strict=True) if row is None]
-    text = f"{len(kept)} classes keep what they learnt ({names_in_short(kept)})"
-    text += f", {len(new)} start anew ({names_in_short(new)})" if new else ""
+    text = f"{counted(len(kept), 'class keeps', 'classes keep')} what was learnt ({names_in_short(kept)})"
+    text += f", {counted(len(new), 'starts', 'start')} anew ({names_in_short(new)})" if new else ""
     text += f"; {_CLASS_ROWS} ids is for checkpoints that do not name their classes" if wanted.rows == "ids" else ""
     return MatchedClasses(select_rows(state, rows_by_class, model), new, text)
 
@@ -101,7 +101,7 @@ def _cure(found: int, wanted: Classes) -> str:
     if wanted.ids is not None and max(wanted.ids, default=-1) + 1 == found:
         return f"There is a row for each category id of the dataset, 0 to {found - 1}: take them by {_CLASS_ROWS} ids."
     if wanted.names is None:
-        return f"A dataset of {found} classes takes them all."
+        return f"A dataset of {counted(found, 'class', 'classes')} takes them all."
     return (
         "To name them, save the file with 'class_names' beside 'model': a list with a name for each row, None where it "
         "is for no class."
@@ -143,7 +143,7 @@ class InitReport:
     def summary(self) -> str:
         """The report in short, by modules; in parentheses how many tensors each has."""
         everything = dict.fromkeys([*self.taken, *self.new, *self.unused, *self.reshaped])
-        counts = f"{len(self.taken)} tensors are taken, {len(self.new)} new, {len(self.unused)} unused"
+        counts = f"{counted(len(self.taken), 'tensor is', 'tensors are')} taken, {len(self.new)} new, {len(self.unused)} unused"
         lines = [f"{counts}, {len(self.reshaped)} of another shape"]
         for title, names in (("new", self.new), ("unused", self.unused), ("of another shape", list(self.reshaped))):
             lines += [f"{title}: {modules_of(names, everything)}"] if names else []

@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import nn
 
-from lite_detr_d2.checkpoint import describe, published_class_names, rows_by_name
+from lite_detr_d2.checkpoint import differences, published_class_names, rows_by_name
 from lite_detr_d2.engine import SafeCheckpointer
 from lite_detr_d2.errors import InputError
 from tests.checkpoint.published import KINDS, as_published, of_kind
@@ -58,26 +58,110 @@ def test_published_checkpoints_are_loaded_as_they_are(
 def test_a_published_checkpoint_of_another_detector_is_refused(tmp_path: Path, small_cfg: CfgNode) -> None:
     path = save_published(tmp_path / "plain.pth", model(of_kind(small_cfg, PLAIN)), PLAIN)
     lite = model(of_kind(small_cfg, LITE))
-    with pytest.raises(
-        InputError, match=r"another architecture: .*attention_weights.*MODEL\.LITE_DETR\.INIT to take"
-    ) as error:
+    with pytest.raises(InputError, match=r"ENCODER\.KEY_AWARE is False.*MODEL\.LITE_DETR\.INIT to take") as error:
         SafeCheckpointer(lite).resume_or_load(path, resume=False)
-    assert "It looks like one of MODEL.META_ARCHITECTURE DINO, " in str(error.value)
-    assert "ENCODER.NAME DeformableEncoder, ENCODER.KEY_AWARE False. Give MODEL.WEIGHTS" in str(error.value)
+    node = "MODEL.LITE_DETR.ENCODER"
+    assert (
+        f"plain.pth is a checkpoint of another architecture: {node}.NAME is DeformableEncoder (or one of "
+        f"LOW_LEVEL_FFN_RATIO 0) in the file, InterleavedEncoder in the config; {node}.NUM_LAYERS is 2 in the file; "
+        f"{node}.KEY_AWARE is False in the file, True in the config. Give MODEL.WEIGHTS"
+    ) in str(error.value)
+
+
+def of(cfg: CfgNode, *overrides: object) -> CfgNode:
+    changed = cfg.clone()
+    changed.merge_from_list(list(overrides))
+    return changed
+
+
+NODE = "MODEL.LITE_DETR"
+CHANGES: dict[str, tuple[tuple[object, ...], str]] = {
+    "queries": ((f"{NODE}.NUM_QUERIES", 10), f"{NODE}.NUM_QUERIES is 10 in the file, 20 in the config"),
+    "classes": ((f"{NODE}.NUM_CLASSES", 7), f"{NODE}.NUM_CLASSES is 7 in the file, 10 in the config"),
+    "width": (
+        (f"{NODE}.HIDDEN_DIM", 96),
+        f"{NODE}.HIDDEN_DIM is 96 in the file, 64 in the config",
+    ),
+    "levels": (
+        (f"{NODE}.NUM_LEVELS", 4, f"{NODE}.ENCODER.SPEC", "H3L1-(2+1)x1"),
+        f"{NODE}.NUM_LEVELS is 4 in the file, 3 in the config",
+    ),
+    "spec": (
+        (f"{NODE}.ENCODER.SPEC", "H1L2-(4+1)x3"),
+        f"{NODE}.ENCODER.SPEC is HxLy-(4+1)x3 in the file, HxLy-(2+1)x1 in the config",
+    ),
+    "fusion": (
+        (f"{NODE}.ENCODER.FUSION", "sequential"),
+        f"{NODE}.ENCODER.FUSION is sequential in the file, joint in the config",
+    ),
+    "narrowing": (
+        (f"{NODE}.ENCODER.LOW_LEVEL_FFN_RATIO", 4),
+        f"{NODE}.ENCODER.LOW_LEVEL_FFN_RATIO is 4 in the file, 8 in the config",
+    ),
+    "plain attention": (
+        (f"{NODE}.ENCODER.KEY_AWARE", False),
+        f"{NODE}.ENCODER.KEY_AWARE is False in the file, True in the config",
+    ),
+    "key projection": (
+        (f"{NODE}.ENCODER.KEY_PROJ", True),
+        f"{NODE}.ENCODER.KEY_PROJ is True in the file, False in the config",
+    ),
+    "points": (
+        (f"{NODE}.DECODER.NUM_POINTS", 2),
+        f"{NODE}.NUM_HEADS x DECODER.NUM_POINTS is 8 in the file, 16 in the config",
+    ),
+    "decoder": ((f"{NODE}.DECODER.NUM_LAYERS", 3), f"{NODE}.DECODER.NUM_LAYERS is 3 in the file, 2 in the config"),
+    "feed-forward": (
+        (f"{NODE}.ENCODER.DIM_FEEDFORWARD", 128),
+        f"{NODE}.ENCODER.DIM_FEEDFORWARD is 128 in the file, 64 in the config",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_differs_is_said_by_its_key_and_nothing_else(tmp_path: Path, small_cfg: CfgNode, change: str) -> None:
+    overrides, expected = CHANGES[change]
+    saved, loaded = build_model(of(small_cfg, *overrides)), build_model(small_cfg)
+    assert differences(saved.state_dict(), loaded.state_dict()) == [expected]
+    assert not differences(saved.state_dict(), saved.state_dict())
+    path = save_ours(tmp_path / "other.pth", saved)
+    with pytest.raises(InputError) as error:
+        SafeCheckpointer(loaded).load(path)
+    assert ("is of other classes" if change == "classes" else f"another architecture: {expected}. Give") in str(
+        error.value
+    )
 
 
 @pytest.mark.parametrize("fixture", KINDS)
-def test_a_checkpoint_says_what_it_is_of(tmp_path: Path, small_cfg: CfgNode, fixture: str) -> None:
-    cfg = of_kind(small_cfg, fixture)
-    told = describe(model(cfg, 7).state_dict())
-    node = cfg.MODEL.LITE_DETR
-    assert f"NUM_CLASSES 7, NUM_LEVELS {node.NUM_LEVELS}, HIDDEN_DIM {node.HIDDEN_DIM}" in told
-    assert f"TWO_STAGE {node.TWO_STAGE}, BOX_REFINEMENT {node.BOX_REFINEMENT}" in told
-    assert f"ENCODER.NAME {node.ENCODER.NAME}, ENCODER.KEY_AWARE {node.ENCODER.KEY_AWARE}" in told
+def test_what_differs_from_every_detector_is_said(small_cfg: CfgNode, fixture: str) -> None:
+    cfg, other = of_kind(small_cfg, fixture), of_kind(small_cfg, PLAIN)
+    told = differences(build_model(cfg).state_dict(), build_model(other).state_dict())
+    for key in ("MODEL.META_ARCHITECTURE", f"{NODE}.TWO_STAGE", f"{NODE}.BOX_REFINEMENT", f"{NODE}.ENCODER.KEY_AWARE"):
+        values = []
+        for each in (cfg, other):
+            value: object = each
+            for part in key.split("."):
+                value = getattr(value, part)
+            values.append(value)
+        expected = f"{key} is {values[0]} in the file, {values[1]} in the config"
+        assert (expected in told) == (values[0] != values[1]), told
 
 
-def test_a_part_of_a_checkpoint_says_nothing() -> None:
-    assert describe({"flatten.level_embed": torch.zeros(4)}) == describe({"weight": torch.zeros(4)}) == ""
+def test_what_training_learns_anew_is_not_said(tmp_path: Path, small_cfg: CfgNode) -> None:
+    other = of(small_cfg, f"{NODE}.NUM_QUERIES", 10, f"{NODE}.NUM_CLASSES", 7, f"{NODE}.DECODER.NUM_LAYERS", 3)
+    path = save_ours(tmp_path / "other.pth", build_model(other))
+    with pytest.raises(InputError, match=rf"another architecture: {CHANGES['decoder'][1]}\. Give MODEL\.WEIGHTS that"):
+        SafeCheckpointer(build_model(small_cfg)).resume_or_load(path, resume=False)
+
+
+def test_tensors_are_listed_where_no_key_differs(tmp_path: Path, small_cfg: CfgNode) -> None:
+    state = build_model(small_cfg).state_dict()
+    whole, part = dict(state), {"flatten.level_embed": torch.zeros(4)}
+    assert differences(part, whole) == differences(whole, part) == differences({"weight": torch.zeros(4)}, whole) == []
+    del state["decoder.norm.bias"]
+    torch.save({"model": state}, tmp_path / "cut.pth")
+    with pytest.raises(InputError, match=r"architecture: 1 tensor does not fit \(decoder\.norm\.bias is missing\)\. "):
+        SafeCheckpointer(build_model(small_cfg)).load(str(tmp_path / "cut.pth"))
 
 
 def test_what_a_published_checkpoint_lacks_is_logged(
@@ -120,7 +204,7 @@ def test_classes_are_matched_by_name_to_train(
         assert torch.equal(learnt[1], fresh[name][1])
     no_class = started.denoising.label_embed.weight[2]
     assert torch.equal(no_class, saved.denoising.label_embed.weight[3])
-    assert "1 classes keep what they learnt ('owl'), 1 start anew ('bee')" in log.text
+    assert "1 class keeps what was learnt ('owl'), 1 starts anew ('bee')" in log.text
 
 
 def test_classes_are_matched_by_name_to_evaluate(tmp_path: Path, small_cfg: CfgNode) -> None:
