@@ -9,6 +9,8 @@ import numpy.typing as npt
 from pycocotools.cocoeval import COCOeval
 from tabulate import tabulate
 
+from ..wording import in_short, shortened
+
 _Array = npt.NDArray[np.float64]
 
 
@@ -67,12 +69,16 @@ def percent(values: _Array) -> float | None:
 
 
 def class_table(scores: Sequence[ClassScore]) -> str:
-    """The scores as text, a class a line."""
+    """The scores as text, a class a line; those of which there is nothing to find are named below."""
     header = ("class", "objects", "AP", "AP50", "best F1", "at score")
-    rows = [(each.name, each.objects, each.ap, each.ap50, each.best_f1, each.threshold) for each in scores]
+    rows = [
+        (each.name, each.objects, each.ap, each.ap50, each.best_f1, each.threshold) for each in scores if each.objects
+    ]
     formats = ("", "", ".1f", ".1f", ".1f", ".3f")
     sides = ("left", *["right"] * 5)
-    return str(tabulate(rows, header, floatfmt=formats, colalign=sides, missingval="-", disable_numparse=[0]))
+    table = str(tabulate(rows, header, floatfmt=formats, colalign=sides, missingval="-", disable_numparse=[0]))
+    absent = [shortened(each.name) for each in scores if not each.objects]
+    return f"{table}\nWithout objects: {len(absent)} ({in_short(absent)})" if absent else table
 
 
 def _count_objects(evaluation: COCOeval) -> list[int]:
