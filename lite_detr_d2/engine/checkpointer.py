@@ -355,9 +355,10 @@ class SafeCheckpointer(DetectionCheckpointer):
                 f"{self._address} is of other classes: {tensors}. It has {found}, and the dataset has {expected} "
                 f"(MODEL.LITE_DETR.NUM_CLASSES). {_CLASS_CURES[self._purpose]} {self._class_cure}".rstrip()
             )
+        differing = "; ".join(differences(state, model)) or tensors
         return InputError(
-            f"{self._address} is a checkpoint of another architecture: {'; '.join(differences(state, model)) or tensors}"
-            f". {origin_of(state) or _ARCHITECTURE_CURES[self._purpose]}"
+            f"{self._address} is a checkpoint of another architecture: {differing}. "
+            f"{origin_of(state) or _ARCHITECTURE_CURES[self._purpose]}"
         )
 
 

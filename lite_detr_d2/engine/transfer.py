@@ -71,7 +71,10 @@ def match_classes(
         if found == expected:
             return MatchedClasses(state)
         whose = "the model's" if names is None and given is not None else "the checkpoint's"
-        text = f"it has {counted(found, 'class', 'classes')}, the model has {expected}, and {whose} names are not known: none is matched"
+        text = (
+            f"it has {counted(found, 'class', 'classes')}, the model has {expected}, and {whose} names are not known: "
+            "none is matched"
+        )
         return MatchedClasses(state, message=text, cure=_cure(found, wanted))
     if list(given) == list(names):
         return MatchedClasses(state)
@@ -143,8 +146,9 @@ class InitReport:
     def summary(self) -> str:
         """The report in short, by modules; in parentheses how many tensors each has."""
         everything = dict.fromkeys([*self.taken, *self.new, *self.unused, *self.reshaped])
-        counts = f"{counted(len(self.taken), 'tensor is', 'tensors are')} taken, {len(self.new)} new, {len(self.unused)} unused"
-        lines = [f"{counts}, {len(self.reshaped)} of another shape"]
+        taken = counted(len(self.taken), "tensor is", "tensors are")
+        counts = f"{len(self.new)} new, {len(self.unused)} unused, {len(self.reshaped)} of another shape"
+        lines = [f"{taken} taken, {counts}"]
         for title, names in (("new", self.new), ("unused", self.unused), ("of another shape", list(self.reshaped))):
             lines += [f"{title}: {modules_of(names, everything)}"] if names else []
         return "\n  ".join(lines)
