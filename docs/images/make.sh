@@ -28,7 +28,7 @@ cp output/evaluation/{errors,confusion}.png $pictures
 "$python" $tools/visualize_data.py --config-file configs/dino/lite_dino_tiny.yaml --dataset output/drawn --seed 0 \
     --images 8 --output output/samples.png --statistics output/statistics.png
 "$python" $tools/paper_tables.py --tables 3 4 --figure output/tradeoff.png > /dev/null
-"$python" $pictures/sheet.py --width 900 $pictures/worst.png output/evaluation_drawn/worst.png
+"$python" $pictures/sheet.py --width 1400 --height 1250 $pictures/worst.png output/evaluation_drawn/worst.png
 for picture in samples statistics tradeoff; do
     "$python" $pictures/sheet.py --width 1200 $pictures/$picture.png output/$picture.png
 done

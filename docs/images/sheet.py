@@ -7,8 +7,10 @@ from PIL import Image
 GAP = 8
 
 
-def main(output: str, names: list[str], most: int) -> None:
+def main(output: str, names: list[str], most: int, height: int | None) -> None:
     pictures = [Image.open(name).convert("RGB") for name in names]
+    if height is not None:
+        pictures = [picture.crop((0, 0, picture.width, height)) for picture in pictures]
     width = sum(picture.width + GAP for picture in pictures) - GAP
     sheet = Image.new("RGB", (width, pictures[0].height), "white")
     left = 0
@@ -25,5 +27,8 @@ if __name__ == "__main__":
     parser.add_argument("output", metavar="OUTPUT")
     parser.add_argument("pictures", metavar="PICTURE", nargs="+")
     parser.add_argument("--width", metavar="N", type=int, default=2000, help="at most, in pixels (default: 2000)")
+    parser.add_argument(
+        "--height", metavar="N", type=int, help="of each picture, what is left of it from the top, in pixels"
+    )
     options = parser.parse_args()
-    main(options.output, options.pictures, options.width)
+    main(options.output, options.pictures, options.width, options.height)

@@ -151,7 +151,7 @@ def summary(report: Report) -> str:
 def _remark(report: Report) -> str:
     """What tells the kinds of errors from the confusion's counts, which have the same names."""
     return (
-        "Of all detections, whatever their score. The confusion matrix and the worst images take those from "
+        "Of all detections, whatever their score. The confusion matrix and the worst images take those from a score of "
         f"{report.threshold:.3g} on:\nthere, {report.confusion.totals().missed:,} objects are missed."
     )
 

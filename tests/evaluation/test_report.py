@@ -167,7 +167,7 @@ def test_what_is_missed_from_the_threshold_on_is_told_from_what_is_missed_by_all
     assert result["errors"]["missed"]["count"] == 1
     costs, _, _, remark = drawn
     assert costs["missed by all"][0] == 1
-    assert "from 0.6 on:\nthere, 2 objects are missed" in remark
+    assert "from a score of 0.6 on:\nthere, 2 objects are missed" in remark
     lines = summary(report_on(data, records, 0.6))
     assert "missed by all 50.0 (1)" in lines
     assert "2 objects are missed" in lines

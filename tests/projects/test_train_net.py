@@ -252,7 +252,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(
     assert f"{weights} is a checkpoint of another architecture" in message
     assert re.search(r"HIDDEN_DIM is \d+ in the file, 128 in the config", message)
     message = error_of(capsys, "--eval-only", *common, "MODEL.LITE_DETR.ENCODER.SPEC", "H3L1-(2+1)x1")
-    assert "ENCODER.SPEC is HxLy-(1+1)x2 in the file, HxLy-(2+1)x1 in the config" in message
+    assert "ENCODER.SPEC is HxLy-(1+1)x1 in the file, HxLy-(2+1)x1 in the config" in message
     message = error_of(capsys, "--eval-only", *common, "MODEL.LITE_DETR.DECODER.NUM_LAYERS", 1)
     assert "MODEL.LITE_DETR.DECODER.NUM_LAYERS is 2 in the file, 1 in the config" in message
     message = error_of(capsys, *common, "MODEL.LITE_DETR.ENCODER.NAME", "DeformableEncoder")

@@ -57,12 +57,20 @@ def test_labels_are_within_the_picture(corners: tuple[float, ...], label: str) -
     assert (text.get_text() == label) == (len(label) < 50)
 
 
-def test_many_boxes_are_all_drawn() -> None:
+def test_of_many_boxes_all_frames_are_drawn_and_the_labels_that_can_be_read() -> None:
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, 350, (100, 2))
     axes, labels = drawn([box(x, y, x + 40, y + 40, label="RBC") for x, y in corners.tolist()])
-    assert len(axes.patches) == len(labels) == 100
+    assert len(axes.patches) == 100
+    assert 90 <= len(labels) <= 100
     assert overlapping(labels) < 25  # of 4950 pairs
+
+
+def test_of_many_times_the_same_box_a_few_labels_are_read() -> None:
+    axes, labels = drawn([box(150, 150, 250, 250)] * 60)
+    assert len(axes.patches) == 60
+    assert 5 <= len(labels) < 20
+    assert overlapping(labels) == 0
 
 
 def test_labels_are_read_on_dark_and_on_light_colours() -> None:
