@@ -1,11 +1,11 @@
 """Checkpoints: those of other implementations made into ours, class heads by name, and files."""
 
 from .classes import (
-    CLASS_CHOICES,
     ClassNames,
     count_classes,
     is_class_tensor,
     keep_coco_classes,
+    keep_rows_of_ids,
     published_class_names,
     rows_by_name,
     select_rows,
@@ -20,7 +20,6 @@ from .report import ConversionReport, modules_of
 from .seal import is_intact, iteration_of, save_sealed, seal_of, skimmed
 
 __all__ = [
-    "CLASS_CHOICES",
     "COUNTER",
     "SAFETENSORS",
     "ClassNames",
@@ -35,6 +34,7 @@ __all__ = [
     "is_intact",
     "iteration_of",
     "keep_coco_classes",
+    "keep_rows_of_ids",
     "modules_of",
     "origin_of",
     "published_class_names",

@@ -8,12 +8,12 @@ from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from torch import Tensor
 
 from ..errors import InputError
+from ..wording import in_short
 from .names import StateDict
 
 ClassNames: TypeAlias = Sequence[str | None]
 """One name per row; None where a row stands for no class."""
 
-CLASS_CHOICES = ("keep", "coco80")
 NUM_COCO_IDS = 91  # the published heads have a row for each COCO category id, used or not
 
 _HEAD = re.compile(r"(.*\.)?class_embed\.(weight|bias)")
@@ -45,9 +45,32 @@ def keep_coco_classes(state: Mapping[str, Tensor]) -> tuple[StateDict, list[str]
     for name, tensor in state.items():
         if is_class_tensor(name) and len(tensor) != NUM_COCO_IDS + int(name == _LABEL_EMBEDDING):
             raise InputError(f"--classes coco80 needs heads of {NUM_COCO_IDS} classes: {name} has {len(tensor)} rows.")
-    things = [category for category in COCO_CATEGORIES if category["isthing"]]
-    converted = select_rows(state, [category["id"] for category in things], state)
-    return converted, [category["name"] for category in things]
+    return keep_rows_of_ids(state, {each["id"]: each["name"] for each in COCO_CATEGORIES if each["isthing"]})
+
+
+def keep_rows_of_ids(state: Mapping[str, Tensor], names: Mapping[int, str]) -> tuple[StateDict, list[str]]:
+    """Keep the rows of some category ids, of heads with a row for each id from 0 on, as published code trains them.
+
+    Args:
+        state: our names -> tensors.
+        names: category id -> the class's name.
+
+    Returns:
+        The state dict, and the names of its classes in the order of their ids.
+
+    Raises:
+        InputError: there are no class heads, or an id has no row in them.
+    """
+    count, ids = count_classes(state), sorted(names)
+    if count is None:
+        raise InputError("There are no class heads, of which rows could be kept: leave out --classes.")
+    beyond = [str(identifier) for identifier in ids if not 0 <= identifier < count]
+    if beyond:
+        raise InputError(
+            f"Of the category ids {in_short(beyond)} have no row in heads of {count}, which are for 0 to {count - 1}: "
+            "give the annotations that it was trained on."
+        )
+    return select_rows(state, ids, state), [names[identifier] for identifier in ids]
 
 
 def rows_by_name(given: ClassNames, wanted: ClassNames) -> list[int | None]:

@@ -10,7 +10,7 @@ from ..engine import add_import, add_trust_pickle
 def detector_arguments(
     parser: argparse.ArgumentParser, title: str, description: str, *, several: bool = False
 ) -> argparse._ArgumentGroup:
-    """Add ``run``, ``--config-file``, ``--weights`` and ``--trust-pickle``, which :func:`.run.load_trained` takes.
+    """Add ``run``, ``--config-file``, ``--weights``, ``--opts`` and ``--trust-pickle``: see :func:`.run.load_trained`.
 
     And ``--import``, for what the config may name. With ``several``, there are any number of ``runs`` instead of one.
     """
@@ -24,6 +24,13 @@ def detector_arguments(
     )
     group.add_argument("--config-file", metavar="FILE", type=name, help="a config of this package")
     group.add_argument("--weights", metavar="FILE", type=name, help="its checkpoint, ours or a published one")
+    group.add_argument(
+        "--opts",
+        metavar="KEY VALUE",
+        nargs="+",
+        default=[],
+        help="overrides of that config, as train_net.py takes them at its end",
+    )
     add_import(group)
     add_trust_pickle(group)
     return group
@@ -35,9 +42,11 @@ def has_config(args: argparse.Namespace) -> bool:
 
 
 def check_config(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """End the program where ``--config-file`` or ``--weights`` is given without the other."""
+    """End the program where ``--config-file``, ``--weights`` or ``--opts`` lacks another one that it needs."""
     if (args.config_file is None) != (args.weights is None):
         parser.error("--config-file and --weights go together")
+    if args.opts and args.config_file is None:
+        parser.error("--opts needs --config-file: a RUN has its own config")
 
 
 def positive(text: str) -> int:

@@ -1,6 +1,6 @@
 """Detections of whatever images come, by a trained detector or an exported file."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias, overload
 
@@ -48,6 +48,7 @@ def load(
     weights: PathLike | None = None,
     device: str | torch.device | None = None,
     dtype: str = "float32",
+    opts: Sequence[object] = (),
     trust_pickle: bool = False,
 ) -> "Predictor":
     """Load a detector, to predict with. No dataset is needed.
@@ -59,6 +60,7 @@ def load(
         weights: a checkpoint, ours or a published one: a file, or an address that detectron2 knows.
         device: such as "cuda:1"; None for CUDA where there is some, else the CPU.
         dtype: "float32"; or "bfloat16", in which products are then computed, and what follows from them.
+        opts: with ``config_file``, overrides of it: KEY, VALUE, KEY, VALUE, ...
         trust_pickle: let weights of a ``.pkl`` or ``.pyth`` file hold, and run, anything.
 
     Raises:
@@ -75,7 +77,9 @@ def load(
         raise InputError(
             f"{shown(run)}: there is no such run or file. Name the OUTPUT_DIR of a training, or an exported file."
         )
-    trained = load_trained(run, config_file=config_file, weights=weights, device=device, trust_pickle=trust_pickle)
+    trained = load_trained(
+        run, config_file=config_file, weights=weights, device=device, opts=opts, trust_pickle=trust_pickle
+    )
     files = files_of_run(run) if run is not None else [config_file or "", trained.cfg.MODEL.WEIGHTS]
     return Predictor(trained.cfg, trained.class_names, trained.detector, dtype=dtype, files=files)
 

@@ -17,7 +17,7 @@ from detectron2.modeling import build_model
 from ..checkpoint import StateDict, is_intact
 from ..config import add_lite_detr_config, class_names_of, merge_text, validate_config
 from ..detector import DetrDetector
-from ..engine import SafeCheckpointer, is_newer, on_available_device, read_config, tagged_checkpoint
+from ..engine import SafeCheckpointer, is_newer, model_in_words, on_available_device, read_config, tagged_checkpoint
 from ..errors import InputError
 from ..metadata import lend_class_names
 from ..wording import in_short, shown
@@ -56,6 +56,7 @@ def load_trained(
     config_file: PathLike | None = None,
     weights: PathLike | None = None,
     device: str | torch.device | None = None,
+    opts: Sequence[object] = (),
     trust_pickle: bool = False,
 ) -> TrainedModel:
     """Load a detector.
@@ -65,6 +66,7 @@ def load_trained(
         config_file: instead of ``run``, with ``weights``: a config of this package.
         weights: a checkpoint, ours or a published one: a file, or an address that detectron2 knows.
         device: such as "cuda:1"; None for CUDA where there is some, else the CPU.
+        opts: with ``config_file``, overrides of it: KEY, VALUE, KEY, VALUE, ...
         trust_pickle: let weights of a ``.pkl`` or ``.pyth`` file hold, and run, anything.
 
     Raises:
@@ -76,8 +78,10 @@ def load_trained(
         raise InputError(
             "Which detector? Give a run alone, the OUTPUT_DIR of a training; or a config file and weights."
         )
+    if opts and config_file is None:
+        raise InputError("opts are overrides of a config file: a run has its own config.")
     config = os.fspath(config_file) if config_file is not None else str(config_of_run(Path(run or "")))
-    cfg = read_config(argparse.Namespace(config_file=config, opts=[]))
+    cfg = read_config(argparse.Namespace(config_file=config, opts=list(opts)))
     cfg.MODEL.DEVICE = _available(device)
     return build_trained(cfg, config, run=run, weights=weights, trust_pickle=trust_pickle)
 
@@ -128,7 +132,10 @@ def build_trained(
     checkpointer = _Weights(model, cfg, is_own=is_own, save_dir="" if run is None else os.fspath(run))
     checkpointer.trust_pickle = trust_pickle
     cfg.MODEL.WEIGHTS = os.fspath(weights) if weights is not None else _checkpoint_of_run(checkpointer)
-    logger.info("The detector is of %s, and its weights of %s", shown(source), shown(cfg.MODEL.WEIGHTS))
+    logger.info(
+        "The detector is of %s, and its weights of %s: %s",
+        *(shown(source), shown(cfg.MODEL.WEIGHTS), model_in_words(cfg)),
+    )
     loaded = checkpointer.load(cfg.MODEL.WEIGHTS)
     names = checkpointer.names_of_classes(loaded.get("class_names"))
     if names is None:

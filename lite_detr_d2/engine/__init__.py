@@ -10,7 +10,7 @@ from .options import add_import, add_trust_pickle, import_modules
 from .processes import launch_checked
 from .setup import argument_parser, limit_workers, one_line_errors, setup
 from .submit import submit
-from .summary import log_start
+from .summary import log_model, log_start, model_in_words
 from .trainer import Trainer, on_available_device
 
 __all__ = [
@@ -26,7 +26,9 @@ __all__ = [
     "is_newer",
     "launch_checked",
     "limit_workers",
+    "log_model",
     "log_start",
+    "model_in_words",
     "on_available_device",
     "one_line_errors",
     "read_config",

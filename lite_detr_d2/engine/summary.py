@@ -63,14 +63,25 @@ def _lines(trainer: "Trainer") -> Iterator[str]:
     yield from _of_machine(cfg)
 
 
+def log_model(cfg: CfgNode) -> None:
+    """Say which detector is evaluated."""
+    if comm.is_main_process():
+        logger.info("The detector is %s", model_in_words(cfg))
+
+
+def model_in_words(cfg: CfgNode) -> str:
+    """The detector of a config, in short. Which encoder it has is the config's alone: weights fit several."""
+    encoder = cfg.MODEL.LITE_DETR.ENCODER
+    named = f"encoder {encoder.SPEC}" if InterleavedEncoder.__name__ == encoder.NAME else encoder.NAME
+    return f"{cfg.MODEL.META_ARCHITECTURE}, {named}, backbone {cfg.MODEL.BACKBONE.NAME}"
+
+
 def _of_model(cfg: CfgNode, model: DetrDetector) -> Iterator[str]:
-    spec = f", encoder {cfg.MODEL.LITE_DETR.ENCODER.SPEC}" if isinstance(model.encoder, InterleavedEncoder) else ""
     parameters = list(model.parameters())
     total = sum(parameter.numel() for parameter in parameters)
     trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     yield (
-        f"model      {cfg.MODEL.META_ARCHITECTURE}{spec}, backbone {cfg.MODEL.BACKBONE.NAME}: {total / 1e6:.1f} M "
-        f"parameters, of which {trained / 1e6:.1f} M are trained"
+        f"model      {model_in_words(cfg)}: {total / 1e6:.1f} M parameters, of which {trained / 1e6:.1f} M are trained"
     )
     size = _training_size(cfg)
     was_training = model.training

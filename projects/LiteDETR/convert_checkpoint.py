@@ -1,24 +1,26 @@
 """Convert a published checkpoint, or one of lite_detr_d2 to another file format, so that MODEL.WEIGHTS can name it.
 
-usage: convert_checkpoint.py INPUT OUTPUT [--classes keep|coco80] [--ema] [--trust-pickle]
+usage: convert_checkpoint.py INPUT OUTPUT [--classes keep|coco80|FILE.json] [--ema] [--trust-pickle]
 """
 
 import argparse
+import operator
 import sys
 from pathlib import Path
 from typing import Any
 
 from lite_detr_d2.checkpoint import (
-    CLASS_CHOICES,
     SAFETENSORS,
     StateDict,
     convert_published,
     detect,
     keep_coco_classes,
+    keep_rows_of_ids,
     published_class_names,
     read_checkpoint,
     write_checkpoint,
 )
+from lite_detr_d2.data.source import read_coco_file
 from lite_detr_d2.engine import add_trust_pickle
 from lite_detr_d2.errors import InputError
 
@@ -42,10 +44,11 @@ def main() -> int:
     parser.add_argument("output", help=f"where to write; a name that ends in {SAFETENSORS} chooses that format")
     parser.add_argument(
         "--classes",
-        choices=CLASS_CHOICES,
+        metavar="keep|coco80|FILE",
         default="keep",
         help="keep (the default): heads stay as wide as they are, and train_net.py takes rows by name, or by "
-        "MODEL.LITE_DETR.CLASS_ROWS ids; coco80: from COCO's 91 category ids to its 80 classes, in detectron2's order",
+        "MODEL.LITE_DETR.CLASS_ROWS ids; coco80: from COCO's 91 category ids to its 80 classes, in detectron2's order; "
+        "FILE, annotations in COCO's format: the rows of their categories' ids, and the categories' names",
     )
     parser.add_argument(
         "--ema",
@@ -79,8 +82,22 @@ def convert(source: str, target: Path, classes: str, *, ema: bool, trust_pickle:
     state, extra = our_checkpoint(source, checkpoint)
     if classes == "coco80":
         state, extra["class_names"] = keep_coco_classes(state)
+    elif classes != "keep":
+        state, extra["class_names"] = keep_rows_of_ids(state, categories_of(Path(classes)))
+        print(f"Classes: {', '.join(extra['class_names'])}")
     write_checkpoint(target, state, **extra)
     print(f"Wrote {target}")
+
+
+def categories_of(file: Path) -> dict[int, str]:
+    """Category id -> name, of an annotation file."""
+    if not file.is_file():
+        raise InputError(f"--classes {file}: expected keep, coco80 or an annotation file, and there is no such file.")
+    categories = read_coco_file(file)["categories"]
+    try:
+        return {operator.index(category["id"]): str(category["name"]) for category in categories}
+    except (KeyError, TypeError) as error:
+        raise InputError(f"--classes {file}: a category has no whole number as its id, or no name.") from error
 
 
 def our_checkpoint(source: str, checkpoint: dict[str, Any]) -> tuple[StateDict, dict[str, Any]]:

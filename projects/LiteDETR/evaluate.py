@@ -82,6 +82,7 @@ def main(arguments: Sequence[str]) -> None:
         config_file=args.config_file,
         weights=args.weights,
         device=args.device,
+        opts=args.opts,
         trust_pickle=args.trust_pickle,
     )
     if args.dataset is None:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 from detectron2.utils.logger import setup_logger
 
-from lite_detr_d2.deploy.arguments import detector_arguments, path, positive
+from lite_detr_d2.deploy.arguments import check_config, detector_arguments, has_config, path, positive
 from lite_detr_d2.deploy.export import check_request, export, verify
 from lite_detr_d2.deploy.formats import FORMATS, Settings
 from lite_detr_d2.deploy.run import load_trained
@@ -28,7 +28,7 @@ from lite_detr_d2.engine import one_line_errors
 
 OPSET = Settings.opset
 # Those that --verify reads in the file's description.
-OF_EXPORT = ("run", "config_file", "format", "output", "size", "dynamic", "batch", "dtype", "opset")
+OF_EXPORT = ("run", "config_file", "opts", "format", "output", "size", "dynamic", "batch", "dtype", "opset")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -89,12 +89,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     commands = parser()
     args = commands.parse_args(arguments)
     if args.verify is not None:
-        strangers = [name for name in OF_EXPORT if getattr(args, name) is not None]
+        strangers = [name for name in OF_EXPORT if getattr(args, name) not in (None, [])]
         if strangers:
             commands.error(f"--verify FILE knows from its .json how it was exported: leave {_option(strangers[0])} out")
         return args
-    if (args.run is None) == (args.config_file is None) or (args.config_file is None) != (args.weights is None):
+    if (args.run is not None) == has_config(args):
         commands.error("give RUN, or --config-file FILE with --weights FILE; or --verify FILE")
+    check_config(commands, args)
     missing = [name for name in ("format", "output") if getattr(args, name) is None]
     if missing:
         commands.error(f"{_option(missing[0])} is missing")
@@ -113,8 +114,8 @@ def main(arguments: Sequence[str]) -> None:
         return
     dtype, opset, dynamic = args.dtype or Settings.dtype, args.opset or OPSET, bool(args.dynamic)
     check_request(args.format, args.output, dtype=dtype, opset=opset, dynamic=dynamic, images=args.images)
-    source = {"config_file": args.config_file, "weights": args.weights, "trust_pickle": args.trust_pickle}
-    trained = load_trained(args.run, **source, device="cpu")
+    source = {"config_file": args.config_file, "weights": args.weights, "opts": args.opts}
+    trained = load_trained(args.run, **source, device="cpu", trust_pickle=args.trust_pickle)
     bounds = choose_bounds(trained.cfg, trained.detector, size=args.size, batch=args.batch or 1, dynamic=dynamic)
     export(trained, args.format, args.output, Settings(bounds, dtype, opset), args.images)
 

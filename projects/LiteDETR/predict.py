@@ -105,6 +105,7 @@ def main(arguments: Sequence[str]) -> int:
         config_file=args.config_file,
         weights=args.weights,
         device=args.device,
+        opts=args.opts,
         dtype=args.dtype,
         trust_pickle=args.trust_pickle,
     )

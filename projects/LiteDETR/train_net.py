@@ -24,6 +24,7 @@ from lite_detr_d2.engine import (
     argument_parser,
     classes_for_checkpoints,
     launch_checked,
+    log_model,
     log_start,
     one_line_errors,
     setup,
@@ -49,6 +50,7 @@ def main(args: argparse.Namespace) -> None:
 
 def evaluate(cfg: CfgNode, *, resume: bool, trust_pickle: bool) -> None:
     model = Trainer.build_model(cfg)
+    log_model(cfg)
     classes = classes_for_checkpoints(cfg, "TEST")
     checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, **classes, trust_pickle=trust_pickle)
     weights = checkpointer.get_checkpoint_file() if resume else cfg.MODEL.WEIGHTS

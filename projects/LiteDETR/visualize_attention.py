@@ -130,7 +130,7 @@ def models(args: argparse.Namespace) -> list[NamedModel]:
     options = {"device": args.device, "trust_pickle": args.trust_pickle}
     found = [NamedModel(shown(run), load_trained(run, **options)) for run in args.runs]
     if args.weights is not None:
-        model = load_trained(config_file=args.config_file, weights=args.weights, **options)
+        model = load_trained(config_file=args.config_file, weights=args.weights, opts=args.opts, **options)
         found.append(NamedModel(shown(args.weights), model))
     return found
 

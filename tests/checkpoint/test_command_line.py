@@ -1,6 +1,7 @@
 """projects/LiteDETR/convert_checkpoint.py, as a user runs it."""
 
 import argparse
+import json
 import os
 import pickle
 import subprocess
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ import torchvision
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from detectron2.modeling import build_model
 
-from lite_detr_d2.checkpoint import read_checkpoint
+from lite_detr_d2.checkpoint import convert_published, read_checkpoint
 from tests.parity.reference import DEFAULT_FOLDER, Reference
 from tests.projects.scripts import PROJECT, load_script
 
@@ -86,6 +88,44 @@ def test_class_names_of_a_published_file_are_kept(tmp_path: Path, run: Callable[
     torch.save({"model": published(LITE_DINO), "class_names": names}, tmp_path / "named.pth")
     assert run(tmp_path / "named.pth", tmp_path / "out.pth").status == 0
     assert read_checkpoint(tmp_path / "out.pth")["class_names"] == names
+
+
+def test_rows_of_the_ids_of_annotations(tmp_path: Path, source: Path, run: Callable[..., Result]) -> None:
+    """Of a training of the published code on classes of one's own, whose heads have a row for each id."""
+    categories = [{"id": 5, "name": "king"}, {"id": 1, "name": "ace"}, {"id": 90, "name": "queen"}]
+    annotations, target = tmp_path / "train.json", tmp_path / "out.pth"
+    annotations.write_text(json.dumps({"images": [], "annotations": [], "categories": categories}))
+    result = run(source, target, "--classes", annotations)
+    assert result.status == 0, result.errors
+    assert "Classes: ace, king, queen" in result.output
+    saved, (whole, _) = read_checkpoint(target), convert_published(published(LITE_DINO))
+    assert saved["class_names"] == ["ace", "king", "queen"]
+    for name in ("decoder.heads.0.class_embed.weight", "query_selection.head.class_embed.bias"):
+        assert torch.equal(saved["model"][name], whole[name][[1, 5, 90]])
+    labels = "denoising.label_embed.weight"
+    assert torch.equal(saved["model"][labels], whole[labels][[1, 5, 90, 91]])
+
+
+@pytest.mark.parametrize(
+    ("categories", "message"),
+    [
+        ([{"id": 91, "name": "ace"}], "Of the category ids 91 have no row in heads of 91, which are for 0 to 90"),
+        ([{"id": -1, "name": "ace"}], "Of the category ids -1 have no row"),
+        ([{"id": "one", "name": "ace"}], "a category has no whole number as its id, or no name"),
+        ([{"id": 1}], "a category has no whole number as its id, or no name"),
+        (None, "expected keep, coco80 or an annotation file, and there is no such file"),
+    ],
+)
+def test_annotations_that_do_not_fit(
+    tmp_path: Path, source: Path, run: Callable[..., Result], categories: list[dict[str, Any]] | None, message: str
+) -> None:
+    annotations = tmp_path / "train.json"
+    if categories is not None:
+        annotations.write_text(json.dumps({"images": [], "annotations": [], "categories": categories}))
+    result = run(source, tmp_path / "out.pth", "--classes", annotations)
+    assert result.status == 1
+    assert message in result.errors
+    assert not (tmp_path / "out.pth").exists()
 
 
 def test_to_safetensors_and_back(tmp_path: Path, source: Path, run: Callable[..., Result]) -> None:

@@ -205,6 +205,19 @@ def test_weights_of_a_config_that_names_its_classes_go_by_these(small_cfg: CfgNo
         load_trained(config_file=config, weights=weights, device="cpu")
 
 
+def test_overrides_of_a_config(small_cfg: CfgNode, tmp_path: Path) -> None:
+    detector = write_run(small_cfg, tmp_path)
+    weights = tmp_path / "model_final.pth"
+    small_cfg.MODEL.LITE_DETR.DECODER.NUM_LAYERS += 1
+    config = write_config(small_cfg, tmp_path / "other")
+    layers = ["MODEL.LITE_DETR.DECODER.NUM_LAYERS", len(detector.decoder.layers)]
+    assert_same(load_trained(config_file=config, weights=weights, device="cpu", opts=layers), detector)
+    with pytest.raises(InputError, match="opts are overrides of a config file"):
+        load_trained(tmp_path, device="cpu", opts=layers)
+    with pytest.raises(InputError, match=r"MODEL\.LITE_DETR\.LAYERS is not a key"):
+        load_trained(config_file=config, weights=weights, device="cpu", opts=["MODEL.LITE_DETR.LAYERS", "2"])
+
+
 @pytest.mark.parametrize("classes", [80, 91])
 @pytest.mark.parametrize("of_dataset", [(), ("coco_2017_train",), ("gone_train",)])
 def test_a_published_checkpoint_is_converted(
