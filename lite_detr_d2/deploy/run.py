@@ -33,6 +33,7 @@ _VERSION = re.compile(r"\d+\.\d+")
 
 _FINAL = "model_final.pth"
 _NAMES_SHOWN = 10
+_HAS_ARGUMENT = {"MODEL.WEIGHTS": "weights", "MODEL.DEVICE": "device"}
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,7 @@ def load_trained(
         raise InputError(
             "Which detector? Give a run alone, the OUTPUT_DIR of a training; or a config file and weights."
         )
-    if opts and config_file is None:
-        raise InputError("opts are overrides of a config file: a run has its own config.")
+    _check_overrides(opts, config_file)
     config = os.fspath(config_file) if config_file is not None else str(config_of_run(Path(run or "")))
     cfg = read_config(argparse.Namespace(config_file=config, opts=list(opts)))
     cfg.MODEL.DEVICE = _available(device)
@@ -97,6 +97,14 @@ def check_sources(*, device: object, **paths: object) -> None:
             check_path(name, path)
     if device is not None:
         check_device("device", device)
+
+
+def _check_overrides(opts: Sequence[object], config_file: PathLike | None) -> None:
+    if opts and config_file is None:
+        raise InputError("opts are overrides of a config file: a run has its own config.")
+    for key in opts[::2]:
+        if key in _HAS_ARGUMENT:
+            raise InputError(f"opts has {key}, for which there is an argument of its own: {_HAS_ARGUMENT[str(key)]}.")
 
 
 def build_trained(
@@ -161,9 +169,12 @@ class _Weights(SafeCheckpointer):
         self._registered = _registered_names(cfg)
 
     def _with_model_classes(self, checkpoint: Any) -> StateDict:
+        given = checkpoint.get("class_names") or ()
         if self._adopts:
-            named = [name for name in checkpoint.get("class_names") or () if name is not None]
+            named = [name for name in given if name is not None]
             self.class_names = named if len(named) == self.model.num_classes else self._registered
+        elif given and len(given) != self.model.num_classes:  # was put there, and is not of the run's training
+            self.class_names = self._configured or None
         return super()._with_model_classes(checkpoint)
 
     def names_of_classes(self, given: Sequence[str | None] | None) -> list[str] | None:

@@ -36,7 +36,7 @@ def read_config(args: argparse.Namespace) -> CfgNode:
 
 def merged_config(args: argparse.Namespace) -> CfgNode:
     """The config of a file and overrides, whatever it is of."""
-    late = [word for word in args.opts if word.startswith("--")]
+    late = [word for word in args.opts if str(word).startswith("--")]
     if late:
         raise InputError(f"{late[0]} comes after KEY VALUE pairs, which end the options: put it before them.")
     if args.config_file and not PathManager.isfile(args.config_file):

@@ -36,7 +36,7 @@ class MatchedClasses:
         state: the tensors.
         new: the model's classes that the checkpoint is known not to have.
         message: what was done, or could not be, for the log; "" if there was nothing to do.
-        cure: what to do if rows are for other classes than the model's, and nothing is known of these; "" otherwise.
+        cure: what to do if rows may be for other classes than the model's, and nothing is known of these; "" otherwise.
     """
 
     state: StateDict
@@ -65,7 +65,7 @@ def match_classes(
     if given is None and wanted.rows == "ids":
         rows = _rows_by_id(wanted, found, expected)
         text = f"classes are taken from the rows {', '.join(map(str, rows))} of its heads, by {_CLASS_ROWS} ids"
-        return MatchedClasses(select_rows(state, rows, model), message=text)
+        return MatchedClasses(select_rows(state, rows, model), message=text, cure=_doubt(found, rows))
     names = wanted.names
     if given is None or names is None or len(given) != found or len(names) != expected:
         if found == expected:
@@ -98,6 +98,16 @@ def _rows_by_id(wanted: Classes, found: int, expected: int) -> list[int]:
             "the key to 'names', and training learns the classes anew."
         )
     return list(wanted.ids)
+
+
+def _doubt(found: int, rows: Sequence[int]) -> str:
+    """What to see to where rows by ids leave over the last, whose ids the annotations of the training must have had."""
+    if max(rows) + 1 == found:
+        return ""
+    return (
+        f"It has rows for ids up to {found - 1}, and the dataset's end at {max(rows)}: see that its ids are those of "
+        "the annotations that it was trained on"
+    )
 
 
 def _cure(found: int, wanted: Classes) -> str:

@@ -6,7 +6,7 @@ import os
 import random
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,13 @@ _WORST_DRAWN = _OTHERS_DRAWN = 6
 logger = logging.getLogger(__name__)
 
 
-def log_end(trainer: Trainer, began: float) -> None:
+def log_end(trainer: Trainer, began: float, modules: Sequence[str] = ()) -> None:
     """Say what a training has come to, and draw it in its ``OUTPUT_DIR``. What cannot be drawn or scored is said.
 
     Args:
         trainer: after its training.
         began: when that was, by ``time.perf_counter``.
+        modules: that its config needs imported, as ``--import`` names them.
     """
     if not comm.is_main_process():
         return
@@ -45,11 +46,11 @@ def log_end(trainer: Trainer, began: float) -> None:
             lines += part(trainer, output)
         except (InputError, OSError) as error:
             logger.warning("%s", error)
-    for what, command in (
-        ("to predict", "predict.py {} --input IMAGES --output FOUND"),
-        ("its errors", "evaluate.py {}"),
-    ):
-        lines.append(f"{what}:  python projects/LiteDETR/{command.format(shlex.quote(shown(output)))}")
+    run = " ".join([shlex.quote(shown(output)), *(f"--import {module}" for module in modules)])
+    lines += [
+        f"to predict:  python projects/LiteDETR/predict.py {run} --input IMAGES --output FOUND",
+        f"its errors:  python projects/LiteDETR/evaluate.py {run}",
+    ]
     logger.info("%s", "\n".join(["The training is done:", *(f"  {line}" for line in lines)]))
 
 

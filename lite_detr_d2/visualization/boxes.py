@@ -6,18 +6,17 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, Stroke
-
-from .detections import plain_text
+from matplotlib.text import Text
 
 Colour = tuple[float, float, float]
 _Place = tuple[float, float, float, float]  # x1, y1, x2, y2
 
-_FONT_SIZE, _SMALL_FONT_SIZE = 6.5, 5.0  # points
-_MANY = 40  # boxes, beyond which labels are small
+FONT_SIZE = 6.5  # points
+_MANY, _SMALLER = 40, 0.77  # boxes, beyond which labels are as much smaller
 _MOST_COVERED = 0.2  # of a label, by others
-_LINE_WIDTH = 1.2  # points
-_HALO = [Stroke(linewidth=2.4, foreground="white", alpha=0.4), Normal()]  # for dark colours on dark images
-_LINE_HEIGHT, _CHARACTER_WIDTH = 1.45, 0.66  # of a label, over its font size; most characters are narrower
+_LINE_WIDTH, _HALO_WIDTH = 0.18, 0.37  # over the font size; the halo is for dark colours on dark images
+_LINE_HEIGHT, _PADDING = 1.45, 0.1  # of a label, and of the colour around it: over the font size
+_POINTS_OF_INCH = 72
 _DARK = 1.5  # sum of a colour's parts, below which white is read on it
 
 
@@ -27,7 +26,7 @@ class LabelledBox:
 
     Attributes:
         corners: (x1, y1, x2, y2), in pixels.
-        label: of any length; it is cut where it is wider than the picture.
+        label: of any length; it is cut where it is wider than the picture, and left out where nothing of it fits.
         colour: red, green and blue, 0..1, of the frame and behind the label.
         line: of the frame, a line style of matplotlib.
     """
@@ -38,7 +37,13 @@ class LabelledBox:
     line: str = "-"
 
 
-def draw_boxes(axes: Axes, boxes: Sequence[LabelledBox], extent: tuple[float, float], scale: float) -> None:
+def draw_boxes(
+    axes: Axes,
+    boxes: Sequence[LabelledBox],
+    extent: tuple[float, float],
+    scale: float,
+    font_size: float = FONT_SIZE,
+) -> None:
     """Draw boxes, small ones above large ones, which would hide them, and each label beside its box.
 
     A label stands where it covers none before it: above the box or below it, within, or a line away. One that has no
@@ -49,31 +54,32 @@ def draw_boxes(axes: Axes, boxes: Sequence[LabelledBox], extent: tuple[float, fl
         boxes: in pixels of the image.
         extent: width and height of the axes, in pixels of the image.
         scale: points (1/72 inch) that a pixel takes.
+        font_size: of the labels, in points, which lines go by; labels of many boxes are smaller.
     """
-    font_size = _FONT_SIZE if len(boxes) <= _MANY else _SMALL_FONT_SIZE
-    height, character = _LINE_HEIGHT * font_size / scale, _CHARACTER_WIDTH * font_size / scale
+    halo = [Stroke(linewidth=_HALO_WIDTH * font_size, foreground="white", alpha=0.4), Normal()]
+    label_size = font_size if len(boxes) <= _MANY else _SMALLER * font_size
+    height, padding = _LINE_HEIGHT * label_size / scale, _PADDING * label_size / scale
+    dots = scale * axes.figure.dpi / _POINTS_OF_INCH
     taken: list[_Place] = []
     for box in sorted(boxes, key=lambda each: -_area(each.corners)):
         left, top, right, bottom = box.corners
         frame = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=box.colour, linestyle=box.line)
-        frame.set(linewidth=_LINE_WIDTH, path_effects=_HALO)
+        frame.set(linewidth=_LINE_WIDTH * font_size, path_effects=halo)
         axes.add_patch(frame)
-        label = _cut(box.label, int(extent[0] / character))
-        place = _place(box.corners, (len(label) * character, height), extent, taken)
-        if place is None:
-            continue
-        taken.append(place)
-        axes.text(
-            place[0],
-            (place[1] + place[3]) / 2,
-            plain_text(label),
-            fontsize=font_size,
+        text = axes.text(0, 0, box.label, fontsize=label_size, parse_math=False)
+        text.set(
             color="white" if sum(box.colour) < _DARK else "black",
-            horizontalalignment="left",
             verticalalignment="center_baseline",
             clip_on=True,
-            bbox={"facecolor": box.colour, "alpha": 0.9, "pad": 0.6, "edgecolor": "none"},
+            bbox={"facecolor": box.colour, "alpha": 0.9, "pad": padding * scale, "edgecolor": "none"},
         )
+        width = _fit(text, extent[0] - 2 * padding, dots) + 2 * padding
+        place = _place(box.corners, (width, height), extent, taken)
+        if place is None or not text.get_text():
+            text.remove()
+            continue
+        taken.append(place)
+        text.set_position((place[0] + padding, (place[1] + place[3]) / 2))
 
 
 def _place(
@@ -106,8 +112,19 @@ def _overlap(one: _Place, other: _Place) -> float:
     return width * height
 
 
-def _cut(label: str, most: int) -> str:
-    return label if len(label) <= most else f"{label[: max(most - 3, 1)]}..."
+def _fit(text: Text, room: float, dots: float) -> float:
+    """Cut a text where it is wider than the room for it; return its width. Both are pixels of so many dots."""
+    label = text.get_text()
+    length, width = len(label), _width(text, dots)
+    while width > room and length > 0:
+        length = min(int(length * max(room, 0) / width), length - 1)
+        text.set_text(f"{label[:length]}..." if length > 0 else "")
+        width = _width(text, dots)
+    return width
+
+
+def _width(text: Text, dots: float) -> float:
+    return float(Text.get_window_extent(text).width) / dots  # without what is around it
 
 
 def _area(box: Sequence[float]) -> float:

@@ -10,8 +10,7 @@ from matplotlib.lines import Line2D
 
 from ..errors import InputError
 from ..wording import in_short, shown
-from .detections import plain_text
-from .figure_files import save_figure
+from .figure_files import plain_text, save_figure
 
 
 def draw_loss_curve(metrics_file: str | Path, path: str | Path) -> None:

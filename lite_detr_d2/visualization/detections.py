@@ -1,33 +1,35 @@
 """Pictures of what was found, alone or beside what was to be found."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from detectron2.data import Metadata
 from detectron2.structures import BoxMode, Instances
 from detectron2.utils.colormap import colormap
-from detectron2.utils.visualizer import ColorMode, VisImage, Visualizer
+from detectron2.utils.visualizer import VisImage
 from PIL import Image
 
 from ..data.images import read_image
 from ..errors import InputError
 from ..wording import in_short
+from .boxes import FONT_SIZE, LabelledBox, draw_boxes
 
 Pixels = npt.NDArray[np.uint8]
 
 _LONGEST_SIDE = 2**16 - 1  # of matplotlib's pictures
-_LABEL_MARGIN = 2  # pixels, of the black that lies behind a label
+_PIXELS_OF_POINT = 90  # of the square root of a picture's area, that its labels' font is a point larger for
+_POINTS_OF_INCH = 72
 _THRESHOLD = 0.3
 
 
 def draw_detections(pixels: Pixels, detections: Instances, class_names: Sequence[str]) -> Pixels:
-    """Draw boxes with their classes and scores, by detectron2's ``Visualizer``; a class always has the same colour.
+    """Draw boxes with their classes and scores; a class always has the same colour.
 
     Detections whose boxes have the same corners, of a query that several classes fit or of several queries, are drawn
-    as one box in the colour of the class of the highest score: their labels would cover each other. The labels stand in
-    a row, highest first, and only the first few of many. No label is wider than the picture.
+    as one box in the colour of the class of the highest score. Their labels stand in a row, highest first, and only the
+    first few of many. No label is wider than the picture, and none covers another: see :func:`draw_boxes`.
 
     Args:
         pixels: (H, W, 3) uint8, RGB.
@@ -50,7 +52,8 @@ def draw_detections(pixels: Pixels, detections: Instances, class_names: Sequence
         if box not in labels:
             numbers.append(number)
         labels.setdefault(box, []).append(label)
-    return _draw_boxes(pixels, list(labels), [in_short(row) for row in labels.values()], numbers)
+    boxes = zip(labels.items(), numbers, strict=True)
+    return _draw_boxes(pixels, [labelled(corners, in_short(row), number) for (corners, row), number in boxes])
 
 
 def draw_annotations(pixels: Pixels, image: Mapping[str, Any], class_names: Sequence[str]) -> Pixels:
@@ -67,13 +70,12 @@ def draw_annotations(pixels: Pixels, image: Mapping[str, Any], class_names: Sequ
     Raises:
         InputError: a side is too long to be drawn.
     """
-    annotations = image.get("annotations", ())
-    return _draw_boxes(
-        pixels,
-        [BoxMode.convert(box["bbox"], box["bbox_mode"], BoxMode.XYXY_ABS) for box in annotations],
-        [_name(box["category_id"], class_names) + (" (crowd)" if box.get("iscrowd") else "") for box in annotations],
-        [box["category_id"] for box in annotations],
-    )
+    boxes = []
+    for box in image.get("annotations", ()):
+        number = box["category_id"]
+        label = _name(number, class_names) + (" (crowd)" if box.get("iscrowd") else "")
+        boxes.append(labelled(BoxMode.convert(box["bbox"], box["bbox_mode"], BoxMode.XYXY_ABS), label, number))
+    return _draw_boxes(pixels, boxes)
 
 
 def draw_beside(
@@ -126,41 +128,15 @@ def made_smaller(pixels: Pixels, longest_side: int) -> Pixels:
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
 
 
-def plain_text(name: str) -> str:
-    """A name as matplotlib writes it as it is: text between dollar signs it takes for mathematics."""
-    return name.replace("$", r"\$")
-
-
-def _draw_boxes(
-    pixels: Pixels,
-    boxes: Sequence[Sequence[float]],
-    labels: Sequence[str],
-    numbers: Sequence[int],
-) -> Pixels:
-    """Draw boxes (left, top, right, bottom) in the colours of their classes' numbers, by ``Visualizer``."""
+def _draw_boxes(pixels: Pixels, boxes: Sequence[LabelledBox]) -> Pixels:
     if max(pixels.shape) > _LONGEST_SIDE:
         raise InputError(f"pictures have sides of {_LONGEST_SIDE} pixels at most: cut the image into tiles.")
-    visualizer = Visualizer(pixels, Metadata(), instance_mode=ColorMode.SEGMENTATION)
-    corners = np.array(boxes, dtype=np.float64).reshape(-1, 4)
-    colours = [np.array(colour_of_class(number)) / 255 for number in numbers]
-    drawn = visualizer.overlay_instances(boxes=corners, labels=list(labels), assigned_colors=colours)
-    _fit_labels(drawn)
-    picture: Pixels = drawn.get_image()
+    height, width = pixels.shape[:2]
+    canvas = VisImage(pixels)
+    font_size = max(FONT_SIZE, math.sqrt(height * width) / _PIXELS_OF_POINT)
+    draw_boxes(canvas.ax, boxes, (width, height), _POINTS_OF_INCH / canvas.dpi, font_size)
+    picture: Pixels = canvas.get_image()
     return picture
-
-
-def _fit_labels(drawn: VisImage) -> None:
-    """Cut the labels that are wider than a picture, and move those into it that reach beyond its right edge."""
-    renderer, room = drawn.canvas.get_renderer(), drawn.width - 2 * _LABEL_MARGIN
-    for label in drawn.ax.texts:
-        text = label.get_text()
-        length, width = len(text), label.get_window_extent(renderer).width
-        while width > room and length > 0:
-            length = min(int(length * room / width), length - 1)
-            # Without half of an escaped dollar sign.
-            label.set_text(text[:length].rstrip("\\") + "..." if length > 0 else "")
-            width = label.get_window_extent(renderer).width
-        label.set_x(max(min(label.get_position()[0], _LABEL_MARGIN + room - width), _LABEL_MARGIN))
 
 
 def _scaled(box: Mapping[str, Any], factors: tuple[float, float]) -> list[float]:
@@ -170,7 +146,13 @@ def _scaled(box: Mapping[str, Any], factors: tuple[float, float]) -> list[float]
 
 
 def _name(number: int, class_names: Sequence[str]) -> str:
-    return plain_text(class_names[number]) if class_names else str(number)
+    return class_names[number] if class_names else str(number)
+
+
+def labelled(corners: Sequence[float], label: str, number: int) -> LabelledBox:
+    """A box in the colour of the class of a number."""
+    red, green, blue = (value / 255 for value in colour_of_class(number))
+    return LabelledBox(corners, label, (red, green, blue))
 
 
 def colour_of_class(number: int) -> list[int]:

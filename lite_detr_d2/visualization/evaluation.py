@@ -8,7 +8,7 @@ import numpy.typing as npt
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from .detections import plain_text
+from .figure_files import plain_text
 
 # Of rows, up to which cells have their counts, and axes the names.
 _MOST_WITH_COUNTS, _MOST_WITH_NAMES = 30, 100

@@ -1,4 +1,4 @@
-"""Figures as files."""
+"""What figures say, and figures as files."""
 
 from pathlib import Path
 
@@ -35,3 +35,8 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 def _format_of(path: Path) -> str:
     return path.suffix.lower().removeprefix(".")
+
+
+def plain_text(name: str) -> str:
+    """A name as matplotlib writes it as it is: text between dollar signs it takes for mathematics."""
+    return name.replace("$", r"\$")

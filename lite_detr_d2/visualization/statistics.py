@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from ..data.statistics import LARGE, SMALL, Statistics
 from ..wording import in_short, shortened
-from .detections import plain_text
+from .figure_files import plain_text
 
 _SIZE = 15.0, 8.0  # inches
 _MOST_BARS = 40  # classes, beyond which their names would not be read

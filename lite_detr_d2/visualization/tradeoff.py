@@ -12,8 +12,7 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 from ..analysis import Detector, Model
-from .detections import plain_text
-from .figure_files import save_figure
+from .figure_files import plain_text, save_figure
 
 _MARKS = "s^D*vPX"
 _SIZES = {"*": 11.0}

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..wording import in_short, shortened
-from .boxes import LabelledBox, draw_boxes
-from .detections import Pixels, colour_of_class
+from .boxes import draw_boxes
+from .detections import Pixels, labelled
 
 _COLUMNS = 4
 _CELL_INCHES = 3.6
@@ -117,8 +117,7 @@ def _draw(axes: Axes, image: TrainingImage, extent: tuple[int, int], class_names
     axes.set_title(image.caption(), fontsize="x-small", parse_math=False)
     boxes = []
     for corners, number in zip(image.boxes, image.classes, strict=True):
-        red, green, blue = (value / 255 for value in colour_of_class(number))
         name = shortened(class_names[number]) if number < len(class_names) else str(number)
-        boxes.append(LabelledBox(corners, name, (red, green, blue)))
+        boxes.append(labelled(corners, name, number))
     scale = _POINTS * _CELL_INCHES * min(1 / extent[0], _TALLEST / extent[1])
     draw_boxes(axes, boxes, extent, scale)

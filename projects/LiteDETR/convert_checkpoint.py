@@ -13,6 +13,7 @@ from lite_detr_d2.checkpoint import (
     SAFETENSORS,
     StateDict,
     convert_published,
+    count_classes,
     detect,
     keep_coco_classes,
     keep_rows_of_ids,
@@ -23,6 +24,7 @@ from lite_detr_d2.checkpoint import (
 from lite_detr_d2.data.source import read_coco_file
 from lite_detr_d2.engine import add_trust_pickle
 from lite_detr_d2.errors import InputError
+from lite_detr_d2.wording import in_short
 
 _OTHER_FORMATS = (".pkl", ".pyth")
 
@@ -83,8 +85,11 @@ def convert(source: str, target: Path, classes: str, *, ema: bool, trust_pickle:
     if classes == "coco80":
         state, extra["class_names"] = keep_coco_classes(state)
     elif classes != "keep":
-        state, extra["class_names"] = keep_rows_of_ids(state, categories_of(Path(classes)))
+        names = categories_of(Path(classes))
+        others = [str(row) for row in range(count_classes(state) or 0) if row not in names]
+        state, extra["class_names"] = keep_rows_of_ids(state, names)
         print(f"Classes: {', '.join(extra['class_names'])}")
+        print(f"Rows of ids that no category has, left out: {in_short(others) or 'none'}")
     write_checkpoint(target, state, **extra)
     print(f"Wrote {target}")
 

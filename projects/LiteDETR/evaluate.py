@@ -49,7 +49,13 @@ def parser() -> argparse.ArgumentParser:
         default="error",
         help="with --dataset: what becomes of images and boxes that cannot be used: stop (default), or drop them",
     )
-    result.add_argument("--output", metavar="DIR", type=path, help="the folder of the report (default: RUN/evaluation)")
+    result.add_argument(
+        "--output",
+        metavar="DIR",
+        type=path,
+        help="the folder of the report (default: RUN/evaluation, whose name goes on with that of --dataset, and with "
+        "'test' of --split)",
+    )
     result.add_argument(
         "--threshold",
         metavar="S",
@@ -73,6 +79,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return args
 
 
+def default_folder(run: str, dataset: str | None, split: str) -> Path:
+    """Where the report of a run goes: those of different data beside each other."""
+    data = [] if dataset is None else [Path(dataset).absolute().stem]
+    return Path(run, "_".join(["evaluation", *data, *(["test"] if split == "test" else [])]))
+
+
 def main(arguments: Sequence[str]) -> None:
     """Evaluate, and write the report."""
     args = parse(arguments)
@@ -89,7 +101,7 @@ def main(arguments: Sequence[str]) -> None:
         dataset = own_dataset(trained, split=args.split)
     else:
         dataset = named_dataset(trained, args.dataset, split=args.split, on_bad=args.on_bad)
-    output = args.output or Path(args.run, "evaluation")
+    output = args.output or default_folder(args.run, args.dataset, args.split)
     check_folder(output)
     records = detect(trained, dataset)
     report = report_on(dataset, records, args.threshold)

@@ -45,7 +45,7 @@ def main(args: argparse.Namespace) -> None:
         log_start(trainer)
         began = time.perf_counter()
         trainer.train()
-        log_end(trainer, began)
+        log_end(trainer, began, args.modules)
 
 
 def evaluate(cfg: CfgNode, *, resume: bool, trust_pickle: bool) -> None:

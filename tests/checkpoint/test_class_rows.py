@@ -76,6 +76,10 @@ def trained(dataset: Path, output: Path, weights: Path, *words: object) -> dict[
     return state
 
 
+def said(output: Path) -> str:
+    return (output / "log.txt").read_text()
+
+
 @pytest.mark.parametrize("published", [False, True])
 def test_rows_by_id(tmp_path: Path, dataset: Path, published: bool) -> None:
     """Eight rows, one more than the highest id."""
@@ -91,8 +95,9 @@ def test_rows_by_id(tmp_path: Path, dataset: Path, published: bool) -> None:
     assert detections(dataset, tmp_path / "followed", weights, *ADVICE.split()) == by_hand
 
     trained(dataset, tmp_path / "anew", weights)
-    assert ADVICE in (tmp_path / "anew" / "log.txt").read_text()
+    assert ADVICE in said(tmp_path / "anew")
     state = trained(dataset, tmp_path / "trained", weights, *ADVICE.split())
+    assert "It has rows for ids up to" not in said(tmp_path / "trained")
     for name in (*HEADS, "denoising.label_embed.weight"):
         assert torch.equal(state[name], expected[name])
     # The same command evaluates what it has trained, whose classes have names.
@@ -116,6 +121,7 @@ def test_91_rows_are_not_cocos_when_ids_are_asked_for(tmp_path: Path, dataset: P
     weights = save(tmp_path / "wide.pth", state, published=True)
     heads = trained(dataset, tmp_path / "trained", weights, *ADVICE.split())
     assert torch.equal(heads[HEADS[0]], state[HEADS[0]][IDS])
+    assert "It has rows for ids up to 90, and the dataset's end at 7: see that" in said(tmp_path / "trained")
 
 
 @pytest.mark.parametrize("rows", [3, 4, 7])
@@ -141,7 +147,7 @@ def test_where_nothing_fits_each_advice_works(tmp_path: Path, dataset: Path, pub
 
     anew = trained(dataset, tmp_path / "anew", weights)
     assert anew[HEADS[0]].shape[0] == 3
-    assert "'class_names' beside 'model'" in (tmp_path / "anew" / "log.txt").read_text()
+    assert "'class_names' beside 'model'" in said(tmp_path / "anew")
 
     names = [None, "dog", "ant", "cat"]
     named = save(tmp_path / "named.pth", state, published, class_names=names)

@@ -98,6 +98,7 @@ def test_rows_of_the_ids_of_annotations(tmp_path: Path, source: Path, run: Calla
     result = run(source, target, "--classes", annotations)
     assert result.status == 0, result.errors
     assert "Classes: ace, king, queen" in result.output
+    assert "left out: 0, 2, 3, 4, 6, ..." in result.output
     saved, (whole, _) = read_checkpoint(target), convert_published(published(LITE_DINO))
     assert saved["class_names"] == ["ace", "king", "queen"]
     for name in ("decoder.heads.0.class_embed.weight", "query_selection.head.class_embed.bias"):

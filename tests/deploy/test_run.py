@@ -205,6 +205,24 @@ def test_weights_of_a_config_that_names_its_classes_go_by_these(small_cfg: CfgNo
         load_trained(config_file=config, weights=weights, device="cpu")
 
 
+@pytest.mark.parametrize("rows", [9, 12])
+def test_a_checkpoint_that_was_put_into_a_run_gives_the_rows_of_its_classes(
+    small_cfg: CfgNode, tmp_path: Path, rows: int
+) -> None:
+    """A published one, say, that was converted, beside the config that someone wrote for it."""
+    names = [*NAMES[:rows], *(f"other {number}" for number in range(rows - len(NAMES)))][::-1]
+    small_cfg.MODEL.LITE_DETR.NUM_CLASSES = rows
+    detector = write_run(small_cfg, tmp_path, names)
+    taken = NAMES[2:8]
+    small_cfg.MODEL.LITE_DETR.update(NUM_CLASSES=len(taken), CLASS_NAMES=taken)
+    write_config(small_cfg, tmp_path)
+    trained = load_trained(tmp_path, device="cpu")
+    assert trained.class_names == taken
+    bias = "decoder.heads.0.class_embed.bias"
+    expected = detector.state_dict()[bias][[names.index(name) for name in taken]]
+    assert torch.equal(trained.detector.state_dict()[bias], expected)
+
+
 def test_overrides_of_a_config(small_cfg: CfgNode, tmp_path: Path) -> None:
     detector = write_run(small_cfg, tmp_path)
     weights = tmp_path / "model_final.pth"
@@ -216,6 +234,17 @@ def test_overrides_of_a_config(small_cfg: CfgNode, tmp_path: Path) -> None:
         load_trained(tmp_path, device="cpu", opts=layers)
     with pytest.raises(InputError, match=r"MODEL\.LITE_DETR\.LAYERS is not a key"):
         load_trained(config_file=config, weights=weights, device="cpu", opts=["MODEL.LITE_DETR.LAYERS", "2"])
+
+
+@pytest.mark.parametrize(("key", "argument"), [("MODEL.WEIGHTS", "weights"), ("MODEL.DEVICE", "device")])
+def test_an_override_of_what_has_an_argument_is_refused(
+    small_cfg: CfgNode, tmp_path: Path, key: str, argument: str
+) -> None:
+    write_run(small_cfg, tmp_path)
+    files = {"config_file": tmp_path / "config.yaml", "weights": tmp_path / "model_final.pth"}
+    opts = ["MODEL.LITE_DETR.CLASS_NAMES", NAMES, key, "cuda"]
+    with pytest.raises(InputError, match=rf"opts has {key}, .* an argument of its own: {argument}\."):
+        load_trained(**files, device="cpu", opts=opts)
 
 
 @pytest.mark.parametrize("classes", [80, 91])

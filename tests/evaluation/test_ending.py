@@ -154,10 +154,12 @@ def test_an_image_that_is_gone_is_said(tmp_path: Path, log: pytest.LogCaptureFix
     for image in (tmp_path / "data" / "images").iterdir():
         image.write_bytes(b"")
     log.clear()
-    log_end(trainer, time.perf_counter())
+    log_end(trainer, time.perf_counter(), ["my.encoder", "mine"])
     warned = [record.getMessage() for record in log.records if record.levelno == logging.WARNING]
     assert len([message for message in warned if ".png cannot be read: the file is empty" in message]) == 1
-    assert "to predict: " in log.messages[-1]
+    run = f"{tmp_path / 'run'} --import my.encoder --import mine"
+    assert f"predict.py {run} --input IMAGES" in log.messages[-1]
+    assert f"evaluate.py {run}" in log.messages[-1]
 
 
 def test_the_worst_come_first_and_none_comes_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ def test_frames_and_labels_say_what_became_of_a_box(tmp_path: Path, figures: Cap
         assert frame.get_bbox().extents.tolist() == [5 * place, 3, 5 * place + 4, 9]
         assert frame.get_edgecolor()[:3] == pytest.approx(kind.colour)
         assert frame.get_linestyle() == kind.line
-    assert {text.get_text() for text in right.texts} == {rf"\${place}" for place in range(4)}
+    assert {text.get_text() for text in right.texts} == {f"${place}" for place in range(4)}
     assert legend_of(figures[0]) == [kind.words for kind in Outcome]
     assert figures[0].legends[0].get_title().get_text() == "the title"
 

@@ -33,17 +33,20 @@ def annotated(*boxes: list[float], mode: BoxMode = BoxMode.XYWH_ABS, **more: Any
     return {"annotations": [{**record, **more} for record in records]}
 
 
-def extent(picture: Any) -> tuple[int, ...]:
-    """Left, top, right and bottom of what is brighter than the labels' background."""
-    rows, columns = np.nonzero(picture.max(-1) > 60)
-    return int(columns.min()), int(rows.min()), int(columns.max()), int(rows.max())
+def assert_drawn_at(corners: tuple[float, ...], picture: Any) -> None:
+    """Of a black picture: measured across the box's middle, and down its right end, where no label stands."""
+    left, top, right, bottom = map(int, corners)
+    columns = np.nonzero(picture[(top + bottom) // 2].max(-1) > 60)[0]
+    rows = np.nonzero(picture[:, right - 6].max(-1) > 60)[0]
+    found = columns.min(), rows.min(), columns.max(), rows.max()
+    assert np.abs(np.array(found) - corners).max() <= 2
 
 
 @pytest.mark.parametrize(("box", "mode"), [([40, 30, 60, 50], BoxMode.XYWH_ABS), ([40, 30, 100, 80], BoxMode.XYXY_ABS)])
 def test_annotations_are_where_they_are(box: list[float], mode: BoxMode) -> None:
     picture = draw_annotations(black(160, 120), annotated(box, mode=mode), NAMES)
     assert picture.shape == (120, 160, 3)
-    assert np.abs(np.array(extent(picture)) - (40, 30, 100, 80)).max() <= 2
+    assert_drawn_at((40, 30, 100, 80), picture)
 
 
 def test_both_have_the_same_colour() -> None:
@@ -73,8 +76,8 @@ def test_large_images_are_made_smaller(tmp_path: Path, factor: int) -> None:
     before = detections.pred_boxes.tensor.clone()
     picture = draw_beside(image, detections, [], longest_side=160)
     assert picture.shape == (120, 320, 3)
-    assert np.abs(np.array(extent(picture[:, :160])) - (40, 30, 100, 80)).max() <= 2
-    assert np.abs(np.array(extent(picture[:, 160:])) - (60, 20, 150, 60)).max() <= 2
+    assert_drawn_at((40, 30, 100, 80), picture[:, :160])
+    assert_drawn_at((60, 20, 150, 60), picture[:, 160:])
     assert torch.equal(detections.pred_boxes.tensor, before)
 
 

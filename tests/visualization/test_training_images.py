@@ -53,7 +53,7 @@ def test_boxes_have_their_places_names_and_colours() -> None:
     assert list(outlines) == [(20, 20, 40, 30), (1, 2, 11, 12), (5, 5, 6, 7)]  # small ones above
     for number, extents in enumerate([(1, 2, 11, 12), (20, 20, 40, 30), (5, 5, 6, 7)]):
         assert outlines[extents].get_edgecolor()[:3] == pytest.approx([c / 255 for c in colour_of_class(number)])
-    assert [text.get_text() for text in axes.texts] == [r"the \$second", "first", "2"]
+    assert [text.get_text() for text in axes.texts] == ["the $second", "first", "2"]
     assert axes.images[0].get_extent() == [0, 60, 40, 0]
 
 
