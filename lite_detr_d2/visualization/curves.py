@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from ..errors import InputError
 from ..wording import in_short, shown
@@ -82,13 +83,15 @@ def draw_curves(metrics: Mapping[str, str | Path], path: str | Path) -> None:
     for axes, panel in zip(grid, panels, strict=False):
         axes.set_title(panel.title, fontsize="medium")
         axes.set_xlabel("iteration")
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
         if panel.logarithmic:
             axes.set_yscale("log")
         styles = []
         for style, (name, label) in zip(_STYLES, panel.names.items(), strict=False):
             lines = [_series(run, name) for run in runs.values()]
             for number, (iterations, values) in enumerate(lines):
-                marker = "o" if "/" in name and len(values) <= _MARKED else None
+                is_marked = len(values) <= (_MARKED if "/" in name else 1)  # one point alone makes no line
+                marker = "o" if is_marked else None
                 axes.plot(iterations, values, style, color=f"C{number % 10}", marker=marker, markersize=3)
             if label and any(values for _, values in lines):
                 styles.append(Line2D([], [], linestyle=style, color="gray", label=label))

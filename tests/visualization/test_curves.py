@@ -9,11 +9,16 @@ from matplotlib.figure import Figure
 from lite_detr_d2.visualization import curves
 
 
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    figures: list[Figure] = []
+    monkeypatch.setattr(curves, "save_figure", lambda figure, path: figures.append(figure))
+    return figures
+
+
 @pytest.mark.parametrize("scores", [(26.0, 29.0), (29.0,), (0.0, 0.0)])
-def test_axes_of_ap_begin_at_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scores: tuple[float, ...]) -> None:
+def test_axes_of_ap_begin_at_0(tmp_path: Path, drawn: list[Figure], scores: tuple[float, ...]) -> None:
     """So that a small change looks small; others fit the figures."""
-    drawn: list[Figure] = []
-    monkeypatch.setattr(curves, "save_figure", lambda figure, path: drawn.append(figure))
     records = [
         {"iteration": place, "bbox/AP": score, "bbox_ema/AP50": score, "total_loss": 90.0 + place, "grad_norm": 2.0}
         for place, score in enumerate(scores)
@@ -26,3 +31,20 @@ def test_axes_of_ap_begin_at_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert bottoms["total loss"] > 80
     assert bottoms["gradient norm"] > 0
     assert all(axes.get_ylim()[1] > max(scores) for axes in drawn[0].axes if axes.get_title().startswith("AP"))
+
+
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_a_short_training_is_seen_and_iterations_are_whole(tmp_path: Path, drawn: list[Figure], count: int) -> None:
+    """A point alone makes no line."""
+    records = [
+        {"iteration": 2 + place, "total_loss": 90.0 - place, "lr": 0.1, "grad_norm": 2.0} for place in range(count)
+    ]
+    metrics = tmp_path / "metrics.json"
+    metrics.write_text("\n".join(map(json.dumps, records)))
+    curves.draw_curves({"run": metrics}, tmp_path / "curves.png")
+    assert len(drawn[0].axes) >= 3
+    for axes in drawn[0].axes:
+        if axes.get_visible():
+            assert [line.get_marker() for line in axes.lines] == ["o" if count == 1 else "None"] * len(axes.lines)
+            assert axes.lines
+            assert all(tick == round(tick) for tick in axes.get_xticks())
