@@ -15,7 +15,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
-from ..wording import one_line, quoted, shown
+from ..wording import one_line, quoted, shortened, shown
 from .kinds import nearest
 from .schema import check_value, leaves
 
@@ -64,9 +64,15 @@ def merge_overrides(cfg: CfgNode, overrides: Sequence[object]) -> None:
         InputError: a key is not known, has no value, or its value is not what the schema allows.
     """
     keys, values = overrides[::2], overrides[1::2]
+    known = dict(leaves(cfg))
+    for word in map(str, overrides):
+        key, sign, value = word.partition("=")
+        if sign and key in known:
+            raise InputError(
+                f"{shortened(word)}: set a blank between KEY and VALUE, {key} {shortened(value or 'VALUE')}."
+            )
     if len(keys) > len(values):
         raise InputError(f"{quoted(keys[-1])} is the last of the KEY VALUE pairs, and has no value: give it one.")
-    known = dict(leaves(cfg))
     for key, value in zip(keys, values, strict=True):
         if not isinstance(key, str) or key not in known:
             raise InputError(_unknown(str(key), list(known)))

@@ -196,6 +196,9 @@ class Items(Kind):
             and not (self.distinct and len(set(value)) < len(value))
         )
 
+    def hint(self, value: object) -> str:
+        return f"Write {quoted([value])}." if self.accepts([value]) else ""
+
     def check(self, key: str, value: object) -> None:
         """As of every kind, but name the first wrong item only: lists can be long."""
         if isinstance(value, (list, tuple)):

@@ -14,7 +14,7 @@ from ..data.sources.tree import check_folder
 from ..errors import InputError
 from ..extras import check_extra
 from ..files import check_output
-from ..wording import shown
+from ..wording import in_short, shown
 from .bounds import Range
 from .fitting import report_fitting
 from .formats import FORMATS, Format, Runtime, Settings, Written
@@ -71,6 +71,7 @@ def export(
         )
     report_unused(trained.cfg, settings.bounds)
     probes = _find_probes(trained, settings, images)
+    logger.info("It is written as %s, which can take minutes", format)
     with unfinished(output) as folder:
         file, twin = folder / output.name, folder / f"inspected{chosen.suffix}"
         written = _write(trained, chosen, settings, probes, file, twin)
@@ -113,6 +114,7 @@ def verify(
     chosen, settings = format_of_exported(manifest, file), _settings_of(manifest)
     trained = _trained_again(file, manifest, weights, trust_pickle)
     probes = _find_probes(trained, settings, images)
+    logger.info("To look into it, it is written again as %s, which can take minutes", chosen.name)
     with temporary() as folder:
         twin = folder / f"inspected{chosen.suffix}"
         written = _write(trained, chosen, settings, probes, folder / file.name, twin)
@@ -126,9 +128,9 @@ def figures(result: SelfCheck) -> str:
     """The figures of a check, in one line."""
     precision = result.precision
     cost = f"; AP is {precision.after:.2f} on {precision.images} images, of {precision.before:.2f}" if precision else ""
-    sizes = "one size" if len(result.sizes) == 1 else f"{len(result.sizes)} sizes"
+    sizes = in_short(list(dict.fromkeys(f"{height} x {width}" for _, height, width in result.sizes)))
     return (
-        f"on {result.images} images at {sizes}, encoder tokens differ by "
+        f"on {result.images} images, of {sizes} (height x width), encoder tokens differ by "
         f"{result.token_difference:.1e} and predictions by {result.prediction_difference:.1e} "
         f"({result.tolerance:g} is allowed); of {result.compared} detections {result.matched:.2%} match, and scores "
         f"differ by {result.max_score_difference:.1e}{cost}"

@@ -220,8 +220,8 @@ def make_batches(images: Sequence[Pixels], cfg: CfgNode, bounds: Bounds) -> list
     """Make inputs within the bounds.
 
     All images come at the size of evaluation. Where the bounds leave a choice of sizes, further batches have one turned
-    by a right angle, and two images of different sizes; where they leave any choice, two have exactly the smallest and
-    the largest batch and size.
+    by a right angle, or a part of a square one, and two images of different sizes; where they leave any choice, two
+    have exactly the smallest and the largest batch and size.
 
     Args:
         images: (H, W, 3) uint8, in RGB.
@@ -231,7 +231,7 @@ def make_batches(images: Sequence[Pixels], cfg: CfgNode, bounds: Bounds) -> list
     evaluation, number = Preparation(cfg, bounds), bounds.batch.smallest
     groups = []
     if not (bounds.height.is_fixed and bounds.width.is_fixed):
-        upright, turned = (_prepared(image, evaluation) for image in (images[0], np.rot90(images[0])))
+        upright, turned = (_prepared(image, evaluation) for image in (images[0], _of_other_shape(images[0])))
         groups.append(_filled([turned], number))
         if bounds.batch.largest > 1:
             groups.append(_filled([upright, turned], max(number, 2)))
@@ -240,6 +240,12 @@ def make_batches(images: Sequence[Pixels], cfg: CfgNode, bounds: Bounds) -> list
         # known to be right, and a file is not to promise it.
         groups += [_of_shape(images, *shape) for shape in (bounds.smallest, bounds.largest)]
     return [*evaluation_batches(images, cfg, bounds), *map(_batch, groups)]
+
+
+def _of_other_shape(image: Pixels) -> Pixels:
+    """The image turned by a right angle; of a square one, the upper three quarters."""
+    height, width = image.shape[:2]
+    return np.rot90(image) if height != width else image[: max(3 * height // 4, 1)]
 
 
 def _of_shape(images: Sequence[Pixels], number: int, height: int, width: int) -> list[PreparedImage]:

@@ -289,8 +289,9 @@ class SafeCheckpointer(DetectionCheckpointer):
             raise InputError(f"{self._address}: {error}") from error
         if matched.new and self._purpose is _Purpose.EVALUATE:
             raise InputError(
-                f"{self._address} does not know the classes {names_in_short(matched.new)}, and cannot be evaluated on "
-                f"them. It knows {names_in_short(filter(None, given or ()))}. Evaluate on a dataset of these, or train."
+                f"{self._address} does not know the classes {names_in_short(matched.new)}, and cannot find them. It "
+                f"knows {names_in_short(filter(None, given or ()))}. Give its own config; evaluate on a dataset of these "
+                "classes; or train."
             )
         if matched.message:
             level = logging.WARNING if matched.cure else logging.INFO

@@ -110,8 +110,12 @@ def _of_schedule(cfg: CfgNode, trainer: "Trainer") -> Iterator[str]:
     rises = f", after {solver.WARMUP_ITERS:,} iterations in which it rises" if solver.WARMUP_ITERS else ""
     yield f"           learning rate {solver.BASE_LR:g}{rises}{falls}"
     evaluated = in_short(list(cfg.DATASETS.TEST)) or "nothing"
-    when = f"every {cfg.TEST.EVAL_PERIOD:,} iterations and at the end" if cfg.TEST.EVAL_PERIOD else "at the end"
-    yield f"           evaluates {evaluated} {when}; a checkpoint every {solver.CHECKPOINT_PERIOD:,} iterations"
+    evaluation, checkpoint = (_every(period, last) for period in (cfg.TEST.EVAL_PERIOD, solver.CHECKPOINT_PERIOD))
+    yield f"           evaluates {evaluated} {evaluation}; a checkpoint {checkpoint}"
+
+
+def _every(period: int, last: int) -> str:
+    return f"every {period:,} iterations and at the end" if 0 < period < last else "at the end"
 
 
 def _of_machine(cfg: CfgNode) -> Iterator[str]:

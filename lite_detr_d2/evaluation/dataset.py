@@ -1,6 +1,7 @@
 """Which images a detector is evaluated on, and which of their classes its own are."""
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ class EvaluationSet:
     """Annotated images.
 
     Attributes:
+        origin: where they are of: what the user named, or the training's file.
         annotations: their file.
         content: of it.
         images: in detectron2's dataset format, with annotations.
@@ -36,6 +38,7 @@ class EvaluationSet:
         max_value: what ``INPUT.MAX_VALUE`` is to be.
     """
 
+    origin: str
     annotations: Path
     content: Content
     images: list[dict[str, Any]]
@@ -62,7 +65,8 @@ def own_dataset(trained: TrainedModel, *, split: str = "val") -> EvaluationSet:
             f"DATASETS.TEST ({in_short(list(trained.cfg.DATASETS.TEST))}) are not here: name one, --dataset DIR."
         )
     content = read_annotations(found.annotations)
-    return _scored(found, content, _by_order(trained, found.annotations, content), trained.cfg.INPUT.MAX_VALUE)
+    categories = _by_order(trained, found.annotations, content)
+    return _scored(shown(found.annotations), found, content, categories, trained.cfg.INPUT.MAX_VALUE)
 
 
 def _own_test_half(trained: TrainedModel) -> Dataset | None:
@@ -111,7 +115,8 @@ def named_dataset(trained: TrainedModel, path: str, *, split: str = "val", on_ba
     prepared.report.log(f"Dataset {prepared.root}")
     if split == "test" and "test" not in prepared.halves:
         raise _no_test_half(path, prepared)
-    half = prepared.halves[split if split in prepared.halves else "test"]
+    name = split if split in prepared.halves else "test"
+    half, origin = prepared.halves[name], f"{shown(os.path.abspath(path))}, {name}"
     content = read_annotations(half.annotations)
     images = {image["id"]: half.images / image["file_name"] for image in content["images"]}
     if own is not None and own.root == prepared.root:
@@ -119,7 +124,7 @@ def named_dataset(trained: TrainedModel, path: str, *, split: str = "val", on_ba
     else:
         categories = match_categories(prepared.root, trained.class_names, content)
         _say_unknown(prepared.root, content, categories)
-    return _scored(Dataset(half.annotations, images), content, categories, prepared.max_value)
+    return _scored(origin, Dataset(half.annotations, images), content, categories, prepared.max_value)
 
 
 def config_for(cfg: CfgNode, dataset: EvaluationSet) -> CfgNode:
@@ -150,7 +155,9 @@ def _say_unknown(root: Path, content: Content, known: Sequence[Any]) -> None:
         )
 
 
-def _scored(found: Dataset, content: Content, categories: Sequence[Any], max_value: float) -> EvaluationSet:
+def _scored(
+    origin: str, found: Dataset, content: Content, categories: Sequence[Any], max_value: float
+) -> EvaluationSet:
     if all(box.get("iscrowd", 0) for box in content["annotations"]):
         raise InputError(f"{shown(found.annotations)} has no boxes to find: there is nothing to score. {_OTHER}")
     ordered = sorted(content["categories"], key=lambda category: category["id"])
@@ -170,4 +177,4 @@ def _scored(found: Dataset, content: Content, categories: Sequence[Any], max_val
         for image in content["images"]
     ]
     names = [str(category["name"]) for category in ordered]
-    return EvaluationSet(found.annotations, content, images, names, categories, max_value)
+    return EvaluationSet(origin, found.annotations, content, images, names, categories, max_value)

@@ -41,6 +41,7 @@ def log_end(trainer: Trainer, began: float, modules: Sequence[str] = ()) -> None
         return
     output = Path(trainer.cfg.OUTPUT_DIR)
     lines = [_time(trainer, time.perf_counter() - began)]
+    logger.info("Drawing %s and %s", CURVES, PREDICTIONS)
     for part in (_curves, _predictions):
         try:
             lines += part(trainer, output)

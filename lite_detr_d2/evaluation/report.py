@@ -104,7 +104,7 @@ def write_report(
     Raises:
         InputError: it cannot be written.
     """
-    about = {"weights": weights, "dataset": str(dataset.annotations), "images": len(dataset.images)}
+    about = {"weights": weights, "dataset": dataset.origin, "images": len(dataset.images)}
     content = json.dumps({**about, **_as_json(report, dataset)}, indent=2, allow_nan=False).encode()
     write_atomically(str(folder / REPORT), lambda file: file.write(content))
     draw_confusion(
@@ -115,7 +115,8 @@ def write_report(
         report.threshold,
     )
     costs = {_KINDS.get(name, name): (cost.count, cost.ap50_gain) for name, cost in report.errors.items()}
-    draw_error_costs(costs, report.overall["AP50"] or 0.0, folder / ERRORS, _remark(report))
+    classes = [(score.name, score.ap50) for score in report.classes if score.ap50 is not None]
+    draw_error_costs(costs, report.overall["AP50"] or 0.0, classes, folder / ERRORS, _remark(report))
     worst = [image.image_id for image in report.confusion.worst(_WORST_DRAWN)]
     written = [folder / name for name in (REPORT, CONFUSION, ERRORS)]
     if not worst:

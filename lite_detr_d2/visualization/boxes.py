@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.text import Text
@@ -60,6 +61,7 @@ def draw_boxes(
     label_size = font_size if len(boxes) <= _MANY else _SMALLER * font_size
     height, padding = _LINE_HEIGHT * label_size / scale, _PADDING * label_size / scale
     dots = scale * axes.figure.dpi / _POINTS_OF_INCH
+    renderer = RendererAgg(1, 1, axes.figure.dpi)  # that measures: without it, each text makes one of the whole figure
     taken: list[_Place] = []
     for box in sorted(boxes, key=lambda each: -_area(each.corners)):
         left, top, right, bottom = box.corners
@@ -73,7 +75,7 @@ def draw_boxes(
             clip_on=True,
             bbox={"facecolor": box.colour, "alpha": 0.9, "pad": padding * scale, "edgecolor": "none"},
         )
-        width = _fit(text, extent[0] - 2 * padding, dots) + 2 * padding
+        width = _fit(text, renderer, extent[0] - 2 * padding, dots) + 2 * padding
         place = _place(box.corners, (width, height), extent, taken)
         if place is None or not text.get_text():
             text.remove()
@@ -112,19 +114,19 @@ def _overlap(one: _Place, other: _Place) -> float:
     return width * height
 
 
-def _fit(text: Text, room: float, dots: float) -> float:
+def _fit(text: Text, renderer: RendererAgg, room: float, dots: float) -> float:
     """Cut a text where it is wider than the room for it; return its width. Both are pixels of so many dots."""
     label = text.get_text()
-    length, width = len(label), _width(text, dots)
+    length, width = len(label), _width(text, renderer, dots)
     while width > room and length > 0:
         length = min(int(length * max(room, 0) / width), length - 1)
         text.set_text(f"{label[:length]}..." if length > 0 else "")
-        width = _width(text, dots)
+        width = _width(text, renderer, dots)
     return width
 
 
-def _width(text: Text, dots: float) -> float:
-    return float(Text.get_window_extent(text).width) / dots  # without what is around it
+def _width(text: Text, renderer: RendererAgg, dots: float) -> float:
+    return float(Text.get_window_extent(text, renderer).width) / dots  # without what is around it
 
 
 def _area(box: Sequence[float]) -> float:

@@ -105,8 +105,8 @@ def main(arguments: Sequence[str]) -> None:
     check_folder(output)
     records = detect(trained, dataset)
     report = report_on(dataset, records, args.threshold)
-    files = write_report(report, dataset, records, output, trained.cfg.MODEL.WEIGHTS)
     logger.info("%s", summary(report))
+    files = write_report(report, dataset, records, output, trained.cfg.MODEL.WEIGHTS)
     logger.info("The report is in %s: %s", output, ", ".join(file.name for file in files))
 
 

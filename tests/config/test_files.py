@@ -246,6 +246,9 @@ def test_a_loop_of_bases_is_named(cfg: CfgNode, tmp_path: Path) -> None:
     ("overrides", "message"),
     [
         (["SEED"], "'SEED' is the last of the KEY VALUE pairs, and has no value"),
+        (["SEED=5"], "SEED=5: set a blank between KEY and VALUE, SEED 5."),
+        (["SEED=5", "OUTPUT_DIR", "out"], "SEED=5: set a blank between KEY and VALUE"),
+        (["OUTPUT_DIR", "out", "SOLVER.MAX_ITER="], "SOLVER.MAX_ITER=: set a blank between KEY and VALUE"),
         (["SOLVER.MAX_ITR", "5"], "SOLVER.MAX_ITR is not a key of the config. Did you mean SOLVER.MAX_ITER?"),
         (["SOLVER", "5"], "SOLVER is not a key"),
         (["SOLVER.MAX_ITER.X", "5"], "SOLVER.MAX_ITER.X is not a key"),
@@ -256,6 +259,8 @@ def test_a_loop_of_bases_is_named(cfg: CfgNode, tmp_path: Path) -> None:
         (["SEED", "(" * 5000], "SEED is '("),
         (["SEED", "None"], "SEED is None: expected an integer"),
         (["DATASETS.TRAIN", "coco"], "DATASETS.TRAIN is 'coco': expected a list"),
+        (["DATASETS.TRAIN", "coco"], "in quotes. Write ['coco']."),
+        (["INPUT.MIN_SIZE_TRAIN", "160"], " Write [160]."),
         (["SOLVER.BASE_LR", "1"], "expected a number with a decimal point, such as 1.0"),
         (["MODEL.WEIGHTS", "123"], "MODEL.WEIGHTS is 123: expected a text, in quotes"),
         (["MODEL.RPN.NMS_THRESH", "x"], "MODEL.RPN.NMS_THRESH"),

@@ -124,6 +124,13 @@ def test_batches_of_any_size_show_the_extremes(cfg: CfgNode) -> None:
     assert shapes[4:] == [(1, 32, 40), (4, 100, 120)]  # the smallest, and the largest
 
 
+def test_square_images_show_another_shape_too(cfg: CfgNode) -> None:
+    batches = make_batches(images_of((80, 80)), cfg, Bounds(Range(1, 1), Range(32, 120), Range(32, 120)))
+    shapes = {batch.shape for batch in batches}
+    assert any(height < width for _, height, width in shapes)
+    assert (1, 60, 60) in shapes  # as evaluation has them
+
+
 @pytest.mark.parametrize(
     "bounds",
     [

@@ -37,7 +37,7 @@ def dataset(folder: Path, truth: Any, names: dict[int, str] | None = None) -> Ev
         images.append(
             {"file_name": str(file), "image_id": record["id"], "height": SIDE, "width": SIDE, "annotations": boxes}
         )
-    return EvaluationSet(folder / "val.json", truth, images, list(names.values()), order, 0.0)
+    return EvaluationSet("val", folder / "val.json", truth, images, list(names.values()), order, 0.0)
 
 
 def written(folder: Path, data: EvaluationSet, records: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def test_all_that_is_written(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "eval_report.json", "confusion.png", "errors.png", "worst.png",
     }  # fmt: skip
-    assert (result["weights"], result["dataset"], result["images"]) == ("model.pth", f"{tmp_path}/val.json", 2)
+    assert (result["weights"], result["dataset"], result["images"]) == ("model.pth", "val", 2)
     half = 100 * 51 / 101
     assert result["overall"]["AP"] == pytest.approx((half + 100) / 2)
     assert result["overall"]["AR"] == pytest.approx(75)
@@ -165,7 +165,9 @@ def test_what_is_missed_from_the_threshold_on_is_told_from_what_is_missed_by_all
     data = dataset(tmp_path, truth)
     result = written(tmp_path, data, records, threshold=0.6)
     assert result["errors"]["missed"]["count"] == 1
-    costs, _, _, remark = drawn
+    costs, _, classes, _, remark = drawn
+    assert [name for name, _ in classes] == [each["name"] for each in result["per_class"] if each["objects"]]
+    assert all(ap50 == each["AP50"] for (_, ap50), each in zip(classes, result["per_class"], strict=False))
     assert costs["missed by all"][0] == 1
     assert "from a score of 0.6 on:\nthere, 2 objects are missed" in remark
     lines = summary(report_on(data, records, 0.6))

@@ -119,8 +119,8 @@ def test_a_named_dataset_is_evaluated_as_by_training(trained: Trained, tmp_path:
     one, two = report_in(own / "evaluation_data"), report_in(tmp_path / "two")
     assert one["images"] == 6
     assert_same(one, metrics)
-    unlike = {"dataset": "", "weights": ""}
-    assert {**one, **unlike} == {**two, **unlike}
+    assert one["dataset"] == f"{data}, val"
+    assert {**one, "weights": ""} == {**two, "weights": ""}
 
 
 def test_more_boxes_than_coco_counts(trained: Trained, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_a_file_is_checked_again(run: Path, images: Path, tmp_path: Path, log: p
     before = manifest_path(file).read_bytes()
     log.clear()
     script.main(["--verify", str(file), "--images", str(images)])
-    assert f"{file} computes what its detector does: on 3 images at one size" in log.text
+    assert f"{file} computes what its detector does: on 3 images, of " in log.text
     assert f"The detector is of {file}, and its weights of {run / 'model_final.pth'}" in log.text
     assert manifest_path(file).read_bytes() == before
 

@@ -81,3 +81,12 @@ def test_labels_are_read_on_dark_and_on_light_colours() -> None:
 def test_small_boxes_are_above_large_ones() -> None:
     axes, _ = drawn([box(10, 10, 20, 20, label="small"), box(0, 0, 300, 300, label="large")])
     assert [text.get_text() for text in axes.texts] == ["large", "small"]
+
+
+def test_texts_are_measured_without_a_canvas_of_the_whole_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sheet of pictures is large, and has many texts."""
+    monkeypatch.delattr(Figure, "_get_renderer")
+    figure = Figure()
+    axes = figure.add_axes((0, 0, 1, 1))
+    draw_boxes(axes, [box(150, 150, 250, 250)] * 3, (SIDE, SIDE), 1.0)
+    assert len(axes.texts) == 3

@@ -43,3 +43,5 @@ boxes *= torch.tensor([image.width / width, image.height / height] * 2)  # in pi
 for box, score, label in zip(boxes, scores, labels, strict=True):
     if score >= float(threshold):
         print(about["class_names"][label], f"{score:.3f}", *(f"{side:.1f}" for side in box))
+if scores[0] < float(threshold):
+    print(f"Nothing scores {threshold} or more; the highest score is {scores[0]:.3f}.", file=sys.stderr)
