@@ -66,11 +66,10 @@ def merge_overrides(cfg: CfgNode, overrides: Sequence[object]) -> None:
     keys, values = overrides[::2], overrides[1::2]
     known = dict(leaves(cfg))
     for word in map(str, overrides):
-        key, sign, value = word.partition("=")
-        if sign and key in known:
-            raise InputError(
-                f"{shortened(word)}: set a blank between KEY and VALUE, {key} {shortened(value or 'VALUE')}."
-            )
+        name, sign, text = word.partition("=")
+        if sign and name in known:
+            pair = f"{name} {shortened(text or 'VALUE')}"
+            raise InputError(f"{shortened(word)}: set a blank between KEY and VALUE, {pair}.")
     if len(keys) > len(values):
         raise InputError(f"{quoted(keys[-1])} is the last of the KEY VALUE pairs, and has no value: give it one.")
     for key, value in zip(keys, values, strict=True):
