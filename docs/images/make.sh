@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# All pictures of the documentation, in a checkout in which `make demo` has run: docs/images/make.sh [PYTHON]
+# All pictures of the documentation: docs/images/make.sh [PYTHON], in a checkout in which `make demo` has run, and
+# projects/LiteDETR/demo_digits.py --output output/demo_plain MODEL.LITE_DETR.ENCODER.KEY_AWARE False
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=${1:-.venv/bin/python}
@@ -16,7 +17,9 @@ pictures=docs/images
     --output output/attention.png
 "$python" $tools/visualize_attention.py output/demo --image output/drawn/images/drawn_04.png --object 1 --decoder \
     --output output/attention_decoder.png
-for picture in attention attention_decoder; do
+"$python" $tools/visualize_attention.py output/demo_plain output/demo --image output/drawn/images/drawn_16.png \
+    --object 1 --output output/attention_both.png
+for picture in attention attention_decoder attention_both; do
     "$python" $pictures/sheet.py $pictures/$picture.png output/$picture.png
 done
 

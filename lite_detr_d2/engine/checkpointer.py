@@ -290,8 +290,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         if matched.new and self._purpose is _Purpose.EVALUATE:
             raise InputError(
                 f"{self._address} does not know the classes {names_in_short(matched.new)}, and cannot find them. It "
-                f"knows {names_in_short(filter(None, given or ()))}. Give its own config; evaluate on a dataset of these "
-                "classes; or train."
+                f"knows {names_in_short(filter(None, given or ()))}. Give its own config; evaluate on a dataset of "
+                "these classes; or train."
             )
         if matched.message:
             level = logging.WARNING if matched.cure else logging.INFO
