@@ -11,7 +11,7 @@ from .classes import (
     select_rows,
 )
 from .convert import convert, convert_published
-from .files import SAFETENSORS, read_checkpoint, write_checkpoint
+from .files import SAFETENSORS, check_there, read_checkpoint, write_checkpoint
 from .formats import detect
 from .infer import differences
 from .names import COUNTER, StateDict
@@ -25,6 +25,7 @@ __all__ = [
     "ClassNames",
     "ConversionReport",
     "StateDict",
+    "check_there",
     "convert",
     "convert_published",
     "count_classes",

@@ -37,6 +37,19 @@ _MODULE = "module."  # DistributedDataParallel's prefix
 _METADATA = ("class_names", "matching_heuristics")
 
 
+def check_there(key: str, address: str) -> None:
+    """See that weights that a key of the config names are a file, if they are not elsewhere.
+
+    Raises:
+        InputError: there is none.
+    """
+    if "://" in address or Path(address).is_file():
+        return
+    if Path(address).is_dir():
+        raise InputError(f"{key}: {address} is a folder: name a file in it, such as its model_final.pth.")
+    raise InputError(f"{key}: there is no file {address}.")
+
+
 def read_checkpoint(path: str | Path, *, trust_pickle: bool = False) -> dict[str, Any]:
     """Read a checkpoint, without running any code in it, and compare it with its checksums.
 

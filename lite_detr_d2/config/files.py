@@ -65,10 +65,10 @@ def merge_overrides(cfg: CfgNode, overrides: Sequence[object]) -> None:
     """
     keys, values = overrides[::2], overrides[1::2]
     known = dict(leaves(cfg))
-    for word in map(str, overrides):
+    for place, word in enumerate(map(str, overrides)):
         name, sign, text = word.partition("=")
-        if sign and name in known:
-            pair = f"{name} {shortened(text or 'VALUE')}"
+        if sign and (name in known or place % 2 == 0):
+            pair = f"{shortened(name)} {shortened(text or 'VALUE')}"
             raise InputError(f"{shortened(word)}: set a blank between KEY and VALUE, {pair}.")
     if len(keys) > len(values):
         raise InputError(f"{quoted(keys[-1])} is the last of the KEY VALUE pairs, and has no value: give it one.")

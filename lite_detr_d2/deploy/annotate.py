@@ -46,12 +46,14 @@ class Outcome:
     Attributes:
         done: how many inputs were predicted on, to their end; where that is none, something is of one that broke off.
         failed: how many were passed over, or broke off.
+        found: how many detections there are from the threshold on.
         detections: how many records the JSON has.
         stopped: whether a signal ended it before the last input; of a camera, a signal is the end.
     """
 
     done: int = 0
     failed: int = 0
+    found: int = 0
     detections: int = 0
     stopped: bool = False
 
@@ -224,6 +226,7 @@ class _Run:
         if isinstance(found, InputError):
             raise found
         self._keep(item, found, frame)
+        self._outcome.found += len(found)
         self._is_empty = False
         return pixels if self._outputs[item] is None else draw_detections(pixels, found, self._predictor.class_names)
 

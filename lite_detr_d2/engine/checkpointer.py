@@ -15,6 +15,7 @@ from torch import nn
 from ..checkpoint import (
     COUNTER,
     StateDict,
+    check_there,
     convert,
     count_classes,
     detect,
@@ -56,7 +57,8 @@ _ARCHITECTURE_CURES = {
     _Purpose.TRAIN: f"Give {_WEIGHTS} that fit the config; '?{_MATCHING}' after the name of a file with only a "
     f"backbone; {_INIT} to take what fits; or '' to start from scratch.",
     _Purpose.RESUME: "Give the config that it was trained with, or the OUTPUT_DIR of a training with this one.",
-    _Purpose.EVALUATE: "Give the config that it was trained with; with --resume, the OUTPUT_DIR of that training.",
+    _Purpose.EVALUATE: "Give the config that it was trained with, or set these keys (KEY VALUE at the end, or after "
+    "--opts); with --resume, the OUTPUT_DIR of that training.",
 }
 _CLASS_CURES = {
     _Purpose.RESUME: "Go on with the dataset that it was trained on; or train anew from it, without --resume, as "
@@ -246,8 +248,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         return len(wrong) > _MISFITS_OF_ANOTHER_BACKBONE * len(expected)
 
     def _check_file(self) -> None:
-        if "://" not in self._address and not os.path.isfile(self._address):
-            raise InputError(f"{self._key}: there is no file {self._address}.")
+        check_there(self._key, self._address)
 
     def _unavailable(self, error: OSError) -> InputError:
         return InputError(f"{self._key}: cannot get {self._address} ({error}). Fetch the file, and give its path.")

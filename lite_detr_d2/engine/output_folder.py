@@ -10,7 +10,7 @@ from urllib.parse import urlparse
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from ..checkpoint import seal_of
+from ..checkpoint import check_there, seal_of
 from ..errors import InputError
 from ..files import UNFINISHED
 from ..wording import in_short, shown
@@ -51,25 +51,35 @@ def check_output_folder(folder: str, args: argparse.Namespace) -> None:
         )
 
 
+def check_weights(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """See that what a training starts from is there, and stays, before anything in ``OUTPUT_DIR`` is changed.
+
+    Raises:
+        InputError: a file is not there, or is one that ``--overwrite`` deletes.
+    """
+    if args.resume:  # what there is in OUTPUT_DIR comes first
+        return
+    deleted = [os.path.realpath(path) for path in _checkpoints(cfg.OUTPUT_DIR)] if args.overwrite else []
+    for key, source in (("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS), ("MODEL.LITE_DETR.INIT", cfg.MODEL.LITE_DETR.INIT)):
+        file = urlparse(source)._replace(query="").geturl()
+        if not file:
+            continue
+        check_there(key, file)
+        if os.path.realpath(file) in deleted:
+            raise InputError(f"{key} is {source}, which --overwrite would delete: name another OUTPUT_DIR, or copy it.")
+
+
 def found_of_training(folder: str) -> list[Path]:
     """The files that tell that there is a training in a folder: checkpoints, which is the last, and its metrics."""
     return [*_checkpoints(folder), *(path for path in _named(folder, TAG, _METRICS) if path.stat().st_size)]
 
 
 def make_room(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """With ``--overwrite``, delete the checkpoints that this package wrote to ``OUTPUT_DIR``, and move what would mix.
-
-    Raises:
-        InputError: the training is to start from one of these checkpoints.
-    """
+    """With ``--overwrite``, delete this package's checkpoints in ``OUTPUT_DIR``, and move what would mix."""
     if not args.overwrite or not comm.is_main_process():
         return
     folder = cfg.OUTPUT_DIR
     checkpoints = _checkpoints(folder)
-    for key, source in (("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS), ("MODEL.LITE_DETR.INIT", cfg.MODEL.LITE_DETR.INIT)):
-        file = urlparse(source)._replace(query="").geturl()
-        if file and os.path.realpath(file) in [os.path.realpath(path) for path in checkpoints]:
-            raise InputError(f"{key} is {source}, which --overwrite would delete: name another OUTPUT_DIR, or copy it.")
     ours = [path for path in checkpoints if seal_of(path) is not None]
     records = [path for path in _files(folder) if _RECORDS.fullmatch(path.name) and path.stat().st_size]
     averaged = [path for path in [Path(folder, EMA)] if path.is_dir()]

@@ -27,7 +27,7 @@ from .datasets import check_datasets, class_names
 from .lost import what_was_lost
 from .memory import OUT_OF_MEMORY, is_out_of_memory
 from .options import add_import, add_trust_pickle, import_modules
-from .output_folder import check_output_folder, found_of_training, make_room, remove_unfinished
+from .output_folder import check_output_folder, check_weights, found_of_training, make_room, remove_unfinished
 from .schedule import fit_schedule, scale_rates
 from .trainer import on_available_device
 
@@ -121,6 +121,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     import_modules(args.modules)
     cfg = read_config(args)
     check_output_folder(cfg.OUTPUT_DIR, args)
+    check_weights(cfg, args)
     _open_log(cfg.OUTPUT_DIR, verbose=args.verbose)
     remove_unfinished(cfg.OUTPUT_DIR, args)  # before anything is written: it may be what fills the disk
     folder = _register_data(args, Path(cfg.OUTPUT_DIR, "dataset"), TrainingSizes.from_config(cfg))

@@ -1,5 +1,6 @@
 """Detections of a whole dataset, as a training's evaluation finds them."""
 
+import logging
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from ..engine.evaluation import evaluation_loader
 from ..wording import shown
 from .dataset import EvaluationSet, config_for
 
+logger = logging.getLogger(__name__)
+
 
 def detect(trained: TrainedModel, dataset: EvaluationSet) -> list[dict[str, Any]]:
     """Run a detector on all images, in the order of the dataset.
@@ -23,6 +26,7 @@ def detect(trained: TrainedModel, dataset: EvaluationSet) -> list[dict[str, Any]
     cfg = config_for(trained.cfg, dataset)
     limit_workers(cfg)
     loader = evaluation_loader(cfg, shown(dataset.annotations), dataset.images)
+    logger.info("Detecting in %d images", len(dataset.images))
     records: list[dict[str, Any]] = []
     for inputs in tqdm(loader, unit="image", disable=None):
         with torch.no_grad():

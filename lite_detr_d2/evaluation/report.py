@@ -139,6 +139,10 @@ def summary(report: Report) -> str:
         "AP50 gained by mending all errors of a kind, and how many there are among all detections, whatever their "
         f"score: {', '.join(errors)}."
     )
+    if report.best.score is None:
+        lines.append(
+            f"Nothing is found right, so that no score is the best: what follows is from {report.threshold:.3f} on."
+        )
     totals = report.confusion.totals()
     lines.append(
         f"From a score of {report.threshold:.3f} on: {totals.right} detections are right, {totals.confused} of another "

@@ -14,7 +14,7 @@ _Place = tuple[float, float, float, float]  # x1, y1, x2, y2
 
 FONT_SIZE = 6.5  # points
 _MANY, _SMALLER = 40, 0.77  # boxes, beyond which labels are as much smaller
-_MOST_COVERED = 0.2  # of a label, by others
+_MOST_COVERED = 0.05  # of a label, by others
 _LINE_WIDTH, _HALO_WIDTH = 0.18, 0.37  # over the font size; the halo is for dark colours on dark images
 _LINE_HEIGHT, _PADDING = 1.45, 0.1  # of a label, and of the colour around it: over the font size
 _POINTS_OF_INCH = 72

@@ -106,6 +106,7 @@ def main(arguments: Sequence[str]) -> None:
     records = detect(trained, dataset)
     report = report_on(dataset, records, args.threshold)
     logger.info("%s", summary(report))
+    logger.info("Drawing the pictures")
     files = write_report(report, dataset, records, output, trained.cfg.MODEL.WEIGHTS)
     logger.info("The report is in %s: %s", output, ", ".join(file.name for file in files))
 

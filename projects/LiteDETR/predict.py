@@ -30,7 +30,7 @@ from lite_detr_d2.deploy.predictor import DTYPES, load
 from lite_detr_d2.engine import one_line_errors
 from lite_detr_d2.errors import InputError
 from lite_detr_d2.files import check_output
-from lite_detr_d2.wording import shown
+from lite_detr_d2.wording import counted, shown
 
 SOME_UNREADABLE, STOPPED = 3, 130
 
@@ -123,7 +123,8 @@ def main(arguments: Sequence[str]) -> int:
 def say(outcome: Outcome, total: int, args: argparse.Namespace) -> int:
     """Sum up, and return the exit code."""
     see = f": see {args.output}" if args.output else ""
-    logger.info("%d of %d inputs are done%s", outcome.done, total, see)
+    found = f"{counted(outcome.found, 'detection')} from a score of {args.threshold:g} on"
+    logger.info("%d of %d inputs are done, with %s%s", outcome.done, total, found, see)
     if outcome.stopped:
         logger.warning("Stopped before the end%s", f": {args.json} is not written" if args.json else "")
         return STOPPED

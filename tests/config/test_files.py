@@ -247,6 +247,7 @@ def test_a_loop_of_bases_is_named(cfg: CfgNode, tmp_path: Path) -> None:
     [
         (["SEED"], "'SEED' is the last of the KEY VALUE pairs, and has no value"),
         (["SEED=5"], "SEED=5: set a blank between KEY and VALUE, SEED 5."),
+        (["num_queries=100"], "num_queries=100: set a blank between KEY and VALUE, num_queries 100."),
         (["SEED=5", "OUTPUT_DIR", "out"], "SEED=5: set a blank between KEY and VALUE"),
         (["OUTPUT_DIR", "out", "SOLVER.MAX_ITER="], "SOLVER.MAX_ITER=: set a blank between KEY and VALUE"),
         (["SOLVER.MAX_ITR", "5"], "SOLVER.MAX_ITR is not a key of the config. Did you mean SOLVER.MAX_ITER?"),

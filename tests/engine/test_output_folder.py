@@ -117,6 +117,20 @@ def test_what_the_next_training_starts_from_is_not_overwritten(
         assert weights.is_file()
 
 
+@pytest.mark.parametrize("key", ["MODEL.WEIGHTS", "MODEL.LITE_DETR.INIT"])
+def test_weights_that_are_not_there_cost_nothing(
+    tmp_path: Path, common: tuple[object, ...], capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    """They are looked for before the dataset is written, and before anything is deleted."""
+    output = tmp_path / "output"
+    run(*common, 1)
+    before = contents(output), contents(output / "dataset")
+    assert f"{key}: there is no file gone.pth" in error_of(capsys, "--overwrite", *common, 1, key, "gone.pth")
+    message = error_of(capsys, "--overwrite", *common, 1, key, tmp_path)
+    assert f"{key}: {tmp_path} is a folder: name a file in it" in message
+    assert (contents(output), contents(output / "dataset")) == before
+
+
 @pytest.mark.parametrize("other", ["--resume", "--eval-only"])
 def test_options_that_exclude_each_other(
     common: tuple[object, ...], capsys: pytest.CaptureFixture[str], other: str
