@@ -73,7 +73,7 @@ class ContrastiveDenoising(nn.Module):
             queries=Queries(content, reference),
             assign=DenoisingAssigner(num_groups, most),
             sees=("matching",),
-            block_size=2 * most,
+            blocks=torch.arange(num_groups, device=weight.device).repeat_interleave(2 * most),
             target_repeats=num_groups,
             min_boxes=num_groups,  # as published: of one box, in every group
             loss_suffix="_dn{layer}",
