@@ -140,7 +140,8 @@ class QueryGroup:
         name: what other groups call it in ``sees``.
         queries: what the decoder starts from.
         sees: other groups whose queries these attend to; in a detector, visibility need not be mutual.
-        block_size: queries attend within consecutive blocks of this many queries of their own group; 0: to all of it.
+        blocks: (Q,) int64, of each query a number: in their own group, queries attend to those of the same number;
+            None: to all of it.
         assign: matches predictions to targets in training.
         target_repeats: how many times each target is there to be matched.
         min_boxes: the losses are divided by the number of targets to be matched, and at least by this.
@@ -153,7 +154,7 @@ class QueryGroup:
     queries: Queries
     assign: Assigner
     sees: tuple[str, ...] = ()
-    block_size: int = 0
+    blocks: Tensor | None = None
     target_repeats: int = 1
     min_boxes: float = 1.0
     loss_weight: float = 1.0
@@ -213,9 +214,9 @@ def query_slices(groups: Sequence[QueryGroup]) -> list[slice]:
 def attention_mask(groups: Sequence[QueryGroup]) -> Tensor | None:
     """Who may not attend to whom: (Q, Q) bool, True where row query must not see column query; None if all see all.
 
-    This is the one place that reads what the groups declare (``sees`` and ``block_size``).
+    This is the one place that reads what the groups declare (``sees`` and ``blocks``).
     """
-    if len(groups) == 1 and groups[0].block_size == 0:
+    if len(groups) == 1 and groups[0].blocks is None:
         return None
     slices = query_slices(groups)
     device = groups[0].queries.content.device
@@ -224,9 +225,5 @@ def attention_mask(groups: Sequence[QueryGroup]) -> Tensor | None:
         for other, columns in zip(groups, slices, strict=True):
             if other.name in group.sees:
                 blocked[rows, columns] = False
-        if group.block_size:
-            block = torch.arange(len(group), device=device) // group.block_size
-            blocked[rows, rows] = block[:, None] != block[None, :]
-        else:
-            blocked[rows, rows] = False
+        blocked[rows, rows] = False if group.blocks is None else group.blocks[:, None] != group.blocks[None, :]
     return blocked

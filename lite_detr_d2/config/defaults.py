@@ -54,7 +54,7 @@ def add_lite_detr_config(cfg: CfgNode) -> None:
     # A batch is seen in so many parts, one after the other, which takes less memory: the gradients are those of the
     # whole batch of IMS_PER_BATCH images.
     cfg.SOLVER.ACCUMULATE = 1
-    # Of mixed precision, if AMP.ENABLED turns it on: "float16", or "bfloat16" where the GPU has it.
+    # Of mixed precision, if AMP.ENABLED turns it on: "float16", or "bfloat16" where the GPU has it, and on the CPU.
     cfg.SOLVER.AMP.DTYPE = "float16"
     # So many batches whose losses or gradients are not finite are passed over, in a whole training; the next one ends
     # it. OUTPUT_DIR/bad_batches.json says which they were.
