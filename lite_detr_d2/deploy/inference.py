@@ -4,8 +4,9 @@ Letters in shapes: N images, H and W their padded size, S encoder tokens, Q quer
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,9 @@ from ..structures import LayerPredictions
 
 Check = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Refuses images and sizes that a model is not exported for, and returns those that it is."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""In which products can be computed, and what follows from them, by name."""
 
 INPUTS = ("images", "sizes")
 OUTPUTS = ("boxes", "scores", "labels")
@@ -70,12 +74,12 @@ class InferenceModel(nn.Module):
         Args:
             detector: in evaluation mode.
             check: looks at the inputs first.
-            dtype: "bfloat16" for autocast to that, else "float32".
+            dtype: one of ``DTYPES``, to which autocast is unless it is "float32".
         """
         super().__init__()
         self.detector = detector
         self.check = check
-        self.autocast = dtype == "bfloat16"
+        self.dtype = dtype
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Detect.
@@ -98,9 +102,13 @@ class InferenceModel(nn.Module):
 
     def inspect(self, images: Tensor, sizes: Tensor, selected: Tensor | None = None) -> Inspection:
         """Compute what detections are made of; with ``selected``, of these tokens instead of the best ones."""
-        # Without autocast no context at all: torch.export would make a subprogram of it.
-        with torch.autocast(images.device.type, torch.bfloat16) if self.autocast else nullcontext():
+        with self.precision(images.device):
             return self._inspect(images, sizes, selected)
+
+    def precision(self, device: torch.device) -> AbstractContextManager[Any]:
+        """The context in which a device computes the detector in the type that was asked for."""
+        # Without autocast no context at all: torch.export would make a subprogram of it.
+        return nullcontext() if self.dtype == "float32" else torch.autocast(device.type, DTYPES[self.dtype])
 
     def _inspect(self, images: Tensor, sizes: Tensor, selected: Tensor | None) -> Inspection:
         detector = self.detector
