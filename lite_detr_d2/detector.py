@@ -114,7 +114,8 @@ class DetrDetector(nn.Module):
             FloatingPointError: when predictions are not finite; in training, naming the image.
         """
         images, padding = self.preprocess(batched_inputs)
-        features = self.encode(images.tensor, padding)
+        # In training, a compiled model would be compiled for both.
+        features = self.encode(images.tensor, padding, is_padded=self.training or _is_padded(images))
         if not self.training:
             queries, _ = self.query_selection(features)
             return self.postprocess(self.predict(queries, features), images, batched_inputs)
@@ -124,10 +125,14 @@ class DetrDetector(nn.Module):
         layers = tuple(self.decoder.predict(decoded, index) for index in range(len(decoded)))
         return self.criterion(Predictions(layers, proposals), groups, targets)
 
-    def encode(self, images: Tensor, padding: Tensor) -> FlattenedFeatures:
-        """Make encoded features of normalised images (N, 3, H, W), whose ``padding``, (N, H, W) bool, is zero."""
+    def encode(self, images: Tensor, padding: Tensor, is_padded: bool = True) -> FlattenedFeatures:
+        """Make encoded features of normalised images (N, 3, H, W), whose ``padding``, (N, H, W) bool, is zero.
+
+        ``is_padded`` says whether there may be any, as in :class:`.FlattenedFeatures`.
+        """
         maps = self.backbone(images)
-        features: FlattenedFeatures = self.flatten(self.neck([maps[name] for name in self.in_features]), padding)
+        levels = self.neck([maps[name] for name in self.in_features])
+        features: FlattenedFeatures = self.flatten(levels, padding, is_padded)
         return features.with_tokens(self.encoder(features))
 
     def predict(self, queries: Queries, features: FlattenedFeatures) -> LayerPredictions:
@@ -206,3 +211,8 @@ class DetrDetector(nn.Module):
         queries = Queries.concatenated([group.queries for group in groups])
         decoded: tuple[DecodedLayer, ...] = self.decoder(queries, features, attention_mask(groups))
         return decoded
+
+
+def _is_padded(images: ImageList) -> bool:
+    height, width = images.tensor.shape[-2:]
+    return any((int(size[0]), int(size[1])) != (height, width) for size in images.image_sizes)

@@ -100,22 +100,27 @@ class InferenceModel(nn.Module):
         """The inputs, if they pass the check."""
         return (images, sizes) if self.check is None else self.check(images, sizes)
 
-    def inspect(self, images: Tensor, sizes: Tensor, selected: Tensor | None = None) -> Inspection:
-        """Compute what detections are made of; with ``selected``, of these tokens instead of the best ones."""
+    def inspect(
+        self, images: Tensor, sizes: Tensor, selected: Tensor | None = None, *, is_padded: bool = True
+    ) -> Inspection:
+        """Compute what detections are made of; with ``selected``, of these tokens instead of the best ones.
+
+        ``is_padded`` says whether any of the images may be padded.
+        """
         with self.precision(images.device):
-            return self._inspect(images, sizes, selected)
+            return self._inspect(images, sizes, selected, is_padded)
 
     def precision(self, device: torch.device) -> AbstractContextManager[Any]:
         """The context in which a device computes the detector in the type that was asked for."""
         # Without autocast no context at all: torch.export would make a subprogram of it.
         return nullcontext() if self.dtype == "float32" else torch.autocast(device.type, DTYPES[self.dtype])
 
-    def _inspect(self, images: Tensor, sizes: Tensor, selected: Tensor | None) -> Inspection:
+    def _inspect(self, images: Tensor, sizes: Tensor, selected: Tensor | None, is_padded: bool) -> Inspection:
         detector = self.detector
         padding = _padding(images, sizes)
         ordered = images.flip(1) if detector.input_format == "BGR" else images
         normalised = detector.normalise(ordered).masked_fill(padding[:, None], 0.0)
-        features = detector.encode(normalised, padding)
+        features = detector.encode(normalised, padding, is_padded)
         selection = detector.query_selection
         if isinstance(selection, QuerySelection):
             tokens, anchors = selection.candidates(features)

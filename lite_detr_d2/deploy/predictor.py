@@ -248,8 +248,10 @@ def _of_model(model: InferenceModel) -> _Detect:
 
     @torch.no_grad()
     def detect(images: npt.NDArray[np.uint8], sizes: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
-        boxes, scores, labels = model(torch.from_numpy(images).to(device), torch.from_numpy(sizes).to(device))
-        return boxes, scores, labels
+        inputs = torch.from_numpy(images).to(device), torch.from_numpy(sizes).to(device)
+        is_padded = bool((sizes != images.shape[2:]).any())
+        found = model.detections(model.inspect(*inputs, is_padded=is_padded), inputs[1])
+        return found.boxes, found.scores, found.labels
 
     return detect
 

@@ -17,12 +17,13 @@ class FeatureFlattener(nn.Module):
         self.position = position
         self.level_embed = nn.Parameter(torch.randn(num_levels, position.num_channels))
 
-    def forward(self, maps: Sequence[Tensor], padding: Tensor) -> FlattenedFeatures:
+    def forward(self, maps: Sequence[Tensor], padding: Tensor, is_padded: bool = True) -> FlattenedFeatures:
         """Flatten ``maps``.
 
         Args:
             maps: (N, C, H_l, W_l) of each level, fine to coarse.
             padding: (N, H, W) bool at the images' resolution, True where a pixel is padding.
+            is_padded: whether any may be.
         """
         masks = [_resize_mask(padding, level) for level in maps]
         positions = [
@@ -35,6 +36,7 @@ class FeatureFlattener(nn.Module):
             padding=torch.cat([mask.flatten(1) for mask in masks], dim=1),
             shapes=tuple(_size_of(level) for level in maps),
             valid_ratios=torch.stack([_valid_ratio(mask) for mask in masks], dim=1),
+            is_padded=is_padded,
         )
 
 
