@@ -27,7 +27,8 @@ class FeatureFlattener(nn.Module):
         """
         masks = [_resize_mask(padding, level) for level in maps]
         positions = [
-            _sequence(self.position(mask)) + embedding for mask, embedding in zip(masks, self.level_embed, strict=True)
+            _sequence(self.position(mask, is_padded)) + embedding
+            for mask, embedding in zip(masks, self.level_embed, strict=True)
         ]
         # Each level is turned before all are joined: what is turned afterwards, every layer would copy.
         return FlattenedFeatures(
