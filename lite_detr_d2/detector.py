@@ -115,15 +115,18 @@ class DetrDetector(nn.Module):
         """
         images, padding = self.preprocess(batched_inputs)
         if not self.training:
-            return self.postprocess(self.detect(images.tensor, padding), images, batched_inputs)
+            return self.postprocess(self.detect(images.tensor, padding, _is_padded(images)), images, batched_inputs)
         targets = self.prepare_targets(batched_inputs)
         denoising = () if self.denoising is None else (self.denoising(targets),)
         predictions, groups = self.learn(images.tensor, padding, denoising)
         return self.criterion(predictions, groups, targets)
 
-    def detect(self, images: Tensor, padding: Tensor) -> LayerPredictions:
-        """The last layer's predictions of what ``preprocess`` makes: a function of tensors, for ``torch.compile``."""
-        features = self.encode(images, padding)
+    def detect(self, images: Tensor, padding: Tensor, is_padded: bool = True) -> LayerPredictions:
+        """The last layer's predictions of what ``preprocess`` makes: a function of tensors, for ``torch.compile``.
+
+        ``is_padded`` is as of :meth:`encode`: a compiled model is compiled for both.
+        """
+        features = self.encode(images, padding, is_padded)
         queries, _ = self.query_selection(features)
         return self.predict(queries, features)
 
@@ -150,10 +153,14 @@ class DetrDetector(nn.Module):
         layers = tuple(self.decoder.predict(decoded, index) for index in range(len(decoded)))
         return Predictions(layers, proposals), groups
 
-    def encode(self, images: Tensor, padding: Tensor) -> FlattenedFeatures:
-        """Make encoded features of normalised images (N, 3, H, W), whose ``padding``, (N, H, W) bool, is zero."""
+    def encode(self, images: Tensor, padding: Tensor, is_padded: bool = True) -> FlattenedFeatures:
+        """Make encoded features of normalised images (N, 3, H, W), whose ``padding``, (N, H, W) bool, is zero.
+
+        ``is_padded`` says whether there may be any, as in :class:`.FlattenedFeatures`.
+        """
         maps = self.backbone(images)
-        features: FlattenedFeatures = self.flatten(self.neck([maps[name] for name in self.in_features]), padding)
+        levels = self.neck([maps[name] for name in self.in_features])
+        features: FlattenedFeatures = self.flatten(levels, padding, is_padded)
         return features.with_tokens(self.encoder(features))
 
     def predict(self, queries: Queries, features: FlattenedFeatures) -> LayerPredictions:
@@ -229,3 +236,8 @@ class DetrDetector(nn.Module):
         queries = Queries.concatenated([group.queries for group in groups])
         decoded: tuple[DecodedLayer, ...] = self.decoder(queries, features, attention_mask(groups))
         return decoded
+
+
+def _is_padded(images: ImageList) -> bool:
+    height, width = images.tensor.shape[-2:]
+    return any((int(size[0]), int(size[1])) != (height, width) for size in images.image_sizes)

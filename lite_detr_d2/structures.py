@@ -39,6 +39,7 @@ class FlattenedFeatures:
         padding: (N, S) bool, True where a token lies in the padding of its image.
         shapes: (height, width) of each level, fine to coarse, Python integers.
         valid_ratios: (N, L, 2), the part of each level's width and height that is not padding, 0..1.
+        is_padded: False where it is known beforehand that no token is padding, so that none need be masked.
     """
 
     tokens: Tensor
@@ -46,6 +47,7 @@ class FlattenedFeatures:
     padding: Tensor
     shapes: SpatialShapes
     valid_ratios: Tensor
+    is_padded: bool = True
 
     def start_of(self, level: int) -> int:
         """The index of the first token of ``level``; S for the level after the last."""

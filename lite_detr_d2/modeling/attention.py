@@ -62,6 +62,8 @@ class SamplingAttention(nn.Module):
     def _sampled_map(self, linear: nn.Linear, features: FlattenedFeatures) -> Tensor:
         """(N, S, M, D): the tokens' projection, zero where they are padding."""
         projected: Tensor = linear(features.tokens)
+        if not features.is_padded:
+            return projected.unflatten(-1, (self.num_heads, -1))  # type: ignore[no-any-return]
         # In place only where nothing is recorded, as in FeedForward.
         fill = projected.masked_fill if torch.is_grad_enabled() else projected.masked_fill_
         filled: Tensor = fill(features.padding[..., None], 0.0)
