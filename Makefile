@@ -1,6 +1,6 @@
-# make setup | test | test-slow | demo | lint | coverage | fuzz | soak | cuda | links | lock, and test-export | test-interop |
-# export-matrix | docs, which have virtual environments of their own. Set-up runs by itself when it is missing or out of
-# date.
+# make setup | test | test-slow | demo | lint | coverage | fuzz | soak | cuda | links | lock, and test-export |
+# test-interop | export-matrix | docs, which have virtual environments of their own. Set-up runs by itself when it is
+# missing or out of date.
 
 PYTHON ?= python3.11
 VENV := .venv
