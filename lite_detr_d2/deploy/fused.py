@@ -3,7 +3,7 @@
 Left apart, these are passes over the whole of a map, which take longer than the products where those are of bfloat16.
 Elsewhere than on the CPU, or without oneDNN, they are computed one after the other; and so they are to torch.compile,
 which writes the same operators into its programs. Weights are as they are, and not in an order that oneDNN chose for
-one size: such tensors can neither be copied nor saved, and gained less than 3 %.
+one size: such tensors can neither be copied nor saved, and gained too little to be measured here.
 """
 
 from typing import Any
