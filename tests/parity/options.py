@@ -130,7 +130,7 @@ def _deformable_detr(cfg: CfgNode, options: Options, name: str) -> None:
     node.TWO_STAGE = options["two_stage"]
     node.MIXED_SELECTION = options["two_stage"] and options.get("mixed_selection", False)
     node.LOOK_FORWARD_TWICE = options.get("look_forward_twice", False)
-    if options["num_feature_levels"] == 1:  # then it takes the last map alone
+    if node.NUM_LEVELS == 1:  # then it takes the last map alone
         node.IN_FEATURES = node.IN_FEATURES[-1:]
     if "num_queries" in options:
         node.NUM_QUERIES = options["num_queries"]
@@ -167,14 +167,14 @@ def _set_shared(cfg: CfgNode, options: Options, name: str) -> None:
         cfg.MODEL.RESNETS.OUT_FEATURES = ["res3", "res4", "res5"]
     else:
         raise NotImplementedError(f"{name}: backbone {backbone!r} is not supported.")
-    node.NUM_LEVELS = options["num_feature_levels"]
+    node.NUM_LEVELS = options.get("num_feature_levels", node.NUM_LEVELS)
     node.HIDDEN_DIM = options["hidden_dim"]
     node.NUM_HEADS = options["nheads"]
     node.DROPOUT = options["dropout"]
     node.ENCODER.NUM_LAYERS = options["enc_layers"]
-    node.ENCODER.NUM_POINTS = options["enc_n_points"]
+    node.ENCODER.NUM_POINTS = options.get("enc_n_points", node.ENCODER.NUM_POINTS)
     node.DECODER.NUM_LAYERS = options["dec_layers"]
-    node.DECODER.NUM_POINTS = options["dec_n_points"]
+    node.DECODER.NUM_POINTS = options.get("dec_n_points", node.DECODER.NUM_POINTS)
     node.MATCHER.CLASS_COST = options["set_cost_class"]
     node.MATCHER.L1_COST = options["set_cost_bbox"]
     node.MATCHER.GIOU_COST = options["set_cost_giou"]

@@ -115,7 +115,9 @@ def test_losses_and_gradients(reference: Reference) -> None:
             assert norm == 0.0, f"{name} is trained, and we do not have it"
             continue
         ours = torch.stack([gradients[piece].norm() for piece in pieces]).norm()
-        assert float(ours) == pytest.approx(norm, rel=GRADIENT_TOLERANCE), f"gradient of {name}"
+        # Below this a norm is rounding around a gradient that is zero.
+        zero = 1e-8 * reference.facts["grad_norm_total"]
+        assert float(ours) == pytest.approx(norm, rel=GRADIENT_TOLERANCE, abs=zero), f"gradient of {name}"
         compared.update(pieces)
     assert {name for name, gradient in gradients.items() if bool(gradient.any())} <= compared
     ours = torch.stack([gradient.norm() for gradient in gradients.values()]).norm()
