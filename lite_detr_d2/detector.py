@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_convert
 
 from .errors import InputError
+from .modeling.attention_map import attention_map
 from .modeling.criterion import Criterion
 from .modeling.decoder import DecodedLayer, Decoder
 from .modeling.denoising import ContrastiveDenoising
@@ -20,6 +21,7 @@ from .modeling.one_to_many import OneToMany
 from .modeling.postprocess import at_original_size, top_detections
 from .modeling.query_selection import LearnedQueries, QuerySelection
 from .structures import (
+    EncoderResult,
     FlattenedFeatures,
     LayerPredictions,
     PixelStats,
@@ -114,21 +116,33 @@ class DetrDetector(nn.Module):
             FloatingPointError: when predictions are not finite; in training, naming the image.
         """
         images, padding = self.preprocess(batched_inputs)
-        features = self.encode(images.tensor, padding)
         if not self.training:
+            features = self.encode(images.tensor, padding)
             queries, _ = self.query_selection(features)
             return self.postprocess(self.predict(queries, features), images, batched_inputs)
+        features = self.extract(images.tensor, padding)
+        encoded: EncoderResult = self.encoder(features)
+        features = features.with_tokens(encoded.tokens)
         targets = self.prepare_targets(batched_inputs)
         groups, proposals = self._training_groups(features, targets)
         decoded = self._decode(groups, features)
         layers = tuple(self.decoder.predict(decoded, index) for index in range(len(decoded)))
-        return self.criterion(Predictions(layers, proposals), groups, targets)
+        attention = None
+        if encoded.token_scores is not None:  # they learn what the queries that detect look at
+            attention = attention_map(self.decoder, decoded, features, len(groups[0]))
+        return self.criterion(Predictions(layers, proposals, encoded, attention), groups, targets)
 
-    def encode(self, images: Tensor, padding: Tensor) -> FlattenedFeatures:
-        """Make encoded features of normalised images (N, 3, H, W), whose ``padding``, (N, H, W) bool, is zero."""
+    def extract(self, images: Tensor, padding: Tensor) -> FlattenedFeatures:
+        """Make features of normalised images (N, 3, H, W), whose ``padding``, (N, H, W) bool, is zero."""
         maps = self.backbone(images)
         features: FlattenedFeatures = self.flatten(self.neck([maps[name] for name in self.in_features]), padding)
-        return features.with_tokens(self.encoder(features))
+        return features
+
+    def encode(self, images: Tensor, padding: Tensor) -> FlattenedFeatures:
+        """As ``extract``, and refine them by the encoder."""
+        features = self.extract(images, padding)
+        encoded: EncoderResult = self.encoder(features)
+        return features.with_tokens(encoded.tokens)
 
     def predict(self, queries: Queries, features: FlattenedFeatures) -> LayerPredictions:
         """Decode the queries that detect, and return the last layer's predictions."""

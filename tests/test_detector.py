@@ -1,5 +1,6 @@
 """The whole detector: padding, neighbours in the batch, empty targets, and detectron2's tools on it."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -67,9 +68,9 @@ def test_padded_tokens_change_no_valid_token_and_no_detection(model: nn.Module) 
 
     def poison(module: nn.Module, args: Any, output: Any) -> Any:
         masks.append(output.padding)
-        return output.with_tokens(torch.where(output.padding[..., None], 1e3, output.tokens))
+        return replace(output, tokens=torch.where(output.padding[..., None], 1e3, output.tokens))
 
-    model.encoder.register_forward_hook(lambda module, args, output: memories.append(output))
+    model.encoder.register_forward_hook(lambda module, args, output: memories.append(output.tokens))
     with torch.no_grad():
         clean = model(batch)
         handle = model.flatten.register_forward_hook(poison)
@@ -88,7 +89,9 @@ def test_padded_encoder_outputs_change_no_detection(model: nn.Module) -> None:
     model.flatten.register_forward_hook(lambda module, args, output: masks.append(output.padding))
     with torch.no_grad():
         clean = model(batch)
-        model.encoder.register_forward_hook(lambda module, args, output: torch.where(masks[-1][..., None], 1e3, output))
+        model.encoder.register_forward_hook(
+            lambda module, args, output: replace(output, tokens=torch.where(masks[-1][..., None], 1e3, output.tokens))
+        )
         poisoned = model(batch)
     for ours, theirs in zip(clean, poisoned, strict=True):
         assert_same_detections(ours, theirs, tolerance=0.0)
@@ -100,8 +103,7 @@ def test_padded_tokens_change_no_loss(model: nn.Module, part: str) -> None:
     masks: list[Tensor] = []
 
     def poison(module: nn.Module, args: Any, output: Any) -> Any:
-        tokens = torch.where(masks[-1][..., None], 1e3, output if part == "encoder" else output.tokens)
-        return tokens if part == "encoder" else output.with_tokens(tokens)
+        return replace(output, tokens=torch.where(masks[-1][..., None], 1e3, output.tokens))
 
     def losses() -> dict[str, Tensor]:
         torch.manual_seed(0)  # denoising draws at random

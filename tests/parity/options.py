@@ -51,7 +51,7 @@ _FIXED_IN_LITE_DETR: dict[str, Any] = {
     "use_dn": True,
     "value_proj_after": False,
 }
-# Likewise of Deformable-DETR and H-Deformable-DETR.
+# Likewise of Deformable-DETR, H-Deformable-DETR and Sparse DETR.
 _FIXED_IN_DEFORMABLE_DETR: dict[str, Any] = {
     "aux_loss": True,
     "dilation": False,
@@ -147,15 +147,28 @@ def _h_detr(cfg: CfgNode, options: Options, name: str) -> None:
     node.ONE_TO_MANY.WEIGHT = options["lambda_one2many"]
 
 
+def _sparse_detr(cfg: CfgNode, options: Options, name: str) -> None:
+    _deformable_detr(cfg, options, name)
+    node, auxiliary = cfg.MODEL.LITE_DETR, options["use_enc_aux_loss"]
+    if auxiliary and not options["rho"]:
+        _refuse({key: options[key] for key in ("use_enc_aux_loss", "rho")}, name)
+    _refuse(_differing(options, {"mask_prediction_coef": 1}), name)
+    node.CLASS_SPECIFIC_PROPOSALS = options["eff_specific_head"]
+    node.CONTENT_FROM_MEMORY = options["eff_query_init"]
+    if options["rho"]:
+        node.ENCODER.NAME, node.ENCODER.RHO, node.ENCODER.AUXILIARY_LOSS = "SparseEncoder", options["rho"], auxiliary
+
+
 _CONFIGS: dict[str, Callable[[CfgNode, Options, str], None]] = {
     "IDEA-Research/Lite-DETR": _lite_detr,
     "fundamentalvision/Deformable-DETR": _deformable_detr,
     "HDETR/H-Deformable-DETR": _h_detr,
+    "kakaobrain/sparse-detr": _sparse_detr,
 }
 
 
 def _set_shared(cfg: CfgNode, options: Options, name: str) -> None:
-    """What all three call the same."""
+    """What all of them call the same."""
     node, backbone = cfg.MODEL.LITE_DETR, options["backbone"]
     if backbone in ("swin_T_224_1k", "swin_tiny"):
         cfg.MODEL.BACKBONE.NAME = "build_swin_backbone"

@@ -31,7 +31,7 @@ def evaluated(reference: Reference) -> tuple[torch.Tensor, LayerPredictions, lis
     """Memory, last predictions and detectron2 results in evaluation mode."""
     model = reference.model().eval()
     seen = {}
-    model.encoder.register_forward_hook(lambda module, args, output: seen.update(memory=output))
+    model.encoder.register_forward_hook(lambda module, args, output: seen.update(memory=output.tokens))
     model.decoder.register_forward_hook(lambda module, args, output: seen.update(last=module.predict(output, -1)))
     with torch.no_grad():
         results = model(reference.inputs())
