@@ -186,12 +186,15 @@ def test_names_of_the_losses(small_cfg: CfgNode, name: str) -> None:
         expected += ["_enc"]
     if small_cfg.MODEL.META_ARCHITECTURE == "HDETR":
         expected += ["_one2many", "_0_one2many"]
-    assert set(build_model(small_cfg)([batched_input(64, 96, 2)])) == loss_names(*expected)
+    if name == "sparse_detr":
+        expected += ["_enc_0", "_enc_1"]
+    of_scores = {"loss_mask_prediction"} if name == "sparse_detr" else set()
+    assert set(build_model(small_cfg)([batched_input(64, 96, 2)])) == loss_names(*expected) | of_scores
 
 
-@pytest.mark.parametrize("name", ["dino", "deformable_detr_two_stage", "h_detr"])
+@pytest.mark.parametrize("name", ["dino", "deformable_detr_two_stage", "h_detr", "sparse_detr"])
 def test_whose_proposals_learn_the_classes(small_cfg: CfgNode, name: str) -> None:
-    """DINO's, which are the queries' own; those of the others, all tokens', learn where there is an object."""
+    """DINO's, which are the queries' own, and Sparse DETR's; the others' learn where there is an object. All tokens'."""
     choose_detector(small_cfg, name)
     model = randomised(build_model(small_cfg)).train()
     item = batched_input(64, 96, 3)
@@ -205,7 +208,7 @@ def test_whose_proposals_learn_the_classes(small_cfg: CfgNode, name: str) -> Non
         losses.append(model([item]))
     suffix = "_interm" if name == "dino" else "_enc"
     same = {key: torch.equal(losses[0][key], losses[1][key]) for key in (f"loss_ce{suffix}", "loss_ce")}
-    assert same == {f"loss_ce{suffix}": name != "dino", "loss_ce": False}
+    assert same == {f"loss_ce{suffix}": name not in ("dino", "sparse_detr"), "loss_ce": False}
     assert trained == ([20, 20] if name == "dino" else [126, 126])
 
 
@@ -250,7 +253,7 @@ def test_dropout_acts_in_training_only(small_cfg: CfgNode) -> None:
     model = randomised(build_model(small_cfg))
     item = batched_input(64, 96, 2)
     outputs: list[Tensor] = []
-    for part in ("encoder.layers.0", "decoder.layers.0"):
+    for part in ("encoder.layers.0", "decoder.layers.0.feed_forward"):
         module = model.get_submodule(part)
         module.register_forward_hook(lambda module, args, output: outputs.append(output))
         with torch.no_grad():

@@ -179,7 +179,7 @@ class QuerySelection(nn.Module):
         if self.content is not None:
             content = self.content.weight[: reference.shape[1]].expand(reference.shape[0], -1, -1)
         if content is None:
-            selected = memory.gather(1, index.expand(-1, -1, memory.shape[-1]))
+            selected = memory.gather(1, index.expand(-1, -1, memory.shape[-1])).to(reference.dtype)
             # Where there are too few usable tokens, others are selected: what stands in padding must not matter.
             content = selected.masked_fill(reference[..., :1].isinf(), 0.0)
         return Queries(content, reference, position)

@@ -132,7 +132,7 @@ class SparseEncoder(nn.Module):
         original, refined = tokens, []
         for layer in self.layers:
             tokens = layer(tokens, position, reference_points, features)
-            seen = torch.where(unseen[..., None], original, tokens)
+            seen = torch.where(unseen[..., None], original, tokens).to(original.dtype)
             places = index[..., None].expand_as(seen)
             features = features.with_tokens(features.tokens.scatter(1, places, seen))
             refined.append(tokens)
