@@ -194,7 +194,7 @@ def test_names_of_the_losses(small_cfg: CfgNode, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["dino", "deformable_detr_two_stage", "h_detr", "sparse_detr"])
 def test_whose_proposals_learn_the_classes(small_cfg: CfgNode, name: str) -> None:
-    """DINO's, which are the queries' own, and Sparse DETR's; the others' learn where there is an object. All tokens'."""
+    """DINO's, which are the queries' own, and Sparse DETR's; the others' learn where there is an object."""
     choose_detector(small_cfg, name)
     model = randomised(build_model(small_cfg)).train()
     item = batched_input(64, 96, 3)

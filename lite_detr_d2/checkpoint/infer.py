@@ -8,7 +8,7 @@ from detectron2.modeling import build_model
 from torch import Tensor
 
 from ..config import add_lite_detr_config
-from .classes import count_classes
+from .classes import count_classes, makes_content
 
 _RESNET_OUTPUTS = ["res2", "res3", "res4", "res5"]
 # (blocks of res4, whether blocks are bottlenecks) -> depth
@@ -181,8 +181,8 @@ def _infer_detector(cfg: CfgNode, state: Mapping[str, Tensor]) -> None:
     model.MIXED_SELECTION = model.TWO_STAGE and "query_selection.content.weight" in state
     model.BOX_REFINEMENT = model.TWO_STAGE or "decoder.heads.1.class_embed.weight" in state
     model.LOOK_FORWARD_TWICE = model.BOX_REFINEMENT
-    embedding = state.get("query_selection.proposal_embed.proj.weight")
-    model.CONTENT_FROM_MEMORY = embedding is not None and embedding.shape[0] < embedding.shape[1]
+    embeds = "query_selection.proposal_embed.proj.weight" in state
+    model.CONTENT_FROM_MEMORY = model.CLASS_SPECIFIC_PROPOSALS = embeds and not makes_content(state)
     if model.MIXED_SELECTION:
         cfg.MODEL.META_ARCHITECTURE = "HDETR"
         model.NUM_QUERIES -= 1
