@@ -179,7 +179,6 @@ def test_leaf_trains_a_step_and_evaluates(path: Path) -> None:
         ("ENCODER.RHO", 0.0, "ENCODER.RHO is 0.0: expected a number above 0 and at most 1"),
         ("ENCODER.RHO", 1.5, "ENCODER.RHO is 1.5: expected a number above 0 and at most 1"),
         ("ENCODER.RHO", float("nan"), "ENCODER.RHO is nan: expected a number above 0 and at most 1"),
-        ("CLASS_SPECIFIC_PROPOSALS", "yes", "CLASS_SPECIFIC_PROPOSALS is .yes.: expected True"),
         ("CONTENT_FROM_MEMORY", True, "CONTENT_FROM_MEMORY and MIXED_SELECTION are True, and queries have one content"),
         ("ENCODER.NUM_POINTS", 0, "ENCODER.NUM_POINTS is 0: expected an integer from 1 to"),
         ("ENCODER.KEY_AWARE", False, "KEY_PROJ is True, and KEY_AWARE is False"),

@@ -37,7 +37,7 @@ def gradients(cfg: CfgNode, parts: int) -> dict[str, torch.Tensor]:
     return {name: parameter.grad.double() for name, parameter in parameters if parameter.grad is not None}
 
 
-@pytest.mark.parametrize("name", ["dino", "deformable_detr", "h_detr"])
+@pytest.mark.parametrize("name", ["dino", "deformable_detr", "h_detr", "sparse_detr"])
 @pytest.mark.parametrize("parts", [2, 3, 100])
 def test_parts_have_the_gradients_of_the_whole(cfg: CfgNode, name: str, parts: int) -> None:
     """With boxes shared out unevenly; of images of one size, and of layers that do not look at the batch."""
