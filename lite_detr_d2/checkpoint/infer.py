@@ -198,7 +198,7 @@ def _infer_encoder(cfg: CfgNode, state: Mapping[str, Tensor]) -> None:
     encoder.KEY_PROJ = "encoder.layers.0.attention.key_proj.weight" in state
     if any(name.startswith("encoder.scorer.") for name in state):
         encoder.NAME = "SparseEncoder"
-        encoder.AUXILIARY_LOSS = "encoder.auxiliary_heads.0.class_embed.weight" in state
+        encoder.AUXILIARY_LOSS = any(name.startswith("encoder.auxiliary_heads.") for name in state)
         return
     joint = [len(tensor) for name, tensor in state.items() if name.endswith("low_feed_forward.linear1.weight")]
     hidden = [len(tensor) for name, tensor in state.items() if re.fullmatch(_FEED_FORWARD, name)]
