@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_convert
 
 from .errors import InputError
+from .modeling.attention_map import attention_map
 from .modeling.criterion import Criterion
 from .modeling.decoder import DecodedLayer, Decoder
 from .modeling.denoising import ContrastiveDenoising
@@ -20,6 +21,7 @@ from .modeling.one_to_many import OneToMany
 from .modeling.postprocess import at_original_size, top_detections
 from .modeling.query_selection import LearnedQueries, QuerySelection
 from .structures import (
+    EncoderResult,
     FlattenedFeatures,
     LayerPredictions,
     PixelStats,
@@ -146,22 +148,33 @@ class DetrDetector(nn.Module):
         if images.device.type == "cpu":
             # The backbone is faster so; in bfloat16, the whole step by a quarter.
             images = images.contiguous(memory_format=torch.channels_last)
-        features = self.encode(images, padding)
+        features = self.extract(images, padding)
+        encoded: EncoderResult = self.encoder(features)
+        features = features.with_tokens(encoded.tokens)
         groups, proposals = self._groups_of_features(features)
         groups.extend(denoising)
         decoded = self._decode(groups, features)
         layers = tuple(self.decoder.predict(decoded, index) for index in range(len(decoded)))
-        return Predictions(layers, proposals), groups
+        attention = None
+        if encoded.token_scores is not None:  # they learn what the queries that detect look at
+            attention = attention_map(self.decoder, decoded, features, len(groups[0]))
+        return Predictions(layers, proposals, encoded, attention), groups
 
-    def encode(self, images: Tensor, padding: Tensor, is_padded: bool = True) -> FlattenedFeatures:
-        """Make encoded features of normalised images (N, 3, H, W), whose ``padding``, (N, H, W) bool, is zero.
+    def extract(self, images: Tensor, padding: Tensor, is_padded: bool = True) -> FlattenedFeatures:
+        """Make features of normalised images (N, 3, H, W), whose ``padding``, (N, H, W) bool, is zero.
 
         ``is_padded`` says whether there may be any, as in :class:`.FlattenedFeatures`.
         """
         maps = self.backbone(images)
         levels = self.neck([maps[name] for name in self.in_features])
         features: FlattenedFeatures = self.flatten(levels, padding, is_padded)
-        return features.with_tokens(self.encoder(features))
+        return features
+
+    def encode(self, images: Tensor, padding: Tensor, is_padded: bool = True) -> FlattenedFeatures:
+        """As ``extract``, and refine them by the encoder."""
+        features = self.extract(images, padding, is_padded)
+        encoded: EncoderResult = self.encoder(features)
+        return features.with_tokens(encoded.tokens)
 
     def predict(self, queries: Queries, features: FlattenedFeatures) -> LayerPredictions:
         """Decode the queries that detect, and return the last layer's predictions."""

@@ -179,6 +179,35 @@ class LayerPredictions:
 
 
 @dataclass(frozen=True)
+class TokenScores:
+    """How much a scorer expects of each token, by which an encoder chooses those that it refines.
+
+    Attributes:
+        logits: (N, S); padded tokens have the lowest score of the batch.
+        chosen: (N,) int64, how many tokens of each image are refined: those of the highest scores.
+    """
+
+    logits: Tensor
+    chosen: Tensor
+
+
+@dataclass(frozen=True)
+class EncoderResult:
+    """What an encoder makes of ``FlattenedFeatures``.
+
+    Attributes:
+        tokens: (N, S, C), in the order of the features' tokens.
+        token_scores: by which tokens were chosen, to be trained; None for an encoder that refines all.
+        auxiliary: in training, what inner layers predict of the tokens that they refined, first layer to last, which
+            are trained with the labels as they are.
+    """
+
+    tokens: Tensor
+    token_scores: TokenScores | None = None
+    auxiliary: tuple[LayerPredictions, ...] = ()
+
+
+@dataclass(frozen=True)
 class Proposals:
     """What the encoder's head proposes of some tokens or all, to be trained.
 
@@ -193,15 +222,20 @@ class Proposals:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions of every decoder layer, first to last, and of the encoder's proposals.
+    """Predictions of every decoder layer, first to last, of the encoder's proposals, and of the encoder.
 
     Attributes:
         layers: per decoder layer, over the queries of all groups, in the groups' order.
-        proposals: the encoder's; None for a detector without any.
+        proposals: of the encoder's tokens; None for a detector without any.
+        encoded: the encoder's result; None where it has nothing to train.
+        attention: (N, S), how much the decoder looks at each token, see ``modeling.attention_map``; None where no
+            scores of tokens learn from it.
     """
 
     layers: tuple[LayerPredictions, ...]
     proposals: Proposals | None = None
+    encoded: EncoderResult | None = None
+    attention: Tensor | None = None
 
 
 def query_slices(groups: Sequence[QueryGroup]) -> list[slice]:

@@ -126,7 +126,7 @@ class InferenceModel(nn.Module):
             tokens, anchors = selection.candidates(features)
             if selected is None:
                 selected = selection.rank(tokens, selection.num_queries)
-            queries, _, _ = selection.select(tokens, anchors, selected)
+            queries, _, _ = selection.select(tokens, anchors, selected, features.tokens)
             usable = anchors[..., 0].isfinite()
         else:
             queries, _ = selection(features)

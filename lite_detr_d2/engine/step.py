@@ -129,7 +129,7 @@ class Step(SimpleTrainer):
         parts = _split(batch, self._parts)
         total: dict[str, Tensor] = {}
         self._norm = None
-        with self._detector.criterion.counting(_num_boxes(batch)) if len(parts) > 1 else nullcontext():
+        with self._detector.criterion.counting(_num_boxes(batch), len(batch)) if len(parts) > 1 else nullcontext():
             for number, part in enumerate(parts, 1):
                 # The last backward pass adds up the gradients of all processes.
                 is_last = number == len(parts)

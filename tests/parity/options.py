@@ -51,7 +51,7 @@ _FIXED_IN_LITE_DETR: dict[str, Any] = {
     "use_dn": True,
     "value_proj_after": False,
 }
-# Likewise of Deformable-DETR and H-Deformable-DETR.
+# Likewise of Deformable-DETR, H-Deformable-DETR and Sparse DETR.
 _FIXED_IN_DEFORMABLE_DETR: dict[str, Any] = {
     "aux_loss": True,
     "dilation": False,
@@ -130,7 +130,7 @@ def _deformable_detr(cfg: CfgNode, options: Options, name: str) -> None:
     node.TWO_STAGE = options["two_stage"]
     node.MIXED_SELECTION = options["two_stage"] and options.get("mixed_selection", False)
     node.LOOK_FORWARD_TWICE = options.get("look_forward_twice", False)
-    if options["num_feature_levels"] == 1:  # then it takes the last map alone
+    if node.NUM_LEVELS == 1:  # then it takes the last map alone
         node.IN_FEATURES = node.IN_FEATURES[-1:]
     if "num_queries" in options:
         node.NUM_QUERIES = options["num_queries"]
@@ -147,15 +147,28 @@ def _h_detr(cfg: CfgNode, options: Options, name: str) -> None:
     node.ONE_TO_MANY.WEIGHT = options["lambda_one2many"]
 
 
+def _sparse_detr(cfg: CfgNode, options: Options, name: str) -> None:
+    _deformable_detr(cfg, options, name)
+    node, auxiliary = cfg.MODEL.LITE_DETR, options["use_enc_aux_loss"]
+    if auxiliary and not options["rho"]:
+        _refuse({key: options[key] for key in ("use_enc_aux_loss", "rho")}, name)
+    _refuse(_differing(options, {"mask_prediction_coef": 1}), name)
+    node.CLASS_SPECIFIC_PROPOSALS = options["eff_specific_head"]
+    node.CONTENT_FROM_MEMORY = options["eff_query_init"]
+    if options["rho"]:
+        node.ENCODER.NAME, node.ENCODER.RHO, node.ENCODER.AUXILIARY_LOSS = "SparseEncoder", options["rho"], auxiliary
+
+
 _CONFIGS: dict[str, Callable[[CfgNode, Options, str], None]] = {
     "IDEA-Research/Lite-DETR": _lite_detr,
     "fundamentalvision/Deformable-DETR": _deformable_detr,
     "HDETR/H-Deformable-DETR": _h_detr,
+    "kakaobrain/sparse-detr": _sparse_detr,
 }
 
 
 def _set_shared(cfg: CfgNode, options: Options, name: str) -> None:
-    """What all three call the same."""
+    """What all of them call the same."""
     node, backbone = cfg.MODEL.LITE_DETR, options["backbone"]
     if backbone in ("swin_T_224_1k", "swin_tiny"):
         cfg.MODEL.BACKBONE.NAME = "build_swin_backbone"
@@ -167,14 +180,14 @@ def _set_shared(cfg: CfgNode, options: Options, name: str) -> None:
         cfg.MODEL.RESNETS.OUT_FEATURES = ["res3", "res4", "res5"]
     else:
         raise NotImplementedError(f"{name}: backbone {backbone!r} is not supported.")
-    node.NUM_LEVELS = options["num_feature_levels"]
+    node.NUM_LEVELS = options.get("num_feature_levels", node.NUM_LEVELS)
     node.HIDDEN_DIM = options["hidden_dim"]
     node.NUM_HEADS = options["nheads"]
     node.DROPOUT = options["dropout"]
     node.ENCODER.NUM_LAYERS = options["enc_layers"]
-    node.ENCODER.NUM_POINTS = options["enc_n_points"]
+    node.ENCODER.NUM_POINTS = options.get("enc_n_points", node.ENCODER.NUM_POINTS)
     node.DECODER.NUM_LAYERS = options["dec_layers"]
-    node.DECODER.NUM_POINTS = options["dec_n_points"]
+    node.DECODER.NUM_POINTS = options.get("dec_n_points", node.DECODER.NUM_POINTS)
     node.MATCHER.CLASS_COST = options["set_cost_class"]
     node.MATCHER.L1_COST = options["set_cost_bbox"]
     node.MATCHER.GIOU_COST = options["set_cost_giou"]

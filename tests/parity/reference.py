@@ -49,7 +49,8 @@ class Reference:
     @cached_property
     def converted(self) -> tuple[dict[str, Tensor], ConversionReport]:
         """The reference weights through our converter."""
-        arrays = reference_weights.state_dict(self.shapes, self.facts["aliases"])
+        rules = self.facts.get("weight_rules", ())
+        arrays = reference_weights.state_dict(self.shapes, self.facts["aliases"], rules)
         return convert_published({name: torch.from_numpy(array) for name, array in arrays.items()})
 
     @property
@@ -57,7 +58,7 @@ class Reference:
         """Of every reference tensor that the reference's run used."""
         options = self.facts["config"]
         # The network of the low-level tokens is there with ``small_expand`` even when no level is low.
-        no_low_levels = options.get("enc_scale") == options["num_feature_levels"]
+        no_low_levels = "enc_scale" in options and options["enc_scale"] == options["num_feature_levels"]
         unused = re.compile(r"transformer\.encoder\..*\.(linear[12]2|norm22)\..*" if no_low_levels else r"(?!)")
         return {name: shape for name, shape in self.facts["shapes"].items() if not unused.fullmatch(name)}
 
