@@ -1,15 +1,17 @@
 """The published implementations' options as our configuration."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
 
 from lite_detr_d2 import add_lite_detr_config
 
-Options = Mapping[str, Any]
+Options = dict[str, Any]
 
+# Options that a recording may lack.
+DEFAULTS: dict[str, Any] = {"num_feature_levels": 4, "enc_n_points": 4, "dec_n_points": 4}
 # Options of the Lite-DETR repository that change the model, and the only value that it was published with.
 _FIXED_IN_LITE_DETR: dict[str, Any] = {
     "add_channel_attention": False,
@@ -70,6 +72,7 @@ def config_of(source: str, options: Options, name: str) -> CfgNode:
     repository = source.split(" ", maxsplit=1)[0]
     if repository not in _CONFIGS:
         raise NotImplementedError(f"{name}: source {source!r} is not supported.")
+    options = DEFAULTS | options
     cfg = get_cfg()
     add_lite_detr_config(cfg)
     cfg.MODEL.DEVICE = "cpu"
@@ -180,14 +183,14 @@ def _set_shared(cfg: CfgNode, options: Options, name: str) -> None:
         cfg.MODEL.RESNETS.OUT_FEATURES = ["res3", "res4", "res5"]
     else:
         raise NotImplementedError(f"{name}: backbone {backbone!r} is not supported.")
-    node.NUM_LEVELS = options.get("num_feature_levels", node.NUM_LEVELS)
+    node.NUM_LEVELS = options["num_feature_levels"]
     node.HIDDEN_DIM = options["hidden_dim"]
     node.NUM_HEADS = options["nheads"]
     node.DROPOUT = options["dropout"]
     node.ENCODER.NUM_LAYERS = options["enc_layers"]
-    node.ENCODER.NUM_POINTS = options.get("enc_n_points", node.ENCODER.NUM_POINTS)
+    node.ENCODER.NUM_POINTS = options["enc_n_points"]
     node.DECODER.NUM_LAYERS = options["dec_layers"]
-    node.DECODER.NUM_POINTS = options.get("dec_n_points", node.DECODER.NUM_POINTS)
+    node.DECODER.NUM_POINTS = options["dec_n_points"]
     node.MATCHER.CLASS_COST = options["set_cost_class"]
     node.MATCHER.L1_COST = options["set_cost_bbox"]
     node.MATCHER.GIOU_COST = options["set_cost_giou"]

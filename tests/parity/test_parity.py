@@ -14,7 +14,8 @@ from lite_detr_d2.modeling.attention_map import attention_map
 from lite_detr_d2.modeling.postprocess import top_detections
 from lite_detr_d2.structures import LayerPredictions
 
-from .reference import Reference, fixture_paths
+from .options import DEFAULTS, config_of
+from .reference import DEFAULT_FOLDER, Reference, fixture_paths
 
 PATHS = fixture_paths()
 OUTPUT_TOLERANCE = 1e-4  # of the largest magnitude
@@ -151,6 +152,23 @@ def test_tokens_that_are_chosen(reference: Reference) -> None:
             assert set(order[image, :number]) == set(theirs[:number])
         most = looked[image].topk(int(scores.chosen[image])).indices
         assert set(most.tolist()) == set(arrays["dam_target"][image].nonzero()[0])
+
+
+def test_options_that_a_recording_lacks_are_the_defaults(reference: Reference) -> None:
+    options = {key: value for key, value in reference.facts["config"].items() if key not in DEFAULTS}
+    assert config_of(reference.facts["source"], options, "lacking") == reference.config()
+
+
+@pytest.mark.parametrize(
+    ("changed", "name", "rho"),
+    [({"rho": 0.1}, "SparseEncoder", 0.1), ({"rho": 0.0, "use_enc_aux_loss": False}, "DeformableEncoder", 0.3)],
+)
+def test_variants_of_sparse_detr(changed: dict, name: str, rho: float) -> None:
+    facts = Reference(DEFAULT_FOLDER / "sparse_detr_rho03_r50.json").facts
+    encoder = config_of(facts["source"], facts["config"] | changed, "variant").MODEL.LITE_DETR.ENCODER
+    assert (name, rho) == (encoder.NAME, encoder.RHO)
+    with pytest.raises(NotImplementedError, match=r"'mask_prediction_coef': 2"):
+        config_of(facts["source"], facts["config"] | {"mask_prediction_coef": 2}, "variant")
 
 
 def test_an_unsupported_source_fails(tmp_path: Path, reference: Reference) -> None:
