@@ -1,6 +1,6 @@
-# make setup | test | demo | lint | coverage | fuzz | soak | cuda | links | lock, and test-export | test-interop |
-# export-matrix | docs, which have virtual environments of their own. Set-up runs by itself when it is missing or out of
-# date.
+# make setup | test | test-slow | demo | lint | coverage | fuzz | soak | cuda | links | lock, and test-export |
+# test-interop | export-matrix | docs, which have virtual environments of their own. Set-up runs by itself when it is
+# missing or out of date.
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -18,12 +18,16 @@ UV := 0.13.9
 # They would bring other packages into $(VENV).
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: setup test test-export test-interop export-matrix docs links demo lint coverage fuzz soak cuda lock always
+.PHONY: setup test test-slow test-export test-interop export-matrix docs links demo lint coverage fuzz soak cuda lock always
 
 setup: $(BUILT)
 
 test: setup
 	$(PYTEST)
+
+# What takes minutes, and rarely breaks.
+test-slow: setup
+	$(PYTEST) -m slow
 
 # What needs the packages of exported files, or users' tools: requirements/export.txt and interop.txt.
 test-export test-interop: test-%: $(VENV)-%/.installed

@@ -9,9 +9,6 @@ forward, losses and backward.
 """
 
 import argparse
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,6 +28,7 @@ from common import (
     table,
     write_json,
 )
+from worker import Worker
 
 DINO, LITE_DINO = "dino_r50_12ep", "lite_dino_h3l1_a2b3_r50_12ep"
 CONFIGS = {path.stem for path in Path(__file__).resolve().parent.parent.glob("configs/*/*.yaml")}
@@ -43,41 +41,11 @@ Round = dict[str, dict[str, dict[str, float]]]
 """Seconds by ops, model and part of the model."""
 
 
-class Worker:
+def make_worker(ops: str, options: argparse.Namespace) -> Worker:
     """A process that measures with one choice of ops."""
-
-    def __init__(self, ops: str, options: argparse.Namespace) -> None:
-        self.ops = ops
-        names = ("device", "threads", "size", "training_size", "processor_time")
-        setup = {name: getattr(options, name) for name in names}
-        setup["models"] = options.models
-        self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("model_worker.py")), json.dumps(setup)],
-            env=os.environ | {"LITE_DETR_PURE_TORCH": OPS[ops]},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def ask(self, task: str) -> dict[str, Any]:
-        """The result of a task, by config.
-
-        Raises:
-            RuntimeError: if the process has ended; its own error is on stderr.
-        """
-        assert self.process.stdin is not None and self.process.stdout is not None
-        try:
-            self.process.stdin.write(json.dumps(task) + "\n")
-            self.process.stdin.flush()
-            answer = self.process.stdout.readline()
-        except BrokenPipeError:
-            answer = ""
-        if not answer:
-            raise RuntimeError(f"the process that measures the {self.ops} ops has failed")
-        return json.loads(answer)  # type: ignore[no-any-return]
-
-    def close(self) -> None:
-        self.process.communicate()
+    names = ("device", "threads", "size", "training_size", "processor_time", "models")
+    setup = {name: getattr(options, name) for name in names}
+    return Worker(ops, "model_worker.py", setup, {"LITE_DETR_PURE_TORCH": OPS[ops]})
 
 
 def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -121,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
     workers = []
     try:
         for ops in options.ops:
-            workers.append(Worker(ops, options))
+            workers.append(make_worker(ops, options))
         measured, sections = (profile if options.profile else compare)(options, workers)
     except RuntimeError as error:
         sys.stderr.write(f"model.py: {error}\n")
@@ -143,8 +111,8 @@ def compare(options: argparse.Namespace, workers: list[Worker]) -> tuple[dict[st
         first = number % len(workers)
         rounds.append({})
         for worker in workers[first:] + workers[:first]:
-            step(worker.ops)
-            rounds[-1][worker.ops] = worker.ask("time_image")
+            step(worker.name)
+            rounds[-1][worker.name] = worker.ask("time_image")
     del rounds[0]
     sections = [f"### Seconds per image of {_size(options.size)}\n\n{_seconds(options, rounds)}"]
     rows = list(_ratios(options, rounds))
@@ -156,15 +124,15 @@ def compare(options: argparse.Namespace, workers: list[Worker]) -> tuple[dict[st
 def profile(options: argparse.Namespace, workers: list[Worker]) -> tuple[dict[str, Any], list[str]]:
     """Profile every model with every choice of ops."""
     step = progress(len(PROFILED) * len(workers))
-    profiles: dict[str, dict[str, Any]] = {worker.ops: {} for worker in workers}
+    profiles: dict[str, dict[str, Any]] = {worker.name: {} for worker in workers}
     sections = []
     for (task, title), worker in ((item, worker) for item in PROFILED.items() for worker in workers):
-        step(f"{title}, {worker.ops}")
-        profiles[worker.ops][task] = worker.ask(task)
+        step(f"{title}, {worker.name}")
+        profiles[worker.name][task] = worker.ask(task)
         size = _size(options.training_size if task == "profile_training_step" else options.size)
-        for model, operators in profiles[worker.ops][task].items():
+        for model, operators in profiles[worker.name][task].items():
             whole = sum(row["ms"] for row in operators)
-            heading = f"### {title.capitalize()}: {model}, {worker.ops} ops, {size}, {whole:,.0f} ms"
+            heading = f"### {title.capitalize()}: {model}, {worker.name} ops, {size}, {whole:,.0f} ms"
             sections.append(f"{heading}\n\n{_operators(operators[:TOP], whole)}")
     return {"profiles": profiles}, sections
 

@@ -25,6 +25,7 @@ from .modeling.neck import ChannelMapper
 from .modeling.one_to_many import OneToMany
 from .modeling.position import SinePositionEncoding
 from .modeling.query_selection import LearnedQueries, ProposalEmbedding, QuerySelection
+from .modeling.sparse import SparseEncoder
 from .structures import PixelStats
 
 
@@ -36,23 +37,17 @@ class Conventions:
         logit_eps: clamp of the inverse sigmoid of boxes.
         giou_eps: see ``geometry.pairwise_giou``.
         position_offset: see ``SinePositionEncoding``.
-        class_agnostic_proposals: see ``QuerySelection``.
         proposal_suffix: what the names of the proposals' losses end with.
     """
 
     logit_eps: float
     giou_eps: float
     position_offset: float
-    class_agnostic_proposals: bool
     proposal_suffix: str
 
 
-DINO_CONVENTIONS = Conventions(
-    logit_eps=1e-3, giou_eps=1e-6, position_offset=0.0, class_agnostic_proposals=False, proposal_suffix="_interm"
-)
-DEFORMABLE_DETR_CONVENTIONS = Conventions(
-    logit_eps=1e-5, giou_eps=0.0, position_offset=0.5, class_agnostic_proposals=True, proposal_suffix="_enc"
-)
+DINO_CONVENTIONS = Conventions(logit_eps=1e-3, giou_eps=1e-6, position_offset=0.0, proposal_suffix="_interm")
+DEFORMABLE_DETR_CONVENTIONS = Conventions(logit_eps=1e-5, giou_eps=0.0, position_offset=0.5, proposal_suffix="_enc")
 POINT_SIZE_OFFSET = -2.0  # boxes that start from a point are small at first: sigmoid(-2) is 0.12 of the image
 
 
@@ -70,7 +65,8 @@ class DINO(DetrDetector):
         selection = QuerySelection(
             num_queries=model.NUM_QUERIES,
             head=DetectionHead(channels, classes),
-            class_agnostic=DINO_CONVENTIONS.class_agnostic_proposals,
+            class_agnostic=False,
+            trains_all=False,
             content=content,
             proposal_embed=None,
         )
@@ -91,18 +87,18 @@ class DINO(DetrDetector):
                 box_noise=model.DENOISING.BOX_NOISE,
                 logit_eps=DINO_CONVENTIONS.logit_eps,
             )
-        return parts | {"query_selection": selection, "decoder": decoder, "denoising": denoising, "one_to_many": None}
+        parts = _with_selection(parts, selection)
+        return parts | {"decoder": decoder, "denoising": denoising, "one_to_many": None}
 
 
 @META_ARCH_REGISTRY.register()
 class DeformableDETR(DetrDetector):
-    """Deformable DETR, arXiv 2010.04159; with ``InterleavedEncoder``, Lite-Deformable DETR."""
+    """Deformable DETR, arXiv 2010.04159; with ``InterleavedEncoder``, Lite-Deformable DETR; Sparse DETR, too."""
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         parts = _common_parts(cfg, DEFORMABLE_DETR_CONVENTIONS)
-        return parts | {
-            "query_selection": _query_selection(cfg, num_extra=0),
+        return _with_selection(parts, _query_selection(cfg, num_extra=0)) | {
             "decoder": _decoder_with_own_heads(cfg),
             "denoising": None,
             "one_to_many": None,
@@ -125,8 +121,7 @@ class HDETR(DetrDetector):
                 loss_weight=model.ONE_TO_MANY.WEIGHT,
                 assign=parts["criterion"].matcher,
             )
-        return parts | {
-            "query_selection": _query_selection(cfg, num_extra=num_extra),
+        return _with_selection(parts, _query_selection(cfg, num_extra=num_extra)) | {
             "decoder": _decoder_with_own_heads(cfg),
             "denoising": None,
             "one_to_many": one_to_many,
@@ -193,10 +188,19 @@ def _query_selection(cfg: CfgNode, num_extra: int) -> QuerySelection | LearnedQu
     return QuerySelection(
         num_queries=model.NUM_QUERIES,
         head=DetectionHead(channels, model.NUM_CLASSES),
-        class_agnostic=DEFORMABLE_DETR_CONVENTIONS.class_agnostic_proposals,
+        class_agnostic=not model.CLASS_SPECIFIC_PROPOSALS,
+        trains_all=True,
         content=nn.Embedding(model.NUM_QUERIES + num_extra, channels) if model.MIXED_SELECTION else None,
-        proposal_embed=ProposalEmbedding(channels),
+        proposal_embed=ProposalEmbedding(channels, makes_content=not model.CONTENT_FROM_MEMORY),
     )
+
+
+def _with_selection(parts: dict[str, Any], selection: QuerySelection | LearnedQueries) -> dict[str, Any]:
+    """Parts with the query selection, by whose projection an encoder may score tokens."""
+    encoder = parts["encoder"]
+    if isinstance(encoder, SparseEncoder) and isinstance(selection, QuerySelection):
+        encoder.candidates = selection.candidates
+    return parts | {"query_selection": selection}
 
 
 def _decoder_with_own_heads(cfg: CfgNode) -> Decoder:

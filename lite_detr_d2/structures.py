@@ -39,6 +39,7 @@ class FlattenedFeatures:
         padding: (N, S) bool, True where a token lies in the padding of its image.
         shapes: (height, width) of each level, fine to coarse, Python integers.
         valid_ratios: (N, L, 2), the part of each level's width and height that is not padding, 0..1.
+        is_padded: False where it is known beforehand that no token is padding, so that none need be masked.
     """
 
     tokens: Tensor
@@ -46,6 +47,7 @@ class FlattenedFeatures:
     padding: Tensor
     shapes: SpatialShapes
     valid_ratios: Tensor
+    is_padded: bool = True
 
     def start_of(self, level: int) -> int:
         """The index of the first token of ``level``; S for the level after the last."""
@@ -140,7 +142,8 @@ class QueryGroup:
         name: what other groups call it in ``sees``.
         queries: what the decoder starts from.
         sees: other groups whose queries these attend to; in a detector, visibility need not be mutual.
-        block_size: queries attend within consecutive blocks of this many queries of their own group; 0: to all of it.
+        blocks: (Q,) int64, of each query a number: in their own group, queries attend to those of the same number;
+            None: to all of it.
         assign: matches predictions to targets in training.
         target_repeats: how many times each target is there to be matched.
         min_boxes: the losses are divided by the number of targets to be matched, and at least by this.
@@ -153,7 +156,7 @@ class QueryGroup:
     queries: Queries
     assign: Assigner
     sees: tuple[str, ...] = ()
-    block_size: int = 0
+    blocks: Tensor | None = None
     target_repeats: int = 1
     min_boxes: float = 1.0
     loss_weight: float = 1.0
@@ -176,6 +179,35 @@ class LayerPredictions:
 
 
 @dataclass(frozen=True)
+class TokenScores:
+    """How much a scorer expects of each token, by which an encoder chooses those that it refines.
+
+    Attributes:
+        logits: (N, S); padded tokens have the lowest score of the batch.
+        chosen: (N,) int64, how many tokens of each image are refined: those of the highest scores.
+    """
+
+    logits: Tensor
+    chosen: Tensor
+
+
+@dataclass(frozen=True)
+class EncoderResult:
+    """What an encoder makes of ``FlattenedFeatures``.
+
+    Attributes:
+        tokens: (N, S, C), in the order of the features' tokens.
+        token_scores: by which tokens were chosen, to be trained; None for an encoder that refines all.
+        auxiliary: in training, what inner layers predict of the tokens that they refined, first layer to last, which
+            are trained with the labels as they are.
+    """
+
+    tokens: Tensor
+    token_scores: TokenScores | None = None
+    auxiliary: tuple[LayerPredictions, ...] = ()
+
+
+@dataclass(frozen=True)
 class Proposals:
     """What the encoder's head proposes of some tokens or all, to be trained.
 
@@ -190,15 +222,20 @@ class Proposals:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions of every decoder layer, first to last, and of the encoder's proposals.
+    """Predictions of every decoder layer, first to last, of the encoder's proposals, and of the encoder.
 
     Attributes:
         layers: per decoder layer, over the queries of all groups, in the groups' order.
-        proposals: the encoder's; None for a detector without any.
+        proposals: of the encoder's tokens; None for a detector without any.
+        encoded: the encoder's result; None where it has nothing to train.
+        attention: (N, S), how much the decoder looks at each token, see ``modeling.attention_map``; None where no
+            scores of tokens learn from it.
     """
 
     layers: tuple[LayerPredictions, ...]
     proposals: Proposals | None = None
+    encoded: EncoderResult | None = None
+    attention: Tensor | None = None
 
 
 def query_slices(groups: Sequence[QueryGroup]) -> list[slice]:
@@ -213,9 +250,9 @@ def query_slices(groups: Sequence[QueryGroup]) -> list[slice]:
 def attention_mask(groups: Sequence[QueryGroup]) -> Tensor | None:
     """Who may not attend to whom: (Q, Q) bool, True where row query must not see column query; None if all see all.
 
-    This is the one place that reads what the groups declare (``sees`` and ``block_size``).
+    This is the one place that reads what the groups declare (``sees`` and ``blocks``).
     """
-    if len(groups) == 1 and groups[0].block_size == 0:
+    if len(groups) == 1 and groups[0].blocks is None:
         return None
     slices = query_slices(groups)
     device = groups[0].queries.content.device
@@ -224,9 +261,5 @@ def attention_mask(groups: Sequence[QueryGroup]) -> Tensor | None:
         for other, columns in zip(groups, slices, strict=True):
             if other.name in group.sees:
                 blocked[rows, columns] = False
-        if group.block_size:
-            block = torch.arange(len(group), device=device) // group.block_size
-            blocked[rows, rows] = block[:, None] != block[None, :]
-        else:
-            blocked[rows, rows] = False
+        blocked[rows, rows] = False if group.blocks is None else group.blocks[:, None] != group.blocks[None, :]
     return blocked

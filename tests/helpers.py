@@ -21,6 +21,7 @@ DETECTORS = {
     "deformable_detr": ("DeformableDETR", ()),
     "deformable_detr_refined": ("DeformableDETR", REFINED),
     "deformable_detr_two_stage": ("DeformableDETR", TWO_STAGE),
+    "sparse_detr": ("DeformableDETR", TWO_STAGE),
     "deformable_detr_all_stages": ("DeformableDETR", ALL_STAGES),
     "h_detr_single_stage": ("HDETR", ()),
     "h_detr_two_stage": ("HDETR", TWO_STAGE),
@@ -31,6 +32,9 @@ DETECTORS = {
 def choose_detector(cfg: CfgNode, name: str) -> None:
     """Make ``cfg`` that of one of ``DETECTORS``, with a one-to-many branch of few queries."""
     set_stages(cfg, *DETECTORS[name])
+    if name == "sparse_detr":
+        cfg.MODEL.LITE_DETR.CLASS_SPECIFIC_PROPOSALS = cfg.MODEL.LITE_DETR.CONTENT_FROM_MEMORY = True
+        cfg.MODEL.LITE_DETR.ENCODER.NAME, cfg.MODEL.LITE_DETR.ENCODER.NUM_LAYERS = "SparseEncoder", 3
     cfg.MODEL.LITE_DETR.ONE_TO_MANY.NUM_QUERIES, cfg.MODEL.LITE_DETR.ONE_TO_MANY.REPEATS = 30, 3
 
 

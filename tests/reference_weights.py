@@ -35,10 +35,10 @@ _RULES = (
 )
 
 
-def scale_of(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
-    """Return (standard deviation, mean) of the tensor called ``name`` of ``shape``."""
+def scale_of(name: str, shape: tuple[int, ...], rules=()) -> tuple[float, float]:
+    """Return (standard deviation, mean) of the tensor called ``name`` of ``shape``; ``rules`` come before ours."""
     plain = re.sub(r"(bbox|class)_embed\.\d+\.", r"\1_embed.", name)  # one rule for every decoder layer
-    for part, std, mean in _RULES:
+    for part, std, mean in (*rules, *_RULES):
         if part in plain:
             return std, mean
     if len(shape) >= 2:  # matrices and convolutions keep the variance of what flows through
@@ -48,17 +48,17 @@ def scale_of(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
     return 0.02, 0.0  # biases
 
 
-def tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
+def tensor(name: str, shape: tuple[int, ...], rules=()) -> np.ndarray:
     """Return the float32 array of ``shape`` that the fixtures used for ``name``."""
     generator = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
-    std, mean = scale_of(name, tuple(shape))
+    std, mean = scale_of(name, tuple(shape), rules)
     values = generator.standard_normal(tuple(shape), dtype=np.float32)
     if "running_var" in name:
         values = np.abs(values)
     return (values * np.float32(std) + np.float32(mean)).astype(np.float32)
 
 
-def state_dict(shapes: dict[str, list[int]], aliases: list[list[str]]) -> dict[str, np.ndarray]:
+def state_dict(shapes: dict[str, list[int]], aliases: list[list[str]], rules=()) -> dict[str, np.ndarray]:
     """Return every tensor of a reference state dict.
 
     Args:
@@ -66,9 +66,10 @@ def state_dict(shapes: dict[str, list[int]], aliases: list[list[str]]) -> dict[s
             ``relative_position_index``) are not among them: they carry no learned value.
         aliases: a fixture's ``aliases``: groups of names that share one tensor in the reference (DINO's
             class and box heads, for example). A group's tensor is generated under its first name.
+        rules: a fixture's ``weight_rules`` where it has them: [[part of the name, standard deviation, mean], ...].
     """
     source = {name: group[0] for group in aliases for name in group}
-    return {name: tensor(source.get(name, name), tuple(shape)) for name, shape in shapes.items()}
+    return {name: tensor(source.get(name, name), tuple(shape), rules) for name, shape in shapes.items()}
 
 
 def image(seed: int, height: int, width: int) -> np.ndarray:

@@ -16,6 +16,7 @@ FOR_COCO = [path for path in NAMED if not path.stem.endswith("_tiny")]
 COCO_IMAGES = 120000  # 118287, rounded up to whole thousands of iterations as the published schedules are
 PUBLISHED_WIDTH = 256  # of all of them
 DETECTORS = {"DINO": "dino", "DeformableDETR": "deformable_detr", "HDETR": "h_detr"}
+FOLDERS = (*DETECTORS.values(), "sparse_detr", "efficient_detr")
 
 
 def read(path: Path) -> CfgNode:
@@ -32,6 +33,16 @@ def distinct_models(paths: list[Path]) -> list[Path]:
     return sorted(first.values())
 
 
+def detector_of(cfg: CfgNode) -> str:
+    """What a detector is called: some of Deformable DETR's kind have a name of their own."""
+    model = cfg.MODEL.LITE_DETR
+    if model.ENCODER.NAME == "SparseEncoder":
+        return "sparse_detr"
+    if model.CONTENT_FROM_MEMORY and model.DECODER.NUM_LAYERS == 1:
+        return "efficient_detr"
+    return DETECTORS[cfg.MODEL.META_ARCHITECTURE]
+
+
 def name_of(cfg: CfgNode) -> str:
     """What the file of ``cfg`` should be called: ``{detector}_{encoder}_{overlays}_{backbone}_{schedule}``.
 
@@ -40,12 +51,14 @@ def name_of(cfg: CfgNode) -> str:
     encoder = cfg.MODEL.LITE_DETR.ENCODER
     lite = encoder.NAME == "InterleavedEncoder"
     parts = ["lite"] if lite else []
-    parts.append(DETECTORS[cfg.MODEL.META_ARCHITECTURE])
+    parts.append(detector_of(cfg))
     if cfg.MODEL.LITE_DETR.HIDDEN_DIM < PUBLISHED_WIDTH:
         return "_".join([*parts, "tiny"])
     if lite:
         spec = EncoderSpec.parse(encoder.SPEC)
         parts.append(f"h{spec.high_levels}l{spec.low_levels}_a{spec.refinements}b{spec.blocks}")
+    if encoder.NAME == "SparseEncoder":
+        parts.append(f"rho{encoder.RHO:.1f}".replace(".", ""))
     parts += _overlays(cfg, lite)
     backbone = {"build_swin_backbone": "swint", "build_resnet_backbone": f"r{cfg.MODEL.RESNETS.DEPTH}"}
     parts.append(backbone[cfg.MODEL.BACKBONE.NAME])

@@ -13,8 +13,18 @@ from lite_detr_d2.encoder_spec import EncoderSpec
 from lite_detr_d2.errors import InputError
 
 from .conftest import CONFIGS
-from .helpers import batched_input
-from .shipped_configs import DETECTORS, FOR_COCO, LEAVES, NAMED, distinct_models, name_of, read, shrink
+from .helpers import batched_input, choose_detector
+from .shipped_configs import (
+    FOLDERS,
+    FOR_COCO,
+    LEAVES,
+    NAMED,
+    detector_of,
+    distinct_models,
+    name_of,
+    read,
+    shrink,
+)
 
 LEVELS = {"resnet": ["res3", "res4", "res5"], "swin": ["p1", "p2", "p3"]}
 DROPS = {12: 11, 36: 30, 50: 40}
@@ -24,6 +34,8 @@ RECIPES = {
     "dino": (16, 1e-4, 1.0, 900, 0.0, 2048, 1.0, 20, 300),
     "deformable_detr": (32, 2e-4, 0.1, 300, 0.1, 1024, 2.0, 10000, 100),
     "h_detr": (16, 2e-4, 0.1, 300, 0.0, 2048, 2.0, 10000, 100),
+    "sparse_detr": (16, 2e-4, 0.1, 300, 0.1, 1024, 2.0, 10000, 100),
+    "efficient_detr": (32, 2e-4, 0.1, 100, 0.1, 1024, 2.0, 10000, 100),
 }
 # By what a name starts with: box refinement, looking forward twice, two stages, mixed selection.
 OPTIONS = {
@@ -32,11 +44,13 @@ OPTIONS = {
     "deformable_detr_refined": (True, False, False, False),
     "deformable_detr": (True, False, True, False),
     "h_detr": (True, True, True, True),
+    "sparse_detr": (True, False, True, False),
+    "efficient_detr": (True, False, True, False),
 }
 
 
 def test_the_leaves_are_found() -> None:
-    assert {path.parent.name for path in NAMED} == set(DETECTORS.values())
+    assert {path.parent.name for path in NAMED} == set(FOLDERS)
     assert len(NAMED) >= 50
 
 
@@ -45,7 +59,7 @@ def test_name_says_the_content(path: Path) -> None:
     cfg = read(path)
     validate_config(cfg)
     assert path.stem == name_of(cfg)
-    assert path.parent.name == DETECTORS[cfg.MODEL.META_ARCHITECTURE]
+    assert path.parent.name == detector_of(cfg)
 
 
 @pytest.mark.parametrize("path", FOR_COCO, ids=lambda path: path.stem)
@@ -82,6 +96,8 @@ def test_leaf_follows_the_published_recipe(path: Path) -> None:
         assert (0.4 if "swint" in path.stem else 1.0) == model.DENOISING.BOX_NOISE
     plain_name = path.stem.removeprefix("lite_")
     options = model.BOX_REFINEMENT, model.LOOK_FORWARD_TWICE, model.TWO_STAGE, model.MIXED_SELECTION
+    proposing = model.CLASS_SPECIFIC_PROPOSALS, model.CONTENT_FROM_MEMORY
+    assert proposing == (detector in ("sparse_detr", "efficient_detr"),) * 2
     assert options == next(values for start, values in OPTIONS.items() if plain_name.startswith(start))
 
 
@@ -151,11 +167,19 @@ def test_leaf_trains_a_step_and_evaluates(path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("ENCODER.NAME", "Encoder", "ENCODER.NAME is 'Encoder': expected one of DeformableEncoder, InterleavedEncoder"),
+        (
+            "ENCODER.NAME",
+            "Encoder",
+            "ENCODER.NAME is 'Encoder': expected one of DeformableEncoder, InterleavedEncoder, Sp",
+        ),
         ("ENCODER.SPEC", "H3L1", "MODEL.LITE_DETR.ENCODER.SPEC: 'H3L1' is not an encoder spec"),
         ("ENCODER.SPEC", "H3L1-(2+1)x3", r"ENCODER.SPEC is 'H3L1-\(2\+1\)x3': expected HxLy with x \+ y"),
         ("ENCODER.FUSION", "both", "ENCODER.FUSION is 'both': expected one of joint, sequential, high_only"),
         ("ENCODER.LOW_LEVEL_FFN_RATIO", 7, "LOW_LEVEL_FFN_RATIO is 7"),
+        ("ENCODER.RHO", 0.0, "ENCODER.RHO is 0.0: expected a number above 0 and at most 1"),
+        ("ENCODER.RHO", 1.5, "ENCODER.RHO is 1.5: expected a number above 0 and at most 1"),
+        ("ENCODER.RHO", float("nan"), "ENCODER.RHO is nan: expected a number above 0 and at most 1"),
+        ("CONTENT_FROM_MEMORY", True, "CONTENT_FROM_MEMORY and MIXED_SELECTION are True, and queries have one content"),
         ("ENCODER.NUM_POINTS", 0, "ENCODER.NUM_POINTS is 0: expected an integer from 1 to"),
         ("ENCODER.KEY_AWARE", False, "KEY_PROJ is True, and KEY_AWARE is False"),
         ("NUM_CLASSES", 0, "MODEL.LITE_DETR.NUM_CLASSES is 0"),
@@ -239,6 +263,27 @@ def test_looking_forward_twice_needs_refinement(small_cfg: CfgNode) -> None:
     node.TWO_STAGE = node.MIXED_SELECTION = node.BOX_REFINEMENT = False
     with pytest.raises(InputError, match="LOOK_FORWARD_TWICE is True, and BOX_REFINEMENT is False"):
         validate_config(small_cfg)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("CLASS_SPECIFIC_PROPOSALS", "CLASS_SPECIFIC_PROPOSALS is True, and TWO_STAGE is False"),
+        ("CONTENT_FROM_MEMORY", "CONTENT_FROM_MEMORY is True, and TWO_STAGE is False"),
+    ],
+)
+def test_proposals_need_a_second_stage(small_cfg: CfgNode, key: str, message: str) -> None:
+    choose_detector(small_cfg, "deformable_detr_refined")
+    small_cfg.MODEL.LITE_DETR[key] = True
+    with pytest.raises(InputError, match=message):
+        validate_config(small_cfg)
+
+
+def test_scored_tokens_need_a_second_stage(small_cfg: CfgNode) -> None:
+    choose_detector(small_cfg, "deformable_detr_refined")
+    small_cfg.MODEL.LITE_DETR.ENCODER.NAME = "SparseEncoder"
+    with pytest.raises(InputError, match="'SparseEncoder', which scores tokens .*TWO_STAGE is False: set it to True"):
+        build_model(small_cfg)
 
 
 def test_few_denoising_queries_are_a_warning(small_cfg: CfgNode, log: pytest.LogCaptureFixture) -> None:

@@ -1,5 +1,6 @@
 """The whole detector: padding, neighbours in the batch, empty targets, and detectron2's tools on it."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -67,9 +68,9 @@ def test_padded_tokens_change_no_valid_token_and_no_detection(model: nn.Module) 
 
     def poison(module: nn.Module, args: Any, output: Any) -> Any:
         masks.append(output.padding)
-        return output.with_tokens(torch.where(output.padding[..., None], 1e3, output.tokens))
+        return replace(output, tokens=torch.where(output.padding[..., None], 1e3, output.tokens))
 
-    model.encoder.register_forward_hook(lambda module, args, output: memories.append(output))
+    model.encoder.register_forward_hook(lambda module, args, output: memories.append(output.tokens))
     with torch.no_grad():
         clean = model(batch)
         handle = model.flatten.register_forward_hook(poison)
@@ -88,7 +89,9 @@ def test_padded_encoder_outputs_change_no_detection(model: nn.Module) -> None:
     model.flatten.register_forward_hook(lambda module, args, output: masks.append(output.padding))
     with torch.no_grad():
         clean = model(batch)
-        model.encoder.register_forward_hook(lambda module, args, output: torch.where(masks[-1][..., None], 1e3, output))
+        model.encoder.register_forward_hook(
+            lambda module, args, output: replace(output, tokens=torch.where(masks[-1][..., None], 1e3, output.tokens))
+        )
         poisoned = model(batch)
     for ours, theirs in zip(clean, poisoned, strict=True):
         assert_same_detections(ours, theirs, tolerance=0.0)
@@ -100,8 +103,7 @@ def test_padded_tokens_change_no_loss(model: nn.Module, part: str) -> None:
     masks: list[Tensor] = []
 
     def poison(module: nn.Module, args: Any, output: Any) -> Any:
-        tokens = torch.where(masks[-1][..., None], 1e3, output if part == "encoder" else output.tokens)
-        return tokens if part == "encoder" else output.with_tokens(tokens)
+        return replace(output, tokens=torch.where(masks[-1][..., None], 1e3, output.tokens))
 
     def losses() -> dict[str, Tensor]:
         torch.manual_seed(0)  # denoising draws at random
@@ -184,12 +186,15 @@ def test_names_of_the_losses(small_cfg: CfgNode, name: str) -> None:
         expected += ["_enc"]
     if small_cfg.MODEL.META_ARCHITECTURE == "HDETR":
         expected += ["_one2many", "_0_one2many"]
-    assert set(build_model(small_cfg)([batched_input(64, 96, 2)])) == loss_names(*expected)
+    if name == "sparse_detr":
+        expected += ["_enc_0", "_enc_1"]
+    of_scores = {"loss_mask_prediction"} if name == "sparse_detr" else set()
+    assert set(build_model(small_cfg)([batched_input(64, 96, 2)])) == loss_names(*expected) | of_scores
 
 
-@pytest.mark.parametrize("name", ["dino", "deformable_detr_two_stage", "h_detr"])
+@pytest.mark.parametrize("name", ["dino", "deformable_detr_two_stage", "h_detr", "sparse_detr"])
 def test_whose_proposals_learn_the_classes(small_cfg: CfgNode, name: str) -> None:
-    """DINO's, which are the queries' own; those of the others, all tokens', learn where there is an object."""
+    """DINO's, which are the queries' own, and Sparse DETR's; the others' learn where there is an object."""
     choose_detector(small_cfg, name)
     model = randomised(build_model(small_cfg)).train()
     item = batched_input(64, 96, 3)
@@ -203,7 +208,7 @@ def test_whose_proposals_learn_the_classes(small_cfg: CfgNode, name: str) -> Non
         losses.append(model([item]))
     suffix = "_interm" if name == "dino" else "_enc"
     same = {key: torch.equal(losses[0][key], losses[1][key]) for key in (f"loss_ce{suffix}", "loss_ce")}
-    assert same == {f"loss_ce{suffix}": name != "dino", "loss_ce": False}
+    assert same == {f"loss_ce{suffix}": name not in ("dino", "sparse_detr"), "loss_ce": False}
     assert trained == ([20, 20] if name == "dino" else [126, 126])
 
 
@@ -248,7 +253,7 @@ def test_dropout_acts_in_training_only(small_cfg: CfgNode) -> None:
     model = randomised(build_model(small_cfg))
     item = batched_input(64, 96, 2)
     outputs: list[Tensor] = []
-    for part in ("encoder.layers.0", "decoder.layers.0"):
+    for part in ("encoder.layers.0", "decoder.layers.0.feed_forward"):
         module = model.get_submodule(part)
         module.register_forward_hook(lambda module, args, output: outputs.append(output))
         with torch.no_grad():

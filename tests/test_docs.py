@@ -304,10 +304,10 @@ def test_layers_refine_their_level_and_padded_tokens_change_no_valid_one(example
     refined: list[int] = []
     for layer in encoder.layers:
         layer.register_forward_hook(lambda module, args, output: refined.append(output.shape[1]))
-    clean = encoder(features)
+    clean = encoder(features).tokens
     assert refined == [4, 12, 48, 4, 12, 48]
     keep = ~features.padding
-    poisoned = encoder(features.with_tokens(torch.where(keep[..., None], features.tokens, 1e3)))
+    poisoned = encoder(features.with_tokens(torch.where(keep[..., None], features.tokens, 1e3))).tokens
     torch.testing.assert_close(clean[keep], poisoned[keep], rtol=0, atol=0)
     assert bool((clean[~keep] != poisoned[~keep]).any())
 

@@ -21,6 +21,7 @@ from lite_detr_d2.analysis import (
 )
 from lite_detr_d2.analysis.zoo import percent
 from lite_detr_d2.files import text_around
+from lite_detr_d2.modeling.sparse import SparseEncoder
 
 from .conftest import CONFIGS
 from .projects.scripts import PROJECT, load_script
@@ -116,13 +117,15 @@ def test_counts_are_the_references(name: str) -> None:
         for cost_part, module in ((cost.parts["encoder"], "model.encoder"), (cost.multiply_adds, "model"))
     )
     total += boxes_of_unselected_tokens(model, (800, 1066))
+    if isinstance(model.encoder, SparseEncoder):  # whose scorer they count, but not as a part of the encoder
+        encoder -= sampling["model.encoder.scorer"].total()
     assert encoder / 1e9 == pytest.approx(PAPER.reference[name]["encoder"], rel=0.01)
     assert total / 1e9 == pytest.approx(PAPER.reference[name]["total"], rel=0.01)
 
 
 def boxes_of_unselected_tokens(model: Any, image_size: tuple[int, int]) -> float:
-    """What the references of Deformable DETR and H-DETR spend on boxes that evaluation drops."""
-    if not getattr(model.query_selection, "class_agnostic", False):
+    """What the references of all but DINO spend on boxes that evaluation drops."""
+    if not getattr(model.query_selection, "trains_all", False):
         return 0.0
     tokens = sum(math.prod(math.ceil(side / stride) for side in image_size) for stride in (8, 16, 32, 64))
     layers = model.query_selection.head.box_embed.layers
@@ -176,3 +179,24 @@ def test_count_of_the_note_on_the_larger_image() -> None:
     for text, counted in figures.items():
         assert text in PAPER.notes["d"]
         assert counted / 1e9 == pytest.approx(float(text.strip("()")), abs=0.051)
+
+
+@pytest.mark.parametrize(
+    ("rho", "total", "rest"),
+    [("01", "109.8", "24.5"), ("02", "117.7", "32.3"), ("03", "125.6", "40.2"), ("05", "141.3", "55.9")],
+)
+def test_count_of_the_note_on_sparse_detr(rho: str, total: str, rest: str) -> None:
+    """Note j."""
+    size = (850, 1040)
+    model = build_model(read(CONFIGS / "sparse_detr" / f"sparse_detr_rho{rho}_r50_50ep.yaml"))
+    counted = count_operations(model, size)
+    cost = cost_of(model, counted)
+    boxes = boxes_of_unselected_tokens(model, size)
+    figures = {
+        "(2.4)": boxes,
+        total: cost.multiply_adds + boxes,
+        rest: cost.multiply_adds - cost.parts["backbone"] - cost.parts["decoder"],
+    }
+    for text, operations in figures.items():
+        assert text in PAPER.notes["j"]
+        assert operations / 1e9 == pytest.approx(float(text.strip("()")), abs=0.051)

@@ -89,7 +89,7 @@ def selection(num_contents: int, **options: Any) -> Any:
 def dino() -> Any:
     return detector(
         DINO,
-        query_selection=selection(QUERIES, class_agnostic=False, proposal_embed=None),
+        query_selection=selection(QUERIES, class_agnostic=False, trains_all=False, proposal_embed=None),
         decoder=decoder(
             1,
             position=LazyCall(BoxPosition)(num_channels=CHANNELS),
@@ -113,7 +113,7 @@ def h_detr() -> Any:
     embedding = LazyCall(ProposalEmbedding)(num_channels=CHANNELS)
     return detector(
         HDETR,
-        query_selection=selection(QUERIES + EXTRA, class_agnostic=True, proposal_embed=embedding),
+        query_selection=selection(QUERIES + EXTRA, class_agnostic=True, trains_all=True, proposal_embed=embedding),
         decoder=decoder(2),
         one_to_many=LazyCall(OneToMany)(num_queries=EXTRA, repeats=3, loss_weight=1.0, assign=MATCHER),
     )

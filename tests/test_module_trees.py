@@ -20,10 +20,12 @@ def narrow_config(name: str, *encoder: str) -> CfgNode:
     """One of ``DETECTORS`` with the fragments of ``configs/_base_`` for its encoder, four levels, of reduced width."""
     cfg = get_cfg()
     add_lite_detr_config(cfg)
-    for part in ("runtime", "detector/dino", "backbone/narrow_resnet", *encoder):
+    for part in ("runtime", "detector/dino", "backbone/narrow_resnet"):
+        cfg.merge_from_file(str(CONFIGS / "_base_" / f"{part}.yaml"))
+    choose_detector(cfg, name)
+    for part in encoder:
         cfg.merge_from_file(str(CONFIGS / "_base_" / f"{part}.yaml"))
     cfg.MODEL.DEVICE = "cpu"
-    choose_detector(cfg, name)
     cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 8
     node = cfg.MODEL.LITE_DETR
     node.HIDDEN_DIM, node.NUM_HEADS, node.NUM_QUERIES = 64, 4, 20

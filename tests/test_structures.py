@@ -22,7 +22,9 @@ def test_a_single_group_needs_no_mask() -> None:
 
 
 def test_visibility_is_what_the_groups_declare() -> None:
-    mask = attention_mask([group("matching", 2), group("denoising", 4, sees=("matching",), block_size=2)])
+    mask = attention_mask(
+        [group("matching", 2), group("denoising", 4, sees=("matching",), blocks=torch.tensor([0, 0, 1, 1]))]
+    )
     assert visible(mask) == ["xx....", "xx....", "xxxx..", "xxxx..", "xx..xx", "xx..xx"]
 
 
@@ -32,7 +34,9 @@ def test_mutually_blind_groups() -> None:
 
 
 def test_an_empty_group_changes_nothing() -> None:
-    mask = attention_mask([group("matching", 2), group("denoising", 0, sees=("matching",), block_size=0)])
+    mask = attention_mask(
+        [group("matching", 2), group("denoising", 0, sees=("matching",), blocks=torch.tensor([], dtype=torch.long))]
+    )
     assert visible(mask) == ["xx", "xx"]
 
 
@@ -41,7 +45,11 @@ def test_slices_lie_side_by_side() -> None:
 
 
 def test_groups_of_all_kinds_side_by_side() -> None:
-    groups = [group("matching", 1), group("one-to-many", 2), group("denoising", 2, sees=("matching",), block_size=1)]
+    groups = [
+        group("matching", 1),
+        group("one-to-many", 2),
+        group("denoising", 2, sees=("matching",), blocks=torch.tensor([0, 1])),
+    ]
     assert visible(attention_mask(groups)) == ["x....", ".xx..", ".xx..", "x..x.", "x...x"]
 
 

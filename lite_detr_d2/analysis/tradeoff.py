@@ -63,8 +63,9 @@ def detectors_of(paper: Paper, figures: Mapping[str, Figures]) -> list[Detector]
 
 
 def others_of(paper: Paper) -> list[Model]:
-    """Systems that we do not have, as the paper states them, GFLOPs included; those whose GFLOPs it gives."""
-    rows = [row for number in paper.figure["tables"] for row in paper.tables[number].rows if row.config is None]
+    """The systems beside them, as the paper states them, GFLOPs included; those whose GFLOPs it gives."""
+    ours = configs_of_figure(paper)
+    rows = [row for number in paper.figure["tables"] for row in paper.tables[number].rows if row.config not in ours]
     return [
         Model(str(row.cells["model"]), _number(row, _TOTAL), _number(row, _AP))
         for row in rows

@@ -20,7 +20,7 @@ from .paper import Paper, Row
 logger = logging.getLogger(__name__)
 
 _LEVEL = re.compile(r"S\d+")
-_FOLDERS = ("dino", "deformable_detr", "h_detr")
+_FOLDERS = ("dino", "deformable_detr", "h_detr", "sparse_detr", "efficient_detr")
 _BACKBONES = ("r50", "swint", "r18")
 _COLUMNS = "config", "AP (paper)", "params (M)", "GFLOPs", "backbone", "encoder", "decoder"
 _PAPER_COLUMNS = "paper", "paper, encoder", "reference", "notes"

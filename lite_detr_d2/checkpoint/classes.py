@@ -83,7 +83,8 @@ def select_rows(state: Mapping[str, Tensor], rows: Sequence[int | None], fresh: 
     """Take rows of every tensor that has one per class; ``None`` takes the row of ``fresh`` at the same place.
 
     The label embedding also keeps its last row, which is no class. The encoder's head of Deformable DETR and H-DETR is
-    trained on class 0 alone, whatever that is: its first row stays first. Tensors with other rows than the class heads
+    trained on class 0 alone, whatever that is: its first row stays first. Where queries are made of the encoder's
+    tokens, it is taken to tell classes apart, as Sparse DETR's. Tensors with other rows than the class heads
     are left as they are, and so are those that ``fresh`` should, and does not, have in the resulting shape.
     """
     count = count_classes(state)
@@ -95,7 +96,7 @@ def select_rows(state: Mapping[str, Tensor], rows: Sequence[int | None], fresh: 
         wanted = list(rows)
         if is_label_embedding:
             wanted.append(count)
-        elif name.startswith("query_selection.head.") and "query_selection.proposal_embed.proj.weight" in state:
+        elif name.startswith("query_selection.head.") and makes_content(state):
             wanted[0] = 0
         if None not in wanted:
             selected[name] = tensor[wanted]
@@ -104,6 +105,12 @@ def select_rows(state: Mapping[str, Tensor], rows: Sequence[int | None], fresh: 
             kept = [place for place, row in enumerate(wanted) if row is not None]
             selected[name][kept] = tensor[[row for row in wanted if row is not None]]
     return selected
+
+
+def makes_content(state: Mapping[str, Tensor]) -> bool:
+    """Whether proposals are embedded (our names) as position and content, which is twice as wide as position alone."""
+    embedding = state.get("query_selection.proposal_embed.proj.weight")
+    return embedding is not None and embedding.shape[0] == embedding.shape[1]
 
 
 def is_class_tensor(name: str) -> bool:

@@ -75,11 +75,10 @@ def _single_stage(state: State) -> tuple[Rule, ...]:
 
 
 def _two_stage(state: State) -> tuple[Rule, ...]:
-    layers = {match[1] for name in state if (match := re.match(r"transformer\.decoder\.layers\.(\d+)\.", name))}
     return (
         (r"transformer\.pos_trans", r"query_selection.proposal_embed.proj"),
         (r"transformer\.pos_trans_norm", r"query_selection.proposal_embed.norm"),
-        *names.head_of_encoder(len(layers)),
+        *names.head_of_encoder(_layers(state, "decoder")),
         *names.heads_of_layers(),
         *_detector(state),
     )
@@ -87,6 +86,21 @@ def _two_stage(state: State) -> tuple[Rule, ...]:
 
 def _mixed_two_stage(state: State) -> tuple[Rule, ...]:
     return ((r"query_embed", r"query_selection.content"), *_two_stage(state))
+
+
+def _sparse(state: State) -> tuple[Rule, ...]:
+    first, scorer = _layers(state, "decoder") + 1, r"transformer\.enc_mask_predictor"
+    return (
+        (rf"{scorer}\.layer1\.(\d+)", r"encoder.scorer.embed.\1"),
+        (rf"{scorer}\.layer2\.(\d+)", r"encoder.scorer.score.\1"),
+        *names.heads_of_encoder_layers(first, _layers(state, "encoder") - 1),
+        *_two_stage(state),
+    )
+
+
+def _layers(state: State, part: str) -> int:
+    pattern = rf"transformer\.{part}\.layers\.(\d+)\."
+    return len({match[1] for name in state if (match := re.match(pattern, name))})
 
 
 def _imagenet_resnet(_: State) -> tuple[Rule, ...]:
@@ -102,6 +116,11 @@ FORMATS = (
         "DINO (Lite-DETR, IDEA-Research/DINO)",
         ("transformer.level_embed", "transformer.tgt_embed.weight", "transformer.enc_out_class_embed.weight"),
         _dino,
+    ),
+    Format(
+        "Sparse DETR",
+        ("transformer.level_embed", "transformer.pos_trans.weight", "transformer.enc_mask_predictor.layer1.0.weight"),
+        _sparse,
     ),
     Format(
         "H-Deformable-DETR",

@@ -8,7 +8,7 @@ from detectron2.modeling import build_model
 from torch import Tensor
 
 from ..config import add_lite_detr_config
-from .classes import count_classes
+from .classes import count_classes, makes_content
 
 _RESNET_OUTPUTS = ["res2", "res3", "res4", "res5"]
 # (blocks of res4, whether blocks are bottlenecks) -> depth
@@ -19,8 +19,8 @@ _FEED_FORWARD = r"encoder\.layers\.\d+\.feed_forward\.linear1\.weight"
 def expected_shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """Every tensor, with its shape, of the detector that ``state`` describes, whether or not ``state`` has it.
 
-    Which levels the encoder calls high, and how many of H-DETR's queries are of its one-to-many branch, cannot be told
-    from weights, and changes no name or shape.
+    Which levels the encoder calls high, which share of the tokens a sparse one refines, what proposals learn, and how
+    many of H-DETR's queries are of its one-to-many branch, cannot be told from weights, and changes no name or shape.
     """
     return {name: tuple(tensor.shape) for name, tensor in build_model(_inferred_config(state)).state_dict().items()}
 
@@ -64,6 +64,7 @@ def _told(state: Mapping[str, Tensor]) -> dict[str, str]:
         "HIDDEN_DIM": model.HIDDEN_DIM,
         "TWO_STAGE": model.TWO_STAGE,
         "BOX_REFINEMENT": model.BOX_REFINEMENT,
+        "CONTENT_FROM_MEMORY": model.CONTENT_FROM_MEMORY,
         **_told_of_encoder(model.ENCODER, state),
         "NUM_HEADS x ENCODER.NUM_POINTS": model.ENCODER.NUM_POINTS,
         "ENCODER.DIM_FEEDFORWARD": model.ENCODER.DIM_FEEDFORWARD,
@@ -83,6 +84,9 @@ def _told_of_encoder(encoder: CfgNode, state: Mapping[str, Tensor]) -> dict[str,
     if "encoder.layers.0.attention.value_proj.weight" not in state:  # somebody's own
         return {}
     told = {"ENCODER.KEY_AWARE": encoder.KEY_AWARE, "ENCODER.KEY_PROJ": encoder.KEY_PROJ if encoder.KEY_AWARE else None}
+    if encoder.NAME == "SparseEncoder":
+        told |= {"ENCODER.AUXILIARY_LOSS": encoder.AUXILIARY_LOSS}
+        return {"ENCODER.NAME": encoder.NAME, "ENCODER.NUM_LAYERS": encoder.NUM_LAYERS, **told}
     if encoder.NAME != "InterleavedEncoder":
         name = f"{encoder.NAME} (or one of LOW_LEVEL_FFN_RATIO 0)"
         return {"ENCODER.NAME": name, "ENCODER.NUM_LAYERS": encoder.NUM_LAYERS, **told}
@@ -177,6 +181,8 @@ def _infer_detector(cfg: CfgNode, state: Mapping[str, Tensor]) -> None:
     model.MIXED_SELECTION = model.TWO_STAGE and "query_selection.content.weight" in state
     model.BOX_REFINEMENT = model.TWO_STAGE or "decoder.heads.1.class_embed.weight" in state
     model.LOOK_FORWARD_TWICE = model.BOX_REFINEMENT
+    embeds = "query_selection.proposal_embed.proj.weight" in state
+    model.CONTENT_FROM_MEMORY = model.CLASS_SPECIFIC_PROPOSALS = embeds and not makes_content(state)
     if model.MIXED_SELECTION:
         cfg.MODEL.META_ARCHITECTURE = "HDETR"
         model.NUM_QUERIES -= 1
@@ -190,6 +196,10 @@ def _infer_encoder(cfg: CfgNode, state: Mapping[str, Tensor]) -> None:
     encoder = model.ENCODER
     encoder.KEY_AWARE = "encoder.layers.0.attention.attention_weights.weight" not in state
     encoder.KEY_PROJ = "encoder.layers.0.attention.key_proj.weight" in state
+    if any(name.startswith("encoder.scorer.") for name in state):
+        encoder.NAME = "SparseEncoder"
+        encoder.AUXILIARY_LOSS = any(name.startswith("encoder.auxiliary_heads.") for name in state)
+        return
     joint = [len(tensor) for name, tensor in state.items() if name.endswith("low_feed_forward.linear1.weight")]
     hidden = [len(tensor) for name, tensor in state.items() if re.fullmatch(_FEED_FORWARD, name)]
     sequential = [size for size in hidden if size < encoder.DIM_FEEDFORWARD]

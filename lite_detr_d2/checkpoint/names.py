@@ -131,8 +131,14 @@ def head_of_encoder(num_decoder_layers: int) -> tuple[Rule, ...]:
     return _heads(str(num_decoder_layers), "query_selection.head")
 
 
-def _heads(index: str, ours: str) -> tuple[Rule, ...]:
-    prefix = r"(?:transformer\.decoder\.)?"
+def heads_of_encoder_layers(first: int, number: int) -> tuple[Rule, ...]:
+    """A pair of heads for each encoder layer but the last, which in the decoder's list begin with the ``first``."""
+    rules = [_heads(str(first + layer), f"encoder.auxiliary_heads.{layer}") for layer in range(number)]
+    alias = _heads(r"(?P<layer>\d+)", r"encoder.auxiliary_heads.\g<layer>", prefix=r"transformer\.encoder\.")
+    return (*(rule for pair in rules for rule in pair), *alias)
+
+
+def _heads(index: str, ours: str, prefix: str = r"(?:transformer\.decoder\.)?") -> tuple[Rule, ...]:
     return (
         (rf"{prefix}bbox_embed\.{index}\.layers\.(?P<linear>\d+)", rf"{ours}.box_embed.layers.\g<linear>"),
         (rf"{prefix}class_embed\.{index}", rf"{ours}.class_embed"),

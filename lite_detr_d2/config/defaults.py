@@ -54,7 +54,7 @@ def add_lite_detr_config(cfg: CfgNode) -> None:
     # A batch is seen in so many parts, one after the other, which takes less memory: the gradients are those of the
     # whole batch of IMS_PER_BATCH images.
     cfg.SOLVER.ACCUMULATE = 1
-    # Of mixed precision, if AMP.ENABLED turns it on: "float16", or "bfloat16" where the GPU has it.
+    # Of mixed precision, if AMP.ENABLED turns it on: "float16", or "bfloat16" where the GPU has it, and on the CPU.
     cfg.SOLVER.AMP.DTYPE = "float16"
     # So many batches whose losses or gradients are not finite are passed over, in a whole training; the next one ends
     # it. OUTPUT_DIR/bad_batches.json says which they were.
@@ -118,12 +118,21 @@ def _detector_keys() -> CfgNode:
     node.TWO_STAGE = True
     # With them, the queries' content is learned; else it is made of the proposals, too.
     node.MIXED_SELECTION = True
+    # DeformableDETR and HDETR, TWO_STAGE: the encoder's proposals learn the classes, and the best of any class are
+    # selected; else they learn whether there is an object at all. DINO's learn the classes.
+    node.CLASS_SPECIFIC_PROPOSALS = False
+    # Likewise, without MIXED_SELECTION: the queries' content is the encoder's token that each starts from.
+    node.CONTENT_FROM_MEMORY = False
 
     node.ENCODER = CfgNode()
     # A name in lite_detr_d2.modeling.encoder.ENCODER_REGISTRY.
     node.ENCODER.NAME = "DeformableEncoder"
-    # Layers of DeformableEncoder; an InterleavedEncoder's count follows from its spec.
+    # Layers of DeformableEncoder and SparseEncoder; an InterleavedEncoder's count follows from its spec.
     node.ENCODER.NUM_LAYERS = 6
+    # SparseEncoder: the share of an image's tokens that is refined, above 0, and at most 1.
+    node.ENCODER.RHO = 0.3
+    # SparseEncoder: in training, every layer but the last predicts objects of the tokens that it refined.
+    node.ENCODER.AUXILIARY_LOSS = True
     # InterleavedEncoder: HxLy-(A+1)xB, and how a block refines the low-level tokens: "joint", "sequential" or
     # "high_only" (not at all).
     node.ENCODER.SPEC = "H3L1-(2+1)x3"

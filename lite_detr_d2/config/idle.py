@@ -95,7 +95,17 @@ _RULES = (
     _Rule(
         _below("MODEL.LITE_DETR.ENCODER", "SPEC FUSION LOW_LEVEL_FFN_RATIO"),
         "MODEL.LITE_DETR.ENCODER.NAME",
-        lambda cfg: cfg.MODEL.LITE_DETR.ENCODER.NAME == "DeformableEncoder",
+        lambda cfg: cfg.MODEL.LITE_DETR.ENCODER.NAME in ("DeformableEncoder", "SparseEncoder"),
+    ),
+    _Rule(
+        _below("MODEL.LITE_DETR.ENCODER", "RHO AUXILIARY_LOSS"),
+        "MODEL.LITE_DETR.ENCODER.NAME",
+        lambda cfg: cfg.MODEL.LITE_DETR.ENCODER.NAME in ("DeformableEncoder", "InterleavedEncoder"),
+    ),
+    _Rule(
+        ("MODEL.LITE_DETR.CLASS_SPECIFIC_PROPOSALS",),
+        "MODEL.META_ARCHITECTURE",
+        lambda cfg: cfg.MODEL.META_ARCHITECTURE == "DINO",
     ),
     _Rule(
         ("MODEL.LITE_DETR.ENCODER.NUM_LAYERS",),

@@ -177,6 +177,11 @@ def _check_encoder(cfg: CfgNode) -> None:
             "MODEL.LITE_DETR.ENCODER.KEY_PROJ is True, and KEY_AWARE is False: plain deformable attention has no keys. "
             "Set KEY_AWARE to True or KEY_PROJ to False."
         )
+    if encoder.NAME == "SparseEncoder" and not model.TWO_STAGE:
+        raise InputError(
+            "MODEL.LITE_DETR.ENCODER.NAME is 'SparseEncoder', which scores tokens by the projection of the second "
+            "stage, and MODEL.LITE_DETR.TWO_STAGE is False: set it to True or choose another encoder."
+        )
     if encoder.NAME != "InterleavedEncoder":
         return
     try:
@@ -202,12 +207,23 @@ def _check_encoder(cfg: CfgNode) -> None:
 
 def _check_stages(cfg: CfgNode) -> None:
     model, architecture = cfg.MODEL.LITE_DETR, cfg.MODEL.META_ARCHITECTURE
-    needs = {"TWO_STAGE": "BOX_REFINEMENT", "MIXED_SELECTION": "TWO_STAGE", "LOOK_FORWARD_TWICE": "BOX_REFINEMENT"}
+    needs = {
+        "TWO_STAGE": "BOX_REFINEMENT",
+        "MIXED_SELECTION": "TWO_STAGE",
+        "CLASS_SPECIFIC_PROPOSALS": "TWO_STAGE",
+        "CONTENT_FROM_MEMORY": "TWO_STAGE",
+        "LOOK_FORWARD_TWICE": "BOX_REFINEMENT",
+    }
     for key, needed in needs.items():
         if model[key] and not model[needed]:
             raise InputError(
                 f"MODEL.LITE_DETR.{key} is True, and {needed} is False: set {needed} to True or {key} to False."
             )
+    if model.CONTENT_FROM_MEMORY and model.MIXED_SELECTION:
+        raise InputError(
+            "MODEL.LITE_DETR.CONTENT_FROM_MEMORY and MIXED_SELECTION are True, and queries have one content: the token "
+            "that they start from, or a learned one. Set one of them to False."
+        )
     if architecture == "DINO" and not (model.MIXED_SELECTION and model.LOOK_FORWARD_TWICE):
         raise InputError(
             "MODEL.META_ARCHITECTURE is 'DINO', of which MODEL.LITE_DETR.MIXED_SELECTION and LOOK_FORWARD_TWICE are "

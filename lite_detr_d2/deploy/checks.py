@@ -30,6 +30,12 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     check_argument(name, value, str, lambda word: word in choices, f"one of {', '.join(choices)}")
 
 
+def check_flag(name: str, value: object) -> None:
+    """See that an argument is True or False."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name} is {quoted(value)}: expected True or False.")
+
+
 def check_score(name: str, value: object) -> None:
     """See that an argument is a number from 0 to 1."""
     check_argument(name, value, Real, lambda number: 0 <= number <= 1, "a number from 0 to 1")

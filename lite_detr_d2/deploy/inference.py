@@ -4,8 +4,9 @@ Letters in shapes: N images, H and W their padded size, S encoder tokens, Q quer
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,9 @@ from ..structures import LayerPredictions
 
 Check = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Refuses images and sizes that a model is not exported for, and returns those that it is."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""In which products can be computed, and what follows from them, by name."""
 
 INPUTS = ("images", "sizes")
 OUTPUTS = ("boxes", "scores", "labels")
@@ -70,12 +74,12 @@ class InferenceModel(nn.Module):
         Args:
             detector: in evaluation mode.
             check: looks at the inputs first.
-            dtype: "bfloat16" for autocast to that, else "float32".
+            dtype: one of ``DTYPES``, to which autocast is unless it is "float32".
         """
         super().__init__()
         self.detector = detector
         self.check = check
-        self.autocast = dtype == "bfloat16"
+        self.dtype = dtype
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Detect.
@@ -96,24 +100,33 @@ class InferenceModel(nn.Module):
         """The inputs, if they pass the check."""
         return (images, sizes) if self.check is None else self.check(images, sizes)
 
-    def inspect(self, images: Tensor, sizes: Tensor, selected: Tensor | None = None) -> Inspection:
-        """Compute what detections are made of; with ``selected``, of these tokens instead of the best ones."""
-        # Without autocast no context at all: torch.export would make a subprogram of it.
-        with torch.autocast(images.device.type, torch.bfloat16) if self.autocast else nullcontext():
-            return self._inspect(images, sizes, selected)
+    def inspect(
+        self, images: Tensor, sizes: Tensor, selected: Tensor | None = None, *, is_padded: bool = True
+    ) -> Inspection:
+        """Compute what detections are made of; with ``selected``, of these tokens instead of the best ones.
 
-    def _inspect(self, images: Tensor, sizes: Tensor, selected: Tensor | None) -> Inspection:
+        ``is_padded`` says whether any of the images may be padded.
+        """
+        with self.precision(images.device):
+            return self._inspect(images, sizes, selected, is_padded)
+
+    def precision(self, device: torch.device) -> AbstractContextManager[Any]:
+        """The context in which a device computes the detector in the type that was asked for."""
+        # Without autocast no context at all: torch.export would make a subprogram of it.
+        return nullcontext() if self.dtype == "float32" else torch.autocast(device.type, DTYPES[self.dtype])
+
+    def _inspect(self, images: Tensor, sizes: Tensor, selected: Tensor | None, is_padded: bool) -> Inspection:
         detector = self.detector
         padding = _padding(images, sizes)
         ordered = images.flip(1) if detector.input_format == "BGR" else images
         normalised = detector.normalise(ordered).masked_fill(padding[:, None], 0.0)
-        features = detector.encode(normalised, padding)
+        features = detector.encode(normalised, padding, is_padded)
         selection = detector.query_selection
         if isinstance(selection, QuerySelection):
             tokens, anchors = selection.candidates(features)
             if selected is None:
                 selected = selection.rank(tokens, selection.num_queries)
-            queries, _, _ = selection.select(tokens, anchors, selected)
+            queries, _, _ = selection.select(tokens, anchors, selected, features.tokens)
             usable = anchors[..., 0].isfinite()
         else:
             queries, _ = selection(features)

@@ -16,9 +16,10 @@ from ..errors import InputError
 from ..modeling.postprocess import at_original_size
 from ..wording import shown
 from .bounds import Bounds
-from .checks import check_choice, check_positive, check_score
+from .checks import check_choice, check_flag, check_positive, check_score
 from .formats import Runtime
-from .inference import InferenceModel
+from .inference import DTYPES, InferenceModel
+from .inference_form import PreparedDetector, prepare
 from .manifest import Manifest, manifest_path
 from .preparation import CHANNELS, Image, Preparation, PreparedImage, Size, is_image
 from .run import (
@@ -36,7 +37,6 @@ Detection: TypeAlias = dict[str, Instances]
 
 _Detect = Callable[[npt.NDArray[np.uint8], npt.NDArray[np.int64]], tuple[Tensor, Tensor, Tensor]]
 
-DTYPES = ("float32", "bfloat16")
 # So many batches may be waiting for more images of their size, before the one that waits longest is run as it is.
 _MOST_WAITING = 4
 
@@ -48,6 +48,7 @@ def load(
     weights: PathLike | None = None,
     device: str | torch.device | None = None,
     dtype: str = "float32",
+    prepared: bool = False,
     opts: Sequence[object] = (),
     trust_pickle: bool = False,
 ) -> "Predictor":
@@ -60,6 +61,7 @@ def load(
         weights: a checkpoint, ours or a published one: a file, or an address that detectron2 knows.
         device: such as "cuda:1"; None for CUDA where there is some, else the CPU.
         dtype: "float32"; or "bfloat16", in which products are then computed, and what follows from them.
+        prepared: take the detector's inference form, see :func:`.prepare`.
         opts: with ``config_file``, overrides of it: KEY, VALUE, KEY, VALUE, ...
         trust_pickle: let weights of a ``.pkl`` or ``.pyth`` file hold, and run, anything.
 
@@ -67,11 +69,14 @@ def load(
         InputError: they are not there or do not fit each other, or there is no such device; of an exported file, it is
             not the one that its JSON describes, or what runs it is not installed.
     """
-    check_choice("dtype", dtype, DTYPES)
+    check_choice("dtype", dtype, list(DTYPES))
+    check_flag("prepared", prepared)
     check_sources(run=run, config_file=config_file, weights=weights, device=device)
     if run is not None and Path(run).is_file() and is_exported(Path(run)):
         if config_file is not None or weights is not None:
             raise InputError(f"{shown(run)} is a file, which has its own config and weights: give none.")
+        if prepared:
+            raise InputError(f"{shown(run)} is an exported file, which is ready as it is: leave prepared out.")
         return _of_exported(Path(run), device, dtype)
     if run is not None and not Path(run).exists():
         raise InputError(
@@ -81,7 +86,8 @@ def load(
         run, config_file=config_file, weights=weights, device=device, opts=opts, trust_pickle=trust_pickle
     )
     files = files_of_run(run) if run is not None else [config_file or "", trained.cfg.MODEL.WEIGHTS]
-    return Predictor(trained.cfg, trained.class_names, trained.detector, dtype=dtype, files=files)
+    model = prepare(trained.detector, dtype=DTYPES[dtype]) if prepared else trained.detector
+    return Predictor(trained.cfg, trained.class_names, model, dtype=dtype, files=files)
 
 
 class Predictor:
@@ -93,7 +99,7 @@ class Predictor:
     Attributes:
         cfg: the config; images are read, resized and counted out as it says for evaluation.
         class_names: by class, as in ``pred_classes``.
-        model: the detector, or the runtime of an exported file.
+        model: the detector, its inference form, or the runtime of an exported file.
         files: what it was loaded from, which is not to be written over.
         input_format: of arrays and tensors, unless a call says otherwise. Tools ask detectron2's ``DefaultPredictor``
             for it, and may have this in its place.
@@ -105,7 +111,7 @@ class Predictor:
         self,
         cfg: CfgNode,
         class_names: Iterable[str],
-        model: DetrDetector | Runtime,
+        model: DetrDetector | PreparedDetector | Runtime,
         *,
         dtype: str = "float32",
         bounds: Bounds | None = None,
@@ -116,17 +122,17 @@ class Predictor:
         Args:
             cfg: the model's config.
             class_names: of its classes.
-            model: a detector in evaluation mode, or a runtime.
-            dtype: of a detector: "float32" or "bfloat16".
+            model: a detector in evaluation mode, its inference form, or a runtime.
+            dtype: of a detector: "float32" or "bfloat16"; an inference form has its own.
             bounds: of a runtime: the images that it takes. Others are made smaller or padded, batches filled up.
             files: that the model is in, if any.
         """
-        check_choice("dtype", dtype, DTYPES)
+        check_choice("dtype", dtype, list(DTYPES))
         self.cfg = cfg
         self.class_names = list(class_names)
         self.model = model
         self.files = [Path(file) for file in files]
-        self._detect = _of_detector(model, dtype) if isinstance(model, DetrDetector) else _of_runtime(model)
+        self._detect = _detection_by(model, dtype)
         self._prepare = Preparation(cfg, bounds)
         self._bounds = bounds
 
@@ -210,7 +216,7 @@ def _of_exported(file: Path, device: str | torch.device | None, dtype: str) -> P
     manifest = Manifest.read(file)
     if device is not None and torch.device(device).type != "cpu":
         raise InputError(f"The device is {str(device)!r}, and exported files compute on the CPU: take 'cpu', or none.")
-    if dtype not in (DTYPES[0], manifest.dtype):
+    if dtype not in ("float32", manifest.dtype):
         raise InputError(f"dtype is {dtype!r}, and {shown(file)} was exported in {manifest.dtype}: leave it out.")
     runtime = format_of_exported(manifest, file).load(file, manifest.requires)
     cfg = config_of_exported(manifest, file)
@@ -227,15 +233,25 @@ def _at_original_size(
     return {"instances": at_original_size(instances, *image.original)}
 
 
-def _of_detector(detector: DetrDetector, dtype: str) -> _Detect:
-    model = InferenceModel(detector, dtype=dtype).eval()
+def _detection_by(model: DetrDetector | PreparedDetector | Runtime, dtype: str) -> _Detect:
+    if isinstance(model, DetrDetector):
+        return _of_model(InferenceModel(model, dtype=dtype).eval())
+    if not isinstance(model, PreparedDetector):
+        return _of_runtime(model)
+    if dtype not in ("float32", model.model.dtype):
+        raise InputError(f"dtype is {dtype!r}, and the model was prepared in {model.model.dtype}: leave it out.")
+    return _of_model(model.model)
+
+
+def _of_model(model: InferenceModel) -> _Detect:
+    device = model.detector.device
 
     @torch.no_grad()
     def detect(images: npt.NDArray[np.uint8], sizes: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
-        boxes, scores, labels = model(
-            torch.from_numpy(images).to(detector.device), torch.from_numpy(sizes).to(detector.device)
-        )
-        return boxes, scores, labels
+        inputs = torch.from_numpy(images).to(device), torch.from_numpy(sizes).to(device)
+        is_padded = bool((sizes != images.shape[2:]).any())
+        found = model.detections(model.inspect(*inputs, is_padded=is_padded), inputs[1])
+        return found.boxes, found.scores, found.labels
 
     return detect
 

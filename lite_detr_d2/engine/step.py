@@ -63,7 +63,7 @@ class Step(SimpleTrainer):
             parts: how many parts a batch is seen in, one after the other, to save memory: the gradients are those of
                 the whole batch, whose number of boxes all losses are divided by.
             most_skipped: how many bad batches may be passed over.
-            precision: of autocast on CUDA devices, or None for none. Losses in float16 are scaled.
+            precision: of autocast, or None for none. Losses in float16 are scaled, which CUDA devices alone compute.
             record: a file that gets a line of JSON for each bad batch.
         """
         super().__init__(model, data_loader, optimizer)
@@ -129,7 +129,7 @@ class Step(SimpleTrainer):
         parts = _split(batch, self._parts)
         total: dict[str, Tensor] = {}
         self._norm = None
-        with self._detector.criterion.counting(_num_boxes(batch)) if len(parts) > 1 else nullcontext():
+        with self._detector.criterion.counting(_num_boxes(batch), len(batch)) if len(parts) > 1 else nullcontext():
             for number, part in enumerate(parts, 1):
                 # The last backward pass adds up the gradients of all processes.
                 is_last = number == len(parts)
@@ -156,9 +156,9 @@ class Step(SimpleTrainer):
     def _losses(self, part: Batch) -> dict[str, Tensor]:
         """The losses of part of a batch, if they are finite in all processes."""
         problem, losses = "", {}
-        autocast = nullcontext() if self._precision is None else torch.autocast("cuda", self._precision)
+        device = self._detector.device.type
         try:
-            with autocast:
+            with nullcontext() if self._precision is None else torch.autocast(device, self._precision):
                 losses = self.model(part)
             wrong = [f"{name} = {loss.item()}" for name, loss in losses.items() if not bool(loss.isfinite())]
             problem = ", ".join(wrong)

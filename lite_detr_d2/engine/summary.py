@@ -15,6 +15,7 @@ from ..data.augmentation import BoundedResize
 from ..data.statistics import Statistics
 from ..detector import DetrDetector
 from ..modeling.interleaved import InterleavedEncoder
+from ..modeling.sparse import SparseEncoder
 from ..ops.deform_attn import compiled_ops_status
 from ..wording import in_short, shown
 
@@ -72,7 +73,11 @@ def log_model(cfg: CfgNode) -> None:
 def model_in_words(cfg: CfgNode) -> str:
     """The detector of a config, in short. Which encoder it has is the config's alone: weights fit several."""
     encoder = cfg.MODEL.LITE_DETR.ENCODER
-    named = f"encoder {encoder.SPEC}" if InterleavedEncoder.__name__ == encoder.NAME else encoder.NAME
+    named = encoder.NAME
+    if named == InterleavedEncoder.__name__:
+        named = f"encoder {encoder.SPEC}"
+    elif named == SparseEncoder.__name__:
+        named = f"{named} of rho {encoder.RHO:g}"
     return f"{cfg.MODEL.META_ARCHITECTURE}, {named}, backbone {cfg.MODEL.BACKBONE.NAME}"
 
 

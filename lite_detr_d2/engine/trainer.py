@@ -61,8 +61,8 @@ class Trainer(DefaultTrainer):
     of one that was not stopped (on the CPU). SIGTERM, SIGINT, SIGHUP and SIGUSR1 stop it, see :class:`Stop`.
 
     Raises:
-        InputError: a dataset is not there, or has another number of classes than the model; ``SOLVER.AMP.ENABLED``
-            without CUDA.
+        InputError: a dataset is not there, or has another number of classes than the model; ``SOLVER.AMP`` with float16
+            on the CPU.
         FloatingPointError: in training, when losses or gradients are not finite in more batches than
             SOLVER.MAX_SKIPPED_STEPS.
     """
@@ -72,8 +72,7 @@ class Trainer(DefaultTrainer):
         self._trust_pickle = trust_pickle
         cfg = on_available_device(cfg)
         check_datasets(cfg, "TRAIN", "TEST")
-        if cfg.SOLVER.AMP.ENABLED and not torch.cuda.is_available():
-            raise InputError("SOLVER.AMP.ENABLED is True, and there is no CUDA device for it: set it to False.")
+        _check_precision(cfg)
         check_loggers(cfg)
         for name in cfg.DATASETS.TEST:
             self.build_test_loader(cfg, name)  # what is wrong with it is to be known before the training, not after
@@ -344,6 +343,15 @@ def on_available_device(cfg: CfgNode) -> CfgNode:
     cfg.MODEL.DEVICE = "cpu"
     cfg.freeze()
     return cfg
+
+
+def _check_precision(cfg: CfgNode) -> None:
+    amp = cfg.SOLVER.AMP
+    if amp.ENABLED and amp.DTYPE == "float16" and torch.device(cfg.MODEL.DEVICE).type == "cpu":
+        raise InputError(
+            "SOLVER.AMP.ENABLED is True, MODEL.DEVICE is 'cpu', and SOLVER.AMP.DTYPE is 'float16', in which nothing is "
+            "trained there: set SOLVER.AMP.DTYPE to 'bfloat16', or SOLVER.AMP.ENABLED to False."
+        )
 
 
 def _check_usable(device: torch.device, message: str) -> None:

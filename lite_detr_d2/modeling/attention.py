@@ -62,6 +62,8 @@ class SamplingAttention(nn.Module):
     def _sampled_map(self, linear: nn.Linear, features: FlattenedFeatures) -> Tensor:
         """(N, S, M, D): the tokens' projection, zero where they are padding."""
         projected: Tensor = linear(features.tokens)
+        if not features.is_padded:
+            return projected.unflatten(-1, (self.num_heads, -1))  # type: ignore[no-any-return]
         # In place only where nothing is recorded, as in FeedForward.
         fill = projected.masked_fill if torch.is_grad_enabled() else projected.masked_fill_
         filled: Tensor = fill(features.padding[..., None], 0.0)
@@ -155,9 +157,9 @@ class SelfAttention(nn.Module):
         return result
 
 
-def projection(num_channels: int) -> nn.Linear:
-    """A square linear layer with Xavier weights and zero bias."""
-    linear = nn.Linear(num_channels, num_channels)
+def projection(num_channels: int, out_channels: int | None = None) -> nn.Linear:
+    """A linear layer, a square one if nothing else is said, with Xavier weights and zero bias."""
+    linear = nn.Linear(num_channels, out_channels or num_channels)
     nn.init.xavier_uniform_(linear.weight)
     nn.init.zeros_(linear.bias)
     return linear

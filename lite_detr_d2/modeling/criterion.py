@@ -1,4 +1,4 @@
-"""The training losses of all query groups, all decoder layers, and the encoder's proposals."""
+"""The training losses of all query groups, all decoder layers, the encoder's proposals, and the encoder."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +9,17 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
-from ..structures import Assigner, LayerPredictions, Match, Predictions, QueryGroup, Targets, query_slices
+from ..structures import (
+    Assigner,
+    EncoderResult,
+    LayerPredictions,
+    Match,
+    Predictions,
+    QueryGroup,
+    Targets,
+    TokenScores,
+    query_slices,
+)
 from .geometry import box_xyxy, paired_giou
 
 
@@ -17,7 +27,8 @@ class Criterion:
     """Focal loss on the classes, L1 and generalised IoU losses on the boxes of matched queries.
 
     Losses are named as in DETR's family: ``loss_ce``, ``loss_bbox`` and ``loss_giou`` of the last decoder layer, with
-    ``_0``, ``_1``, ... for the earlier layers where the group's suffix has them.
+    ``_0``, ``_1``, ... for the earlier layers where the group's suffix has them, and after the proposals' suffix for
+    the encoder's layers. ``loss_mask_prediction`` is of an encoder's scores of tokens.
     """
 
     def __init__(
@@ -52,12 +63,12 @@ class Criterion:
         self.giou_eps = giou_eps
         self.matcher = matcher
         self.proposal_suffix = proposal_suffix
-        self._counted: int | None = None
+        self._counted: tuple[int, int] | None = None
 
     @contextmanager
-    def counting(self, num_boxes: int) -> Iterator[None]:
-        """Divide losses by so many boxes, in this process: those of a batch of which parts are seen."""
-        self._counted = num_boxes
+    def counting(self, num_boxes: int, num_images: int) -> Iterator[None]:
+        """Divide losses by so many boxes, or images, in this process: those of a batch of which parts are seen."""
+        self._counted = num_boxes, num_images
         try:
             yield
         finally:
@@ -73,7 +84,7 @@ class Criterion:
             groups: which queries are whose, and how each group's are matched.
             targets: of each image; any of them, or all, may be empty.
         """
-        counted = sum(len(target) for target in targets) if self._counted is None else self._counted
+        counted, num_images = self._counted or (sum(len(target) for target in targets), len(targets))
         num_boxes = sum_over_processes(counted, predictions.layers[-1].boxes)
         # DistributedDataParallel takes the mean of the processes' gradients, where one process would take their sum.
         share: int = comm.get_world_size()
@@ -85,11 +96,17 @@ class Criterion:
             for index, layer in enumerate(predictions.layers):
                 suffix = group.loss_suffix.format(layer="" if index == last else f"_{index}")
                 losses |= self._layer_losses(layer.of_queries(queries), group.assign, repeated, scale, suffix)
-        proposals = predictions.proposals
+        proposals, encoded, scale = predictions.proposals, predictions.encoded, share / num_boxes.clamp(min=1.0)
         if proposals is not None:
             wanted = [target.class_agnostic() for target in targets] if proposals.class_agnostic else targets
-            scale = share / num_boxes.clamp(min=1.0)
             losses |= self._layer_losses(proposals.predictions, self.matcher, wanted, scale, self.proposal_suffix)
+        if encoded is not None:
+            for index, layer in enumerate(_trained(encoded)):
+                losses |= self._layer_losses(layer, self.matcher, targets, scale, f"{self.proposal_suffix}_{index}")
+        if encoded is not None and encoded.token_scores is not None and predictions.attention is not None:
+            # The mean over images, as that over the processes' gradients is: no share.
+            loss = _score_loss(encoded.token_scores, predictions.attention)
+            losses["loss_mask_prediction"] = loss * len(targets) / num_images
         return losses
 
     def _layer_losses(
@@ -117,6 +134,23 @@ class Criterion:
             f"loss_bbox{suffix}": self.l1_weight * l1 * scale,
             f"loss_giou{suffix}": self.giou_weight * (1 - giou).sum() * scale,
         }
+
+
+def _trained(encoded: EncoderResult) -> Sequence[LayerPredictions]:
+    """The auxiliary predictions to train: as published, of as many tokens as the image with the most has chosen."""
+    scores = encoded.token_scores
+    if not encoded.auxiliary or scores is None:
+        return encoded.auxiliary
+    trained = slice(int(scores.chosen.max()))
+    return [layer.of_queries(trained) for layer in encoded.auxiliary]
+
+
+def _score_loss(scores: TokenScores, attention: Tensor) -> Tensor:
+    """The binary cross-entropy of scores, (N, S), and of being among the ``chosen`` tokens that are looked at most."""
+    places = torch.arange(attention.shape[1], device=attention.device)
+    wanted = (places < scores.chosen[:, None]).to(scores.logits.dtype)
+    target = torch.zeros_like(wanted).scatter(1, attention.argsort(dim=1, descending=True), wanted)
+    return F.binary_cross_entropy_with_logits(scores.logits, target)
 
 
 def sum_over_processes(number_here: int, like: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class DecoderLayer(nn.Module):
         reference_points: Tensor,
         features: FlattenedFeatures,
         mask: Tensor | None,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         """Update the queries.
 
         Args:
@@ -46,14 +46,14 @@ class DecoderLayer(nn.Module):
             mask: (Q, Q) bool, True where the row query must not see the column query.
 
         Returns:
-            (N, Q, C).
+            The queries, and what they looked at the tokens with: (N, Q, C) each.
         """
         attended = self.self_attention(queries, position, mask)
         queries = self.self_attention_norm(queries + self.dropout(attended))
-        attended = self.cross_attention(queries + position, reference_points, features)
+        looking = queries + position
+        attended = self.cross_attention(looking, reference_points, features)
         queries = self.cross_attention_norm(queries + self.dropout(attended))
-        result: Tensor = self.feed_forward(queries)
-        return result
+        return self.feed_forward(queries), looking
 
 
 class BoxPosition(nn.Module):
@@ -77,10 +77,17 @@ class BoxPosition(nn.Module):
 
 @dataclass(frozen=True)
 class DecodedLayer:
-    """What a decoder layer leaves: queries (N, Q, C), and the reference (N, Q, 2 or 4), 0..1, that it started from."""
+    """What a decoder layer leaves.
+
+    Attributes:
+        queries: (N, Q, C).
+        reference: (N, Q, 2 or 4), 0..1 of the image, that the layer started from.
+        looking: (N, Q, C), what its cross-attention was asked with, position included.
+    """
 
     queries: Tensor
     reference: Tensor
+    looking: Tensor
 
 
 class Decoder(nn.Module):
@@ -161,9 +168,10 @@ class Decoder(nn.Module):
                 refined = self._refine(steering, self._head(index - 1).box_offsets(queries))
                 steering = refined.detach()
                 reference = refined if self.look_forward_twice else steering
-            reference_points = _on_levels(steering, features.valid_ratios)
-            queries = layer(queries, self._position(initial, reference_points), reference_points, features, mask)
-            decoded.append(DecodedLayer(queries, reference))
+            reference_points = on_levels(steering, features.valid_ratios)
+            position = self._position(initial, reference_points)
+            queries, looking = layer(queries, position, reference_points, features, mask)
+            decoded.append(DecodedLayer(queries, reference, looking))
         return tuple(decoded)
 
     def predict(self, decoded: Sequence[DecodedLayer], layer: int) -> LayerPredictions:
@@ -194,6 +202,6 @@ class Decoder(nn.Module):
         return torch.sigmoid(logits + offsets)
 
 
-def _on_levels(reference: Tensor, valid_ratios: Tensor) -> Tensor:
+def on_levels(reference: Tensor, valid_ratios: Tensor) -> Tensor:
     """(N, Q, L, 2 or 4) reference points of each level with its padding, of (N, Q, 2 or 4) ones of the image."""
     return reference[:, :, None] * valid_ratios.repeat(1, 1, reference.shape[-1] // 2)[:, None]

@@ -64,14 +64,16 @@ class ContrastiveDenoising(nn.Module):
             labels[index, ..., : len(target)] = target.labels
             boxes[index, ..., : len(target), :] = target.boxes
             filled[index, ..., : len(target)] = True
-        content = self.label_embed(self._noised_labels(labels)) * filled[..., None]
-        reference = inverse_sigmoid(self._noised_boxes(boxes), self.logit_eps) * filled[..., None]
+        # Flattened first: of views, torch.compile would look at what they are views of, too.
+        occupied = filled.flatten(1)[..., None]
+        content = self.label_embed(self._noised_labels(labels).flatten(1)) * occupied
+        reference = inverse_sigmoid(self._noised_boxes(boxes).flatten(1, 3), self.logit_eps) * occupied
         return QueryGroup(
             name="denoising",
-            queries=Queries(content.flatten(1, 3), reference.flatten(1, 3)),
+            queries=Queries(content, reference),
             assign=DenoisingAssigner(num_groups, most),
             sees=("matching",),
-            block_size=2 * most,
+            blocks=torch.arange(num_groups, device=weight.device).repeat_interleave(2 * most),
             target_repeats=num_groups,
             min_boxes=num_groups,  # as published: of one box, in every group
             loss_suffix="_dn{layer}",

@@ -1,6 +1,7 @@
 """The encoder's layer, the plain deformable encoder, and the registry in which encoders are found by name.
 
-An encoder is a module that maps ``FlattenedFeatures`` to refined tokens, (N, S, C). It knows nothing of its detector.
+An encoder is a module that maps ``FlattenedFeatures`` to an ``EncoderResult``: refined tokens, (N, S, C), and in
+training what else of it has a loss. It knows nothing of its detector.
 """
 
 from typing import Any
@@ -9,7 +10,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.utils.registry import Registry
 from torch import Tensor, nn
 
-from ..structures import FlattenedFeatures
+from ..structures import EncoderResult, FlattenedFeatures
 from .attention_spec import AttentionSpec
 from .geometry import reference_points_of_tokens
 from .layers import FeedForward
@@ -93,10 +94,10 @@ class DeformableEncoder(nn.Module):
             "dropout": cfg.MODEL.LITE_DETR.DROPOUT,
         }
 
-    def forward(self, features: FlattenedFeatures) -> Tensor:
-        """Refine the tokens of ``features``: (N, S, C)."""
+    def forward(self, features: FlattenedFeatures) -> EncoderResult:
+        """Refine the tokens of ``features``."""
         reference_points = reference_points_of_tokens(features.shapes, features.valid_ratios)
         for layer in self.layers:
             tokens = layer(features.tokens, features.position, reference_points, features)
             features = features.with_tokens(tokens)
-        return features.tokens
+        return EncoderResult(features.tokens)

@@ -17,25 +17,33 @@ class FeatureFlattener(nn.Module):
         self.position = position
         self.level_embed = nn.Parameter(torch.randn(num_levels, position.num_channels))
 
-    def forward(self, maps: Sequence[Tensor], padding: Tensor) -> FlattenedFeatures:
+    def forward(self, maps: Sequence[Tensor], padding: Tensor, is_padded: bool = True) -> FlattenedFeatures:
         """Flatten ``maps``.
 
         Args:
             maps: (N, C, H_l, W_l) of each level, fine to coarse.
             padding: (N, H, W) bool at the images' resolution, True where a pixel is padding.
+            is_padded: whether any may be.
         """
         masks = [_resize_mask(padding, level) for level in maps]
         positions = [
-            self.position(mask).flatten(2) + embedding[:, None]
+            _sequence(self.position(mask, is_padded)) + embedding
             for mask, embedding in zip(masks, self.level_embed, strict=True)
         ]
+        # Each level is turned before all are joined: what is turned afterwards, every layer would copy.
         return FlattenedFeatures(
-            tokens=torch.cat([level.flatten(2) for level in maps], dim=2).transpose(1, 2),
-            position=torch.cat(positions, dim=2).transpose(1, 2),
+            tokens=torch.cat([_sequence(level) for level in maps], dim=1),
+            position=torch.cat(positions, dim=1),
             padding=torch.cat([mask.flatten(1) for mask in masks], dim=1),
             shapes=tuple(_size_of(level) for level in maps),
             valid_ratios=torch.stack([_valid_ratio(mask) for mask in masks], dim=1),
+            is_padded=is_padded,
         )
+
+
+def _sequence(level: Tensor) -> Tensor:
+    """(N, H * W, C) of a map (N, C, H, W)."""
+    return level.flatten(2).transpose(1, 2)
 
 
 def _size_of(level: Tensor) -> tuple[int, int]:

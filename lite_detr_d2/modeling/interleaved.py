@@ -7,7 +7,7 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 
 from ..encoder_spec import EncoderSpec
-from ..structures import FlattenedFeatures
+from ..structures import EncoderResult, FlattenedFeatures
 from .attention_spec import AttentionSpec
 from .encoder import ENCODER_REGISTRY, EncoderLayer, encoder_attention
 from .geometry import reference_points_of_tokens
@@ -96,8 +96,8 @@ class InterleavedEncoder(nn.Module):
             "dropout": cfg.MODEL.LITE_DETR.DROPOUT,
         }
 
-    def forward(self, features: FlattenedFeatures) -> Tensor:
-        """Refine the tokens of ``features``: (N, S, C)."""
+    def forward(self, features: FlattenedFeatures) -> EncoderResult:
+        """Refine the tokens of ``features``."""
         reference_points = reference_points_of_tokens(features.shapes, features.valid_ratios)
         split, end = features.start_of(self.spec.low_levels), features.tokens.shape[1]
         ranges = {"low": (0, split), "high": (split, end), "all": (0, end)}
@@ -108,4 +108,4 @@ class InterleavedEncoder(nn.Module):
             new = layer(old[:, queries], features.position[:, queries], reference_points[:, queries], features)
             whole = new if name == "all" else torch.cat((old[:, :first], new, old[:, last:]), dim=1)
             features = features.with_tokens(whole)
-        return features.tokens
+        return EncoderResult(features.tokens)

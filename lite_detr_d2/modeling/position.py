@@ -57,16 +57,20 @@ class SinePositionEncoding(nn.Module):
         self.temperature = temperature
         self.offset = offset
 
-    def forward(self, padding: Tensor) -> Tensor:
+    def forward(self, padding: Tensor, is_padded: bool = True) -> Tensor:
         """Encode a map of which ``padding``, (N, H, W) bool, is True at pixels that are not part of the image.
+
+        ``is_padded`` says whether there may be any.
 
         Returns:
             (N, C, H, W) float32.
         """
         valid = (~padding).float()
-        y, x = valid.cumsum(1), valid.cumsum(2)
+        # Without padding, all columns have the same y, and all rows the same x: one of each is enough.
+        column, row = (valid, valid) if is_padded else (valid[:, :, :1], valid[:, :1])
+        y, x = column.cumsum(1), row.cumsum(2)
         y = (y - self.offset) / (y[:, -1:, :] + 1e-6) * (2 * math.pi)
         x = (x - self.offset) / (x[:, :, -1:] + 1e-6) * (2 * math.pi)
         half = self.num_channels // 2
-        sines = [interleaved_sines(value, half, self.temperature) for value in (y, x)]
+        sines = [interleaved_sines(value, half, self.temperature).expand(*valid.shape, half) for value in (y, x)]
         return torch.cat(sines, dim=-1).permute(0, 3, 1, 2)

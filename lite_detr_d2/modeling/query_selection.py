@@ -47,22 +47,27 @@ class LearnedQueries(nn.Module):
 
 
 class ProposalEmbedding(nn.Module):
-    """Position and content of queries, made of the proposals that they start from.
+    """Position and content of queries, or the position alone, made of the proposals that they start from.
 
-    Source: Deformable DETR, arXiv 2010.04159, Sec. 4.2 and Appendix A.4.
+    Source: Deformable DETR, arXiv 2010.04159, Sec. 4.2 and Appendix A.4; without content: Sparse DETR's code.
     """
 
-    def __init__(self, num_channels: int) -> None:
+    def __init__(self, num_channels: int, makes_content: bool = True) -> None:
         super().__init__()
-        self.proj = projection(2 * num_channels)
-        self.norm = nn.LayerNorm(2 * num_channels)
+        out_channels = 2 * num_channels if makes_content else num_channels
+        self.makes_content = makes_content
+        self.proj = projection(2 * num_channels, out_channels)
+        self.norm = nn.LayerNorm(out_channels)
         self.channels_per_coordinate = num_channels // 2
 
-    def forward(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode (N, Q, 4) boxes: position and content, (N, Q, C) each."""
+    def forward(self, boxes: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Encode (N, Q, 4) boxes: position and content, (N, Q, C) each, or None for a content that is not made."""
         projected = self.proj(box_sines(boxes, self.channels_per_coordinate))
         # Autocast must not round what all layers add to: the decoder's residuals take the type of the content.
-        position, content = self.norm(projected.to(boxes.dtype)).chunk(2, dim=-1)
+        encoded = self.norm(projected.to(boxes.dtype))
+        if not self.makes_content:
+            return encoded, None
+        position, content = encoded.chunk(2, dim=-1)
         return position, content
 
 
@@ -70,9 +75,10 @@ class QuerySelection(nn.Module):
     """Two-stage query selection: a head proposes a box for each token, and the best become the first boxes.
 
     What the queries are besides boxes is either learned, or made of the proposals. With mixed query selection (DINO,
-    arXiv 2203.03605, Sec. 3.4), content is learned and the position comes from the proposal.
+    arXiv 2203.03605, Sec. 3.4), content is learned and the position comes from the proposal. In Efficient DETR and
+    Sparse DETR, the content is the selected token itself.
 
-    Source: Deformable DETR, arXiv 2010.04159, Sec. 4.2.
+    Source: Deformable DETR, arXiv 2010.04159, Sec. 4.2; content from memory: Efficient DETR, arXiv 2104.01318.
     """
 
     def __init__(
@@ -81,6 +87,7 @@ class QuerySelection(nn.Module):
         num_queries: int,
         head: DetectionHead,
         class_agnostic: bool,
+        trains_all: bool,
         content: nn.Embedding | None,
         proposal_embed: ProposalEmbedding | None,
     ) -> None:
@@ -89,11 +96,12 @@ class QuerySelection(nn.Module):
         Args:
             num_queries: how many queries to select, unless more are asked for.
             head: proposes.
-            class_agnostic: the head learns, from all tokens, whether there is an object, which is its class 0, and
-                ranks by that. Else it learns the classes, from the selected tokens, and ranks by the largest logit.
-            content: learned content of as many queries as can be selected; None to make it of the proposals.
-            proposal_embed: makes the queries' position, and the content that is not learned; None where the decoder
-                makes the position.
+            class_agnostic: the head learns whether there is an object, which is its class 0, and ranks by that. Else it
+                learns the classes, and ranks by the largest logit.
+            trains_all: the head learns from all tokens; else from the selected ones.
+            content: learned content of as many queries as can be selected; None for one that is not learned.
+            proposal_embed: makes the queries' position, and the content that is not learned, which if it makes none is
+                the selected tokens; None where the decoder makes the position.
 
         Raises:
             ValueError: when there is nothing to make the content of.
@@ -107,6 +115,7 @@ class QuerySelection(nn.Module):
         self.norm = nn.LayerNorm(num_channels)
         self.head = head
         self.class_agnostic = class_agnostic
+        self.trains_all = trains_all
         self.content = content
         self.proposal_embed = proposal_embed
 
@@ -123,10 +132,10 @@ class QuerySelection(nn.Module):
             _check_learned(self.content, self.num_queries + num_extra)
         tokens, anchors = self.candidates(features)
         ranked = self.rank(tokens, self.num_queries + num_extra)
-        queries, selected, reference = self.select(tokens, anchors, ranked)
+        queries, selected, reference = self.select(tokens, anchors, ranked, features.tokens)
         if not self.training:
             return queries, None
-        if self.class_agnostic:
+        if self.trains_all:
             selected, reference = tokens, anchors + self.head.box_offsets(tokens)
         predictions = LayerPredictions(self.head.logits(selected), reference.sigmoid())
         return queries, Proposals(predictions, self.class_agnostic)
@@ -145,24 +154,34 @@ class QuerySelection(nn.Module):
         number = number if tokens.shape[1] >= number else tokens.shape[1]
         return scores.topk(number, dim=1).indices
 
-    def select(self, tokens: Tensor, anchors: Tensor, ranked: Tensor) -> tuple[Queries, Tensor, Tensor]:
+    def select(self, tokens: Tensor, anchors: Tensor, ranked: Tensor, memory: Tensor) -> tuple[Queries, Tensor, Tensor]:
         """Make queries of the tokens whose indices are ``ranked``, (N, Q).
 
+        Args:
+            tokens: as ``candidates`` gives them.
+            anchors: likewise.
+            ranked: as ``rank`` gives them.
+            memory: (N, S, C), the encoder's tokens.
+
         Returns:
-            The queries; these tokens, (N, Q, C); and the logits of their boxes, (N, Q, 4), which are not detached.
+            The queries; the projected tokens, (N, Q, C); and the logits of their boxes, (N, Q, 4), which are not
+            detached.
         """
         index = ranked[..., None]
         selected = tokens.gather(1, index.expand(-1, -1, tokens.shape[-1]))
         reference = anchors.gather(1, index.expand(-1, -1, 4)) + self.head.box_offsets(selected)
-        return self._queries(reference.detach()), selected, reference
+        return self._queries(reference.detach(), memory, index), selected, reference
 
-    def _queries(self, reference: Tensor) -> Queries:
+    def _queries(self, reference: Tensor, memory: Tensor, index: Tensor) -> Queries:
         position = content = None
         if self.proposal_embed is not None:
             position, content = self.proposal_embed(reference.sigmoid())
         if self.content is not None:
             content = self.content.weight[: reference.shape[1]].expand(reference.shape[0], -1, -1)
-        assert content is not None
+        if content is None:
+            selected = memory.gather(1, index.expand(-1, -1, memory.shape[-1])).to(reference.dtype)
+            # Where there are too few usable tokens, others are selected: what stands in padding must not matter.
+            content = selected.masked_fill(reference[..., :1].isinf(), 0.0)
         return Queries(content, reference, position)
 
 

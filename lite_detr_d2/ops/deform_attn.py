@@ -173,9 +173,10 @@ def _flatten(spatial_shapes: Sequence[tuple[int, int]]) -> list[int]:
 def _is_traced() -> bool:
     """Whether sizes may be no numbers, which the checks need.
 
-    torch.jit.trace, by which fvcore counts operations, makes tensors of them, and torch.export symbols.
+    torch.jit.trace, by which fvcore counts operations, makes tensors of them, and torch.export and torch.compile
+    symbols. The kernels check what is run.
     """
-    return bool(torch.jit.is_tracing()) or torch.compiler.is_exporting()  # type: ignore[attr-defined]
+    return bool(torch.jit.is_tracing()) or torch.compiler.is_compiling()  # type: ignore[attr-defined]
 
 
 def _check(condition: bool, argument: str, expected: str, got: object) -> None:

@@ -32,9 +32,9 @@ _OTHER_FORMATS = (".pkl", ".pyth")
 def main() -> int:
     """Convert, print what became of every tensor, and save; or say why not."""
     parser = argparse.ArgumentParser(
-        description="Convert a checkpoint of Lite-DETR, DINO, Deformable-DETR or H-Deformable-DETR, or an ImageNet "
-        "backbone (torchvision's ResNet, the official Swin Transformer), whichever it is. A checkpoint of lite_detr_d2 "
-        "keeps its names, and loses the state of its training.",
+        description="Convert a checkpoint of Lite-DETR, DINO, Deformable-DETR, H-Deformable-DETR or Sparse DETR, or an "
+        "ImageNet backbone (torchvision's ResNet, the official Swin Transformer), whichever it is. A checkpoint of "
+        "lite_detr_d2 keeps its names, and loses the state of its training.",
         epilog="train_net.py takes published checkpoints as they are. Convert those that detectron2 itself is to load, "
         "as DefaultPredictor does, with --classes coco80 if they are of COCO.",
     )

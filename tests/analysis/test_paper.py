@@ -17,7 +17,12 @@ from .papers import CONTENT, write_paper
 
 PAPER = read_paper(PROJECT / "paper.json")
 CONFIGS = {path.stem: path for path in FOR_COCO}
-ARCHITECTURES = {"DINO": "DINO", "Deformable DETR": "DeformableDETR", "H-DETR": "HDETR"}
+ARCHITECTURES = {
+    "DINO": "DINO",
+    "Deformable DETR": "DeformableDETR",
+    "H-DETR": "HDETR",
+    "Sparse DETR": "DeformableDETR",
+}
 BACKBONES = {"R50": ("build_resnet_backbone", 50), "Swin-T": ("build_swin_backbone", None)}
 OURS = [(table, row) for table in PAPER.tables.values() for row in table.rows if row.config and table.number != "2"]
 every_row = pytest.mark.parametrize(
@@ -29,7 +34,7 @@ def test_the_papers_rows_are_all_there() -> None:
     assert {number: len(table.rows) for number, table in PAPER.tables.items()} == {
         **{"1": 2, "2": 1, "3": 15, "4": 23, "5": 9, "6": 8}
     }
-    assert sum(row.config is None for table in PAPER.tables.values() for row in table.rows) == 19
+    assert sum(row.config is None for table in PAPER.tables.values() for row in table.rows) == 15
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Model:
     spec: str | None  # of an interleaved encoder
     fusion: str
     key_aware: bool
+    rho: float | None = None  # of a sparse encoder
 
 
 def model_of_row(table: Table, row: Row) -> Model:
@@ -54,12 +60,14 @@ def model_of_row(table: Table, row: Row) -> Model:
             "DINO", backbone, 4 if high else levels, spec, "high_only" if high and not low else "joint", key_aware
         )
     found = re.fullmatch(
-        r"(?:Lite-)?([\w -]+?)(?: (H\dL\d-\(\d\+1\)x\d))?(?:-(\d)scale)?(?: \(\d+%\))?", str(row.cells["model"])
+        r"(?:Lite-)?([\w -]+?)(?: (H\dL\d-\(\d\+1\)x\d))?(?:-(\d)scale)?(?: \(\d+%\))?(?: rho=(0\.\d))?",
+        str(row.cells["model"]),
     )
     assert found is not None, row
-    detector, spec, levels = found.groups()
+    detector, spec, levels, rho = found.groups()
     assert str(row.cells["model"]).startswith("Lite-") == (spec is not None)
-    return Model(ARCHITECTURES[detector], backbone, int(levels or 4), spec, "joint", spec is not None)
+    rho = None if rho is None else float(rho)
+    return Model(ARCHITECTURES[detector], backbone, int(levels or 4), spec, "joint", spec is not None, rho)
 
 
 def model_of_config(cfg: CfgNode) -> Model:
@@ -67,7 +75,8 @@ def model_of_config(cfg: CfgNode) -> Model:
     spec = model.ENCODER.SPEC if model.ENCODER.NAME == "InterleavedEncoder" else None
     backbone = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.RESNETS.DEPTH if "resnet" in cfg.MODEL.BACKBONE.NAME else None
     fusion = "joint" if spec is None else model.ENCODER.FUSION
-    return Model(cfg.MODEL.META_ARCHITECTURE, backbone, model.NUM_LEVELS, spec, fusion, model.ENCODER.KEY_AWARE)
+    rho = model.ENCODER.RHO if model.ENCODER.NAME == "SparseEncoder" else None
+    return Model(cfg.MODEL.META_ARCHITECTURE, backbone, model.NUM_LEVELS, spec, fusion, model.ENCODER.KEY_AWARE, rho)
 
 
 @every_row
@@ -87,7 +96,9 @@ def test_shares_are_of_four_levels() -> None:
 def test_rows_of_our_detectors_have_a_config() -> None:
     for number in ("3", "4", "6"):
         for row in PAPER.tables[number].rows:
-            is_ours = re.match(r"(Lite-)?(DINO|Deformable DETR|H-DETR)", str(row.cells["model"])) is not None
+            is_ours = (
+                re.match(r"(Lite-)?(DINO|Deformable DETR|H-DETR|Sparse DETR)", str(row.cells["model"])) is not None
+            )
             assert is_ours == (row.config is not None), row
 
 

@@ -19,6 +19,7 @@ KINDS = {
     "deformable_detr_r50": "Deformable-DETR",
     "deformable_detr_two_stage_r50": "two-stage Deformable-DETR",
     "h_detr_r50": "H-Deformable-DETR",
+    "sparse_detr_rho03_r50": "Sparse DETR",
 }
 
 
@@ -49,7 +50,7 @@ def of_kind(cfg: CfgNode, fixture: str) -> CfgNode:
     node = cfg.MODEL.LITE_DETR
     node.DECODER.NUM_LAYERS = 6  # a published head's number says which layer it is of
     single_stage = fixture.startswith("deformable_detr_r50")
-    if fixture.startswith("deformable_detr"):
+    if fixture.startswith(("deformable_detr", "sparse_detr")):
         cfg.MODEL.META_ARCHITECTURE = "DeformableDETR"
         node.MIXED_SELECTION = False
     if single_stage:
@@ -59,4 +60,6 @@ def of_kind(cfg: CfgNode, fixture: str) -> CfgNode:
         node.ONE_TO_MANY.NUM_QUERIES = 10
     if not fixture.startswith("lite_dino"):
         node.ENCODER.NAME, node.ENCODER.KEY_AWARE, node.ENCODER.NUM_LAYERS = "DeformableEncoder", False, 2
+    if fixture.startswith("sparse_detr"):
+        node.ENCODER.NAME, node.CONTENT_FROM_MEMORY = "SparseEncoder", True
     return cfg

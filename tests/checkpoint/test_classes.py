@@ -55,6 +55,16 @@ def test_the_first_row_of_a_class_agnostic_head_stays_first() -> None:
     assert selected["decoder.heads.0.class_embed.bias"].tolist() == [2, 101]
 
 
+def test_the_rows_of_a_head_that_tells_classes_apart_move() -> None:
+    """As Sparse DETR's, whose queries are made of tokens: proposals make their position alone."""
+    specific = {"query_selection.proposal_embed.proj.weight": torch.zeros(2, 4)}
+    auxiliary = {"encoder.auxiliary_heads.0.class_embed.bias": torch.arange(3.0)}
+    fresh = heads(2, offset=100) | specific | {"encoder.auxiliary_heads.0.class_embed.bias": torch.zeros(2)}
+    selected = select_rows(heads(3) | specific | auxiliary, [2, None], fresh)
+    assert selected["query_selection.head.class_embed.bias"].tolist() == [2, 101]
+    assert selected["encoder.auxiliary_heads.0.class_embed.bias"].tolist() == [2, 0]
+
+
 def test_what_does_not_fit_is_left_alone() -> None:
     fresh = heads(2) | {"decoder.heads.0.class_embed.weight": torch.zeros(2, 5)}
     del fresh["denoising.label_embed.weight"]

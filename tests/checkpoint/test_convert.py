@@ -109,6 +109,29 @@ def test_the_last_head_of_the_two_stage_is_the_encoders(name: str) -> None:
     assert "decoder.heads.6.class_embed.bias" not in converted
 
 
+def test_the_further_heads_of_sparse_detr_are_the_encoder_layers() -> None:
+    state = published("sparse_detr_rho03_r50")
+    converted, report = convert_published(state)
+    assert report.kind == "Sparse DETR" and not report.skipped
+    assert torch.equal(converted["query_selection.head.class_embed.bias"], state["class_embed.6.bias"])
+    for layer in range(5):
+        ours = converted[f"encoder.auxiliary_heads.{layer}.class_embed.bias"]
+        assert torch.equal(ours, state[f"transformer.encoder.class_embed.{layer}.bias"])
+        assert torch.equal(ours, state[f"class_embed.{7 + layer}.bias"])
+    assert "decoder.heads.6.class_embed.bias" not in converted and "encoder.auxiliary_heads.5" not in str(
+        list(converted)
+    )
+
+
+def test_sparse_detr_without_auxiliary_losses() -> None:
+    further = re.compile(r".*(class|bbox)_embed\.([7-9]|1[01])\..*|transformer\.encoder\.(class|bbox)_embed\..*")
+    full = published("sparse_detr_rho03_r50")
+    state = {name: tensor for name, tensor in full.items() if not further.fullmatch(name)}
+    converted, report = convert_published(state)
+    assert report.errors() == [] and report.kind == "Sparse DETR"
+    assert not [name for name in converted if "auxiliary" in name]
+
+
 def test_h_detr_without_mixed_selection_is_a_two_stage_deformable_detr() -> None:
     state = {name: tensor for name, tensor in published("h_detr_r50").items() if name != "query_embed.weight"}
     converted, report = convert_published(state)

@@ -34,6 +34,7 @@ def test_what_comes_with_the_project_is_silent(path: Path, tmp_path: Path, said:
 
 SWIN = {"MODEL.BACKBONE.NAME": "build_swin_backbone", "MODEL.LITE_DETR.IN_FEATURES": ["p1", "p2", "p3"]}
 R18 = {"MODEL.BACKBONE.NAME": "build_resnet_backbone", "MODEL.RESNETS.DEPTH": 18, "MODEL.RESNETS.RES2_OUT_CHANNELS": 64}
+SPARSE = {"MODEL.LITE_DETR.ENCODER.NAME": "SparseEncoder"}
 PLAIN = {"MODEL.LITE_DETR.ENCODER.NAME": "DeformableEncoder"}
 
 
@@ -56,6 +57,24 @@ PLAIN = {"MODEL.LITE_DETR.ENCODER.NAME": "DeformableEncoder"}
         (
             {"MODEL.LITE_DETR.ENCODER.NUM_LAYERS": 3},
             ["MODEL.LITE_DETR.ENCODER.NUM_LAYERS (MODEL.LITE_DETR.ENCODER.NAME is 'InterleavedEncoder')"],
+        ),
+        (
+            {"MODEL.LITE_DETR.ENCODER.RHO": 0.1, "MODEL.LITE_DETR.ENCODER.AUXILIARY_LOSS": False},
+            [
+                "MODEL.LITE_DETR.ENCODER.RHO, MODEL.LITE_DETR.ENCODER.AUXILIARY_LOSS "
+                "(MODEL.LITE_DETR.ENCODER.NAME is 'InterleavedEncoder')"
+            ],
+        ),
+        (
+            {**SPARSE, "MODEL.LITE_DETR.ENCODER.RHO": 0.1, "MODEL.LITE_DETR.ENCODER.FUSION": "high_only"},
+            [
+                "MODEL.LITE_DETR.ENCODER.SPEC, MODEL.LITE_DETR.ENCODER.FUSION "
+                "(MODEL.LITE_DETR.ENCODER.NAME is 'SparseEncoder')"
+            ],
+        ),
+        (
+            {"MODEL.LITE_DETR.CLASS_SPECIFIC_PROPOSALS": True},
+            ["MODEL.LITE_DETR.CLASS_SPECIFIC_PROPOSALS (MODEL.META_ARCHITECTURE is 'DINO')"],
         ),
         ({**PLAIN, "MODEL.LITE_DETR.ENCODER.SPEC": "H3L1-(2+1)x3", "MODEL.LITE_DETR.ENCODER.NUM_LAYERS": 3}, []),
         (

@@ -124,3 +124,22 @@ def test_bfloat16_rounds_what_is_multiplied_and_not_what_is_put_out(small_cfg: C
     assert [tensor.dtype for tensor in rounded(images, sizes)] == [torch.float32, torch.float32, torch.int64]
     difference = (exact.inspect(images, sizes).tokens - rounded.inspect(images, sizes).tokens).abs().max()
     assert 1e-4 < difference < 0.3
+
+
+@torch.no_grad()
+def test_what_is_not_padded_need_not_be_masked(detector: DetrDetector) -> None:
+    model = InferenceModel(detector)
+    images, sizes = _images((96, 128), (96, 128))
+    masked, unmasked = (model.inspect(images, sizes, is_padded=is_padded) for is_padded in (True, False))
+    assert torch.equal(masked.tokens, unmasked.tokens)
+    assert torch.equal(masked.predictions.boxes, unmasked.predictions.boxes)
+
+
+@pytest.mark.parametrize(("sizes", "is_padded"), [([(64, 96), (64, 96)], False), ([(64, 96), (64, 95)], True)])
+@torch.no_grad()
+def test_images_of_one_size_are_not_padded(small_cfg: CfgNode, sizes: list[tuple[int, int]], is_padded: bool) -> None:
+    detector = _built(small_cfg, [])
+    seen: list[bool] = []
+    detector.flatten.register_forward_hook(lambda *arguments: seen.append(arguments[-1].is_padded))
+    detector([{"image": torch.zeros(3, *size)} for size in sizes])
+    assert seen == [is_padded]

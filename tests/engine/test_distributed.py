@@ -34,6 +34,7 @@ DETECTORS = (
     ("deformable_detr_refined", 0),
     ("h_detr_two_stage", 0),
     ("h_detr", 0),
+    ("sparse_detr", 0),
 )
 TRIED = (
     *((detector, torch.float64) for detector in DETECTORS),

@@ -80,10 +80,11 @@ def test_a_device_that_does_not_exist_is_named(cfg: CfgNode, device: str) -> Non
         on_available_device(cfg)
 
 
-def test_mixed_precision_needs_cuda(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    cfg.SOLVER.AMP.ENABLED = True
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_nothing_is_trained_in_float16_on_the_cpu(cfg: CfgNode, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg.SOLVER.AMP.ENABLED, cfg.MODEL.DEVICE = True, device
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(InputError, match=r"SOLVER\.AMP\.ENABLED"):
+    with pytest.raises(InputError, match=r"SOLVER\.AMP\.DTYPE is 'float16'.* set SOLVER\.AMP\.DTYPE to 'bfloat16'"):
         Trainer(cfg)
 
 

@@ -1,5 +1,6 @@
 """Checkpoints with other classes, of other publishers and of other architectures."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,37 @@ def test_a_published_checkpoint_of_another_detector_is_refused(tmp_path: Path, s
         f"LOW_LEVEL_FFN_RATIO 0) in the file, InterleavedEncoder in the config; {node}.NUM_LAYERS is 2 in the file; "
         f"{node}.KEY_AWARE is False in the file, True in the config. Give MODEL.WEIGHTS"
     ) in str(error.value)
+
+
+@pytest.mark.parametrize("is_published", [True, False])
+def test_a_sparse_checkpoint_in_a_plain_config_and_back(tmp_path: Path, small_cfg: CfgNode, is_published: bool) -> None:
+    node = "MODEL.LITE_DETR"
+    kinds = ["sparse_detr_rho03_r50", "deformable_detr_two_stage_r50"]
+    sparse, plain = (model(of_kind(small_cfg, kind)) for kind in kinds)
+    of_both = {
+        f"{node}.CONTENT_FROM_MEMORY": ("True", "False"),
+        f"{node}.ENCODER.NAME": ("SparseEncoder", "Deformable"),
+    }
+    for saved, kind, loaded, step in ((sparse, kinds[0], plain, 1), (plain, kinds[1], sparse, -1)):
+        path = tmp_path / f"{kind}.pth"
+        file = save_published(path, saved, kind) if is_published else save_ours(path, saved)
+        with pytest.raises(InputError, match=r"is a checkpoint of another architecture: ") as error:
+            SafeCheckpointer(loaded).resume_or_load(file, resume=False)
+        message = str(error.value)
+        assert "\n" not in message
+        for key, values in of_both.items():
+            there, here = values[::step]
+            assert re.search(rf"{re.escape(key)} is {there}[^;]* in the file, {here}[^;]* in the config", message), (
+                message
+            )
+
+
+def test_a_sparse_checkpoint_without_auxiliary_losses_says_so(tmp_path: Path, small_cfg: CfgNode) -> None:
+    cfg = of_kind(small_cfg, "sparse_detr_rho03_r50")
+    file = save_ours(tmp_path / "with.pth", model(cfg))
+    cfg.MODEL.LITE_DETR.ENCODER.AUXILIARY_LOSS = False
+    with pytest.raises(InputError, match=r"ENCODER\.AUXILIARY_LOSS is True in the file, False in the config\. Give"):
+        SafeCheckpointer(model(cfg)).resume_or_load(file, resume=False)
 
 
 def of(cfg: CfgNode, *overrides: object) -> CfgNode:

@@ -32,7 +32,7 @@ def refined_ranges(encoder: nn.Module, features: FlattenedFeatures) -> list[tupl
     keys: list[Tensor] = []
     for layer in encoder.layers:
         layer.register_forward_hook(lambda module, args, output: keys.append(args[3].tokens))
-    keys.append(encoder(features))
+    keys.append(encoder(features).tokens)
     for after in keys[1:]:
         changed = (after != state).flatten(2).any(-1).any(0).nonzero().flatten()
         ranges.append((int(changed[0]), int(changed[-1]) + 1))
@@ -64,7 +64,7 @@ def test_one_network_for_all_tokens() -> None:
     attention = AttentionSpec(num_channels=32, num_heads=4, num_levels=3, num_points=2)
     plain = DeformableEncoder(attention=attention, num_layers=2, dim_feedforward=64, dropout=0.0).double()
     plain.load_state_dict(ours.state_dict(), strict=True)
-    torch.testing.assert_close(ours(features), plain(features), rtol=0, atol=0)
+    torch.testing.assert_close(ours(features).tokens, plain(features).tokens, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("fusion", ["joint", "sequential"])
@@ -72,8 +72,8 @@ def test_padded_tokens_change_no_valid_one(fusion: str) -> None:
     encoder = interleaved("H2L1-(2+1)x2", fusion)
     features = random_features(SHAPES, dtype=torch.float64)
     keep = ~features.padding
-    clean = encoder(features)
-    poisoned = encoder(features.with_tokens(torch.where(keep[..., None], features.tokens, 1e3)))
+    clean = encoder(features).tokens
+    poisoned = encoder(features.with_tokens(torch.where(keep[..., None], features.tokens, 1e3))).tokens
     torch.testing.assert_close(clean[keep], poisoned[keep], rtol=0, atol=0)
     assert bool((clean[~keep] != poisoned[~keep]).any())
 
@@ -86,7 +86,7 @@ def test_a_single_valid_token_reaches_every_level() -> None:
     features = random_features(SHAPES, images=1, dtype=torch.float64)
     tokens = features.tokens.clone()
     tokens[0, 20] += 1.0
-    changed = (encoder(features) != encoder(features.with_tokens(tokens))).any(-1)[0]
+    changed = (encoder(features).tokens != encoder(features.with_tokens(tokens)).tokens).any(-1)[0]
     assert bool(changed[48:].any()) and bool(changed[:20].any())
 
 

@@ -17,15 +17,24 @@ CHANNELS, CLASSES = 32, 7
 
 
 def selection(
-    num_queries: int = 5, *, class_agnostic: bool = False, content: int = 0, proposals: bool = False
+    num_queries: int = 5,
+    *,
+    class_agnostic: bool = False,
+    trains_all: bool | None = None,
+    content: int = 0,
+    proposals: bool = False,
 ) -> QuerySelection:
-    """A selection whose head moves the anchors; ``content`` is how many queries have a learned one."""
+    """A selection whose head moves the anchors; ``content`` is how many queries have a learned one.
+
+    If nothing else is said, it trains all tokens where it tells no classes apart, as the published ones.
+    """
     head = DetectionHead(CHANNELS, CLASSES)
     nn.init.normal_(head.box_embed.layers[-1].weight, std=0.3)
     return QuerySelection(
         num_queries=num_queries,
         head=head,
         class_agnostic=class_agnostic,
+        trains_all=class_agnostic if trains_all is None else trains_all,
         content=nn.Embedding(content, CHANNELS) if content else None,
         proposal_embed=ProposalEmbedding(CHANNELS) if proposals else None,
     )

@@ -1,15 +1,17 @@
 """The published implementations' options as our configuration."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
 
 from lite_detr_d2 import add_lite_detr_config
 
-Options = Mapping[str, Any]
+Options = dict[str, Any]
 
+# Options that a recording may lack.
+DEFAULTS: dict[str, Any] = {"num_feature_levels": 4, "enc_n_points": 4, "dec_n_points": 4}
 # Options of the Lite-DETR repository that change the model, and the only value that it was published with.
 _FIXED_IN_LITE_DETR: dict[str, Any] = {
     "add_channel_attention": False,
@@ -51,7 +53,7 @@ _FIXED_IN_LITE_DETR: dict[str, Any] = {
     "use_dn": True,
     "value_proj_after": False,
 }
-# Likewise of Deformable-DETR and H-Deformable-DETR.
+# Likewise of Deformable-DETR, H-Deformable-DETR and Sparse DETR.
 _FIXED_IN_DEFORMABLE_DETR: dict[str, Any] = {
     "aux_loss": True,
     "dilation": False,
@@ -70,6 +72,7 @@ def config_of(source: str, options: Options, name: str) -> CfgNode:
     repository = source.split(" ", maxsplit=1)[0]
     if repository not in _CONFIGS:
         raise NotImplementedError(f"{name}: source {source!r} is not supported.")
+    options = DEFAULTS | options
     cfg = get_cfg()
     add_lite_detr_config(cfg)
     cfg.MODEL.DEVICE = "cpu"
@@ -130,7 +133,7 @@ def _deformable_detr(cfg: CfgNode, options: Options, name: str) -> None:
     node.TWO_STAGE = options["two_stage"]
     node.MIXED_SELECTION = options["two_stage"] and options.get("mixed_selection", False)
     node.LOOK_FORWARD_TWICE = options.get("look_forward_twice", False)
-    if options["num_feature_levels"] == 1:  # then it takes the last map alone
+    if node.NUM_LEVELS == 1:  # then it takes the last map alone
         node.IN_FEATURES = node.IN_FEATURES[-1:]
     if "num_queries" in options:
         node.NUM_QUERIES = options["num_queries"]
@@ -147,15 +150,28 @@ def _h_detr(cfg: CfgNode, options: Options, name: str) -> None:
     node.ONE_TO_MANY.WEIGHT = options["lambda_one2many"]
 
 
+def _sparse_detr(cfg: CfgNode, options: Options, name: str) -> None:
+    _deformable_detr(cfg, options, name)
+    node, auxiliary = cfg.MODEL.LITE_DETR, options["use_enc_aux_loss"]
+    if auxiliary and not options["rho"]:
+        _refuse({key: options[key] for key in ("use_enc_aux_loss", "rho")}, name)
+    _refuse(_differing(options, {"mask_prediction_coef": 1}), name)
+    node.CLASS_SPECIFIC_PROPOSALS = options["eff_specific_head"]
+    node.CONTENT_FROM_MEMORY = options["eff_query_init"]
+    if options["rho"]:
+        node.ENCODER.NAME, node.ENCODER.RHO, node.ENCODER.AUXILIARY_LOSS = "SparseEncoder", options["rho"], auxiliary
+
+
 _CONFIGS: dict[str, Callable[[CfgNode, Options, str], None]] = {
     "IDEA-Research/Lite-DETR": _lite_detr,
     "fundamentalvision/Deformable-DETR": _deformable_detr,
     "HDETR/H-Deformable-DETR": _h_detr,
+    "kakaobrain/sparse-detr": _sparse_detr,
 }
 
 
 def _set_shared(cfg: CfgNode, options: Options, name: str) -> None:
-    """What all three call the same."""
+    """What all of them call the same."""
     node, backbone = cfg.MODEL.LITE_DETR, options["backbone"]
     if backbone in ("swin_T_224_1k", "swin_tiny"):
         cfg.MODEL.BACKBONE.NAME = "build_swin_backbone"

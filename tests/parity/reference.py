@@ -19,7 +19,7 @@ from torchvision.ops import box_convert
 from lite_detr_d2.checkpoint import ConversionReport, convert_published
 from tests import reference_weights
 
-from .options import config_of
+from .options import DEFAULTS, config_of
 
 DEFAULT_FOLDER = Path(__file__).parent.parent / "data" / "parity"
 
@@ -49,13 +49,14 @@ class Reference:
     @cached_property
     def converted(self) -> tuple[dict[str, Tensor], ConversionReport]:
         """The reference weights through our converter."""
-        arrays = reference_weights.state_dict(self.shapes, self.facts["aliases"])
+        rules = self.facts.get("weight_rules", ())
+        arrays = reference_weights.state_dict(self.shapes, self.facts["aliases"], rules)
         return convert_published({name: torch.from_numpy(array) for name, array in arrays.items()})
 
     @property
     def shapes(self) -> dict[str, list[int]]:
         """Of every reference tensor that the reference's run used."""
-        options = self.facts["config"]
+        options = DEFAULTS | self.facts["config"]
         # The network of the low-level tokens is there with ``small_expand`` even when no level is low.
         no_low_levels = options.get("enc_scale") == options["num_feature_levels"]
         unused = re.compile(r"transformer\.encoder\..*\.(linear[12]2|norm22)\..*" if no_low_levels else r"(?!)")

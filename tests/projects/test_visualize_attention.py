@@ -22,7 +22,7 @@ from lite_detr_d2.deploy import attention
 from lite_detr_d2.deploy.predictor import load
 from lite_detr_d2.errors import InputError
 from lite_detr_d2.modeling.encoder import ENCODER_REGISTRY
-from lite_detr_d2.structures import FlattenedFeatures
+from lite_detr_d2.structures import EncoderResult, FlattenedFeatures
 from lite_detr_d2.visualization import View, draw_attention
 from tests.deploy.runs import write_config, write_run
 
@@ -249,8 +249,8 @@ class WithoutAttention(nn.Module):
     def __init__(self, cfg: CfgNode) -> None:
         super().__init__()
 
-    def forward(self, features: FlattenedFeatures) -> Tensor:
-        return features.tokens
+    def forward(self, features: FlattenedFeatures) -> EncoderResult:
+        return EncoderResult(features.tokens)
 
 
 def test_bad_input_is_one_line(case: Case, small_cfg: CfgNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,9 +111,7 @@ def _shipped_row(path: Path) -> list[str]:
     model, encoder = cfg.MODEL.LITE_DETR, cfg.MODEL.LITE_DETR.ENCODER
     return [
         f"`{path.stem}`",
-        f"`{encoder.SPEC}`{'' if encoder.FUSION == 'joint' else f', {encoder.FUSION}'}"
-        if encoder.NAME == "InterleavedEncoder"
-        else f"{encoder.NUM_LAYERS} plain layers",
+        _encoder(encoder),
         "key-aware" if encoder.KEY_AWARE else "plain",
         str(model.NUM_LEVELS),
         str(model.NUM_QUERIES),
@@ -121,6 +119,13 @@ def _shipped_row(path: Path) -> list[str]:
         str(cfg.SOLVER.IMS_PER_BATCH),
         f"{cfg.SOLVER.MAX_ITER:,}",
     ]
+
+
+def _encoder(encoder: CfgNode) -> str:
+    if encoder.NAME == "InterleavedEncoder":
+        return f"`{encoder.SPEC}`{'' if encoder.FUSION == 'joint' else f', {encoder.FUSION}'}"
+    of_rho = f", on {encoder.RHO:.0%} of the tokens" if encoder.NAME == "SparseEncoder" else ""
+    return f"{encoder.NUM_LAYERS} plain layers{of_rho}"
 
 
 def _read(path: Path) -> CfgNode:

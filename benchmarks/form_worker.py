@@ -1,0 +1,182 @@
+"""The process in which forms.py measures: one model in one form.
+
+Its one argument is a JSON object; then it answers each line of its input, a size as JSON, with a line of JSON: the
+seconds of a batch and of its parts, and what is known besides.
+"""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from floor import Floor
+from model_worker import PartClock, Subject
+from torch import nn
+
+from lite_detr_d2.deploy import prepare
+from lite_detr_d2.deploy.bounds import fixed
+from lite_detr_d2.deploy.formats import FORMATS, Settings
+from lite_detr_d2.deploy.inference import DTYPES, InferenceModel
+from lite_detr_d2.deploy.sizing import num_tokens
+
+Size = tuple[int, int]
+Timed = Callable[[], dict[str, float]]
+WARM_UPS = 2  # the first call of a size pays for more than itself
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of a model.
+
+    Attributes:
+        make: of a worker and a size, what times one batch.
+        package: what has to be installed for it.
+    """
+
+    make: Callable[["FormWorker", Size], Timed]
+    package: str = "torch"
+
+
+class FormWorker:
+    """One model in one form, at the sizes that are asked for."""
+
+    def __init__(self, setup: dict[str, Any]) -> None:
+        self.setup = setup
+        self.now = time.process_time if setup["processor_time"] else time.perf_counter
+        self.subject = Subject(setup["model"], setup["device"], (64, 64), (64, 64), self.now)
+        self.timed: dict[Size, Timed] = {}
+        self.built: dict[str, nn.Module] = {}
+
+    def __call__(self, size: Size) -> dict[str, float]:
+        if size not in self.timed:
+            self.timed[size] = FORMS[self.setup["form"]].make(self, size)
+            for _ in range(WARM_UPS):
+                self.timed[size]()
+        seconds = self.timed[size]()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return seconds | {"peak MiB": peak, "tokens": num_tokens(self.subject.model, *size)}
+
+    def images(self, size: Size) -> torch.Tensor:
+        """Noise, (N, 3, H, W) uint8."""
+        generator = torch.Generator().manual_seed(0)
+        return torch.randint(256, (self.setup["batch"], 3, *size), generator=generator, dtype=torch.uint8)
+
+    def inputs(self, size: Size) -> list[dict[str, Any]]:
+        return [{"image": image} for image in self.images(size)]
+
+    def file(self, format: str, dtype: str, size: Size) -> Path:
+        """Of the exported model, in a folder that keeps them."""
+        name = f"{self.setup['model']}_{dtype}_{self.setup['batch']}x{size[0]}x{size[1]}"
+        return Path(self.setup["exported"], name).with_suffix(FORMATS[format].suffix)
+
+    def whole(self, call: Callable[[], Any]) -> Timed:
+        def timed() -> dict[str, float]:
+            start = self.now()
+            call()
+            return {"whole": self.now() - start}
+
+        return timed
+
+
+def _eager(dtype: str) -> Form:
+    def make(worker: FormWorker, size: Size) -> Timed:
+        model, inputs = worker.subject.model, worker.inputs(size)
+        context = InferenceModel(model, dtype=dtype)
+
+        @torch.no_grad()
+        def call() -> None:
+            with context.precision(model.device):
+                model(inputs)
+
+        return lambda: worker.subject.clock(call)
+
+    return Form(make)
+
+
+def _prepared(dtype: str) -> Form:
+    def make(worker: FormWorker, size: Size) -> Timed:
+        inputs = worker.inputs(size)
+        model = worker.built.setdefault("prepared", prepare(worker.subject.model, dtype=DTYPES[dtype]))
+        clock = PartClock(model.model.detector, worker.subject.device, worker.now)
+        return lambda: clock(lambda: model(inputs))
+
+    return Form(make)
+
+
+def _exported(format: str, dtype: str, package: str) -> Form:
+    def make(worker: FormWorker, size: Size) -> Timed:
+        images = worker.images(size).numpy()
+        sizes = np.array([size] * len(images), dtype=np.int64)
+        file = worker.file(format, dtype, size)
+        runtime = FORMATS[format].load(file, json.loads(_beside(file).read_text()))
+        return worker.whole(lambda: runtime(images, sizes))
+
+    return Form(make, package)
+
+
+def _floor(dtype: str) -> Form:
+    def make(worker: FormWorker, size: Size) -> Timed:
+        model = worker.subject.model
+        floor = Floor(lambda: model(worker.inputs(size)), DTYPES[dtype], worker.now)
+        return floor
+
+    return Form(make)
+
+
+# A further form is one line. Names with "floor" are no form of a model, but what its products alone take.
+FORMS = {
+    "eager": _eager("float32"),
+    "eager bfloat16": _eager("bfloat16"),
+    "prepared": _prepared("float32"),
+    "prepared bfloat16": _prepared("bfloat16"),
+    "floor": _floor("float32"),
+    "floor bfloat16": _floor("bfloat16"),
+    "ONNX Runtime": _exported("onnx", "float32", "onnxruntime"),
+    "OpenVINO": _exported("openvino", "float32", "openvino"),
+    "OpenVINO bfloat16": _exported("openvino", "bfloat16", "openvino"),
+}
+EXPORTED = {
+    "ONNX Runtime": ("onnx", "float32"),
+    "OpenVINO": ("openvino", "float32"),
+    "OpenVINO bfloat16": ("openvino", "bfloat16"),
+}
+
+
+def export(worker: FormWorker, size: Size) -> None:
+    """Write the form's file for a size, if it is not there: in a process of its own, whose memory is not counted."""
+    format, dtype = EXPORTED[worker.setup["form"]]
+    file = worker.file(format, dtype, size)
+    if not _beside(file).is_file():
+        bounds = fixed(worker.setup["batch"], *size)
+        twin = file.with_name(f"twin_{file.name}")
+        written = FORMATS[format].write(worker.subject.model, Settings(bounds, dtype), file, twin)
+        for other in file.parent.glob(f"{twin.stem}*"):
+            other.unlink()
+        _beside(file).write_text(json.dumps(written.requires))
+
+
+def _beside(file: Path) -> Path:
+    """What a file requires; written last, so that it is whole where this is there."""
+    return file.with_name(f"{file.name}.json")
+
+
+def main() -> None:
+    answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print is not an answer
+    setup = json.loads(sys.argv[1])
+    torch.set_num_threads(setup["threads"])
+    worker = FormWorker(setup)
+    for line in sys.stdin:
+        size = tuple(json.loads(line))
+        answer = (export(worker, size) or {}) if setup["exports"] else worker(size)
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
