@@ -74,7 +74,7 @@ class InferenceModel(nn.Module):
         Args:
             detector: in evaluation mode.
             check: looks at the inputs first.
-            dtype: one of ``DTYPES``, to which autocast is unless it is "float32".
+            dtype: "bfloat16" for autocast to it; of others it computes in float32, as of files in int8.
         """
         super().__init__()
         self.detector = detector
@@ -113,7 +113,7 @@ class InferenceModel(nn.Module):
     def precision(self, device: torch.device) -> AbstractContextManager[Any]:
         """The context in which a device computes the detector in the type that was asked for."""
         # Without autocast no context at all: torch.export would make a subprogram of it.
-        return nullcontext() if self.dtype == "float32" else torch.autocast(device.type, DTYPES[self.dtype])
+        return torch.autocast(device.type, torch.bfloat16) if self.dtype == "bfloat16" else nullcontext()
 
     def _inspect(self, images: Tensor, sizes: Tensor, selected: Tensor | None, is_padded: bool) -> Inspection:
         detector = self.detector

@@ -60,11 +60,13 @@ def check_weights(cfg: CfgNode, args: argparse.Namespace) -> None:
     if args.resume:  # what there is in OUTPUT_DIR comes first
         return
     deleted = [os.path.realpath(path) for path in _checkpoints(cfg.OUTPUT_DIR)] if args.overwrite else []
-    for key, source in (("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS), ("MODEL.LITE_DETR.INIT", cfg.MODEL.LITE_DETR.INIT)):
+    init = cfg.MODEL.LITE_DETR.INIT
+    for key, source in (("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS), ("MODEL.LITE_DETR.INIT", init)):
         file = urlparse(source)._replace(query="").geturl()
         if not file:
             continue
-        check_there(key, file)
+        if source == init or not init:  # beside INIT, WEIGHTS are read only where there is another backbone
+            check_there(key, file)
         if os.path.realpath(file) in deleted:
             raise InputError(f"{key} is {source}, which --overwrite would delete: name another OUTPUT_DIR, or copy it.")
 

@@ -88,7 +88,7 @@ class TestImages:
         detector = Bright()
         results = tmp_path / "results.json"
         outcome = run([photos], tmp_path / "out", detector, threshold=0.3, batch=batch, json_file=results)
-        assert outcome == Outcome(done=5, detections=3)
+        assert outcome == Outcome(done=5, found=3, detections=3)
         records = json.loads(results.read_text())
         assert [(record["image_id"], record["file_name"]) for record in records] == [
             (3, "2.png"),
@@ -414,7 +414,7 @@ class TestStopping:
         detector = Bright(after=self.signals(number, 6, clock))
         outcome = run(["webcam:3"], Path("out"), detector, json_file=Path("results.json"))
         assert Camera.opened.pop() == 3
-        assert outcome == Outcome(done=1, detections=6)
+        assert outcome == Outcome(done=1, found=6, detections=6)
         assert [record["frame"] for record in json.loads(Path("results.json").read_text())] == list(range(6))
         frames, rate = frames_of(Path("out/webcam_3.mp4"))
         assert (len(frames), rate) == (16, 30.0)  # half a second, in which frame after frame took a tenth
