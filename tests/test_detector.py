@@ -396,3 +396,17 @@ def test_lazy_config_can_replace_a_part(small_cfg: CfgNode) -> None:
     )
     model = DINO(**parts | {"encoder": instantiate(encoder)}).eval()
     assert len(model([batched_input(64, 96, 0)])[0]["instances"]) > 0
+
+
+@pytest.mark.parametrize(("width", "is_taken"), [(8, False), (12, False), (24, False), (32, True), (64, True)])
+def test_narrow_backbones_are_not_trained_in_channels_last(small_cfg: CfgNode, width: int, is_taken: bool) -> None:
+    """In which PyTorch writes beyond the gradient of their strided convolutions."""
+    small_cfg.MODEL.BACKBONE.NAME = "build_narrow_resnet_backbone"
+    small_cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = width
+    model = build_model(small_cfg).train()
+    seen: list[bool] = []
+    model.backbone.register_forward_pre_hook(
+        lambda _, images: seen.append(images[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    model([batched_input(96, 128, 2)])
+    assert seen == [is_taken]
