@@ -83,6 +83,7 @@ def test_the_loss_falls_as_without(cfg: CfgNode) -> None:
 
 def test_images_are_laid_out_for_convolutions_and_predictions_are_the_same(cfg: CfgNode) -> None:
     torch.manual_seed(0)
+    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 32
     model = Trainer(cfg).model.eval()
     images, padding = torch.randn(2, 3, 64, 96), torch.zeros(2, 64, 96, dtype=torch.bool)
     seen = []
