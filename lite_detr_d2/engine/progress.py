@@ -26,6 +26,7 @@ class ProgressLine(EventWriter):
         self._last: tuple[int, float] | None = None
 
     def write(self) -> None:
+        """Log a line on how the training goes, where one is due."""
         storage = get_event_storage()
         done = storage.iter + 1
         if done == self._max_iter + 1:  # written once more by the last evaluation

@@ -93,7 +93,7 @@ def runtime(model: nn.Module) -> Runtime:
     return run
 
 
-def compare(prepared: PreparedDetector, detector: DetrDetector) -> SelfCheck:
+def assert_equal(prepared: PreparedDetector, detector: DetrDetector) -> SelfCheck:
     """Both comparisons with the detector in float32, within the limits of the prepared one's type."""
     model = prepared.model
     kept = min(detector.max_detections, detector.query_selection.num_queries * detector.num_classes)
@@ -117,19 +117,19 @@ def inputs() -> list[dict[str, Any]]:
 @pytest.mark.parametrize("changes", DETECTORS.values(), ids=DETECTORS)
 def test_each_detector(small_cfg: CfgNode, changes: list[Any], dtype: torch.dtype) -> None:
     detector = build(small_cfg, changes)
-    compare(prepare(detector, dtype=dtype), detector)
+    assert_equal(prepare(detector, dtype=dtype), detector)
 
 
 @pytest.mark.parametrize("changes", BACKBONES.values(), ids=BACKBONES)
 def test_each_backbone(small_cfg: CfgNode, changes: list[Any]) -> None:
     detector = build(small_cfg, changes)
-    compare(prepare(detector), detector)
+    assert_equal(prepare(detector), detector)
 
 
 @pytest.mark.parametrize("backbone", ["ResNet-50", "Swin"])  # group norms without training are beyond bfloat16's limits
 def test_backbones_in_bfloat16(small_cfg: CfgNode, backbone: str) -> None:
     detector = build(small_cfg, BACKBONES[backbone])
-    compare(prepare(detector, dtype=torch.bfloat16), detector)
+    assert_equal(prepare(detector, dtype=torch.bfloat16), detector)
 
 
 def test_the_comparisons_see_another_detector(small_cfg: CfgNode) -> None:
@@ -138,7 +138,7 @@ def test_the_comparisons_see_another_detector(small_cfg: CfgNode) -> None:
     with torch.no_grad():
         next(detector.backbone.parameters()).mul_(1.01)
     with pytest.raises(CheckFailed):
-        compare(prepared, detector)
+        assert_equal(prepared, detector)
 
 
 @pytest.mark.parametrize("dtype", DTYPES.values())
@@ -171,7 +171,7 @@ def test_without_onednn_it_computes_the_same(small_cfg: CfgNode) -> None:
     prepared = prepare(detector)
     with torch.backends.mkldnn.flags(enabled=False), pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-        compare(prepared, detector)
+        assert_equal(prepared, detector)
 
 
 @pytest.mark.parametrize("is_training", [True, False])
@@ -207,7 +207,7 @@ def test_after_a_training_step(small_cfg: CfgNode) -> None:
     optimizer.step()
     prepared = prepare(detector)
     assert all(parameter.grad is None for parameter in prepared.parameters())
-    compare(prepared, detector.eval())
+    assert_equal(prepared, detector.eval())
 
 
 @pytest.mark.parametrize("dtype", DTYPES.values())
