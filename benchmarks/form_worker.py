@@ -10,13 +10,15 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from detectron2.utils.events import EventStorage
 from floor import Floor
-from model_worker import PartClock, Subject
+from model_worker import PartClock, Subject, batched_input
 from torch import nn
 
 from lite_detr_d2.deploy import prepare
@@ -24,6 +26,8 @@ from lite_detr_d2.deploy.bounds import fixed
 from lite_detr_d2.deploy.formats import FORMATS, Settings
 from lite_detr_d2.deploy.inference import DTYPES, InferenceModel
 from lite_detr_d2.deploy.sizing import num_tokens
+from lite_detr_d2.engine import Trainer
+from lite_detr_d2.engine.step import Step
 
 Size = tuple[int, int]
 Timed = Callable[[], dict[str, float]]
@@ -37,10 +41,12 @@ class Form:
     Attributes:
         make: of a worker and a size, what times one batch.
         package: what has to be installed for it.
+        on_gpu: whether it is measured there, too.
     """
 
     make: Callable[["FormWorker", Size], Timed]
     package: str = "torch"
+    on_gpu: bool = False
 
 
 class FormWorker:
@@ -59,7 +65,10 @@ class FormWorker:
             for _ in range(WARM_UPS):
                 self.timed[size]()
         seconds = self.timed[size]()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        if self.subject.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self.subject.device) / 2**20
+        else:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         return seconds | {"peak MiB": peak, "tokens": num_tokens(self.subject.model, *size)}
 
     def images(self, size: Size) -> torch.Tensor:
@@ -96,7 +105,24 @@ def _eager(dtype: str) -> Form:
 
         return lambda: worker.subject.clock(call)
 
-    return Form(make)
+    return Form(make, on_gpu=True)
+
+
+def _step(precision: torch.dtype | None) -> Form:
+    def make(worker: FormWorker, size: Size) -> Timed:
+        model = worker.subject.model
+        batch = [example for _ in range(worker.setup["batch"]) for example in batched_input(*size)]
+        step = Step(model, repeat(batch), Trainer.build_optimizer(worker.subject.cfg, model), precision=precision)
+        step.iter = 0
+
+        def call() -> None:
+            model.train()
+            with EventStorage():
+                step.run_step()
+
+        return lambda: worker.subject.clock(call)
+
+    return Form(make, on_gpu=True)
 
 
 def _prepared(dtype: str) -> Form:
@@ -106,7 +132,7 @@ def _prepared(dtype: str) -> Form:
         clock = PartClock(model.model.detector, worker.subject.device, worker.now)
         return lambda: clock(lambda: model(inputs))
 
-    return Form(make)
+    return Form(make, on_gpu=True)
 
 
 def _exported(format: str, dtype: str, package: str) -> Form:
@@ -135,6 +161,8 @@ FORMS = {
     "eager bfloat16": _eager("bfloat16"),
     "prepared": _prepared("float32"),
     "prepared bfloat16": _prepared("bfloat16"),
+    "training step": _step(None),
+    "training step bfloat16": _step(torch.bfloat16),
     "floor": _floor("float32"),
     "floor bfloat16": _floor("bfloat16"),
     "ONNX Runtime": _exported("onnx", "float32", "onnxruntime"),

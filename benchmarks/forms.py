@@ -7,7 +7,10 @@ values; images are noise, of one size.
 
 "floor" is every matrix product and convolution of the model alone, each in the fastest of NCHW, NHWC and weights that
 oneDNN has packed. Parts are of the forms in PyTorch; the rest is neck, query selection, and pre- and postprocessing.
-The peak of the memory is that of the process so far, with Python and all libraries.
+The peak of the memory is that of the process so far, with Python and all libraries; on a GPU, of its tensors.
+
+A training step is one of the trainer's, with the config's optimizer and ten boxes an image. On a GPU only the forms in
+PyTorch are measured.
 """
 
 import argparse
@@ -19,6 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from common import (
     Parser,
     add_common_options,
@@ -96,12 +100,17 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     options.size = [tuple(size) for size in options.size or [(800, 1066)]]
     if options.processor_time and options.threads != 1:
         parser.error("--processor-time is for one thread: of several it is the sum")
+    on_gpu = torch.device(options.device).type == "cuda"
+    if on_gpu and options.processor_time:
+        parser.error("--processor-time is of the CPU: it does not count a GPU's seconds")
     for form in options.forms or ():
+        if on_gpu and not FORMS[form].on_gpu:
+            parser.error(f"--forms: {form} is measured on the CPU alone")
         if not find_spec(FORMS[form].package):
             parser.error(f"--forms: {form} needs the package {FORMS[form].package}, which is not installed")
-    options.forms = options.forms or [form for form in FORMS if find_spec(FORMS[form].package)]
-    if options.device != "cpu":
-        parser.error("--device: forms are compared on the CPU")
+    options.forms = options.forms or [
+        name for name, form in FORMS.items() if find_spec(form.package) and (form.on_gpu or not on_gpu)
+    ]
     if options.exported and not Path(options.exported).is_dir():
         parser.error(f"--exported: {options.exported} is no folder")
     return options

@@ -65,17 +65,17 @@ class Subject:
         training_size: tuple[int, int],
         now: Callable[[], float],
     ) -> None:
-        cfg = get_cfg()
-        add_lite_detr_config(cfg)
+        self.cfg = get_cfg()
+        add_lite_detr_config(self.cfg)
         (file,) = CONFIGS.glob(f"*/{name}.yaml")
-        cfg.merge_from_file(str(file))
-        cfg.MODEL.DEVICE = device
+        self.cfg.merge_from_file(str(file))
+        self.cfg.MODEL.DEVICE = device
         torch.manual_seed(0)
-        self.model = build_model(cfg).eval()
+        self.model = build_model(self.cfg).eval()
         _scatter_offsets(self.model)
         self.device = torch.device(device)
         self.clock = PartClock(self.model, self.device, now)
-        self.image, self.training_image = _batched_input(*size), _batched_input(*training_size)
+        self.image, self.training_image = batched_input(*size), batched_input(*training_size)
 
     @torch.no_grad()
     def time_image(self) -> dict[str, float]:
@@ -126,7 +126,7 @@ def _scatter_offsets(model: nn.Module) -> None:
             nn.init.normal_(module.weight, std=OFFSETS_STD)
 
 
-def _batched_input(height: int, width: int) -> BatchedInputs:
+def batched_input(height: int, width: int) -> BatchedInputs:
     """One image in detectron2's format: random pixels, random boxes."""
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(NUM_BOXES, 4, generator=generator) * 0.5

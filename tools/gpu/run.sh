@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds the ops for the GPU that is present, tests them there, and measures them: tools/gpu/run.sh [results folder].
-# Needs torch with CUDA, a CUDA toolkit, a C++ compiler, ninja and pytest; detectron2 is not needed. A step that takes
-# too long is cut off. All that was written until then is in results.tgz, too. Environment:
+# Needs torch with CUDA, a CUDA toolkit, a C++ compiler, ninja and pytest. Where detectron2 is, whole detectors are tested
+# and measured, too; with pytest-xdist tests share the cores. A step that takes too long is cut off. All that was written
+# until then is in results.tgz, too. Environment:
 #   LIMIT   seconds from the start after which no step goes on, and none begins (default: 500)
 #   PYTHON  the interpreter (default: python3)
 set -uo pipefail
@@ -14,7 +15,7 @@ fi
 mkdir -p "${1:-gpu_results}"
 RESULTS="$(cd "${1:-gpu_results}" && pwd)"
 PYTHON="${PYTHON:-python3}"
-export LITE_DETR_OPS_ONLY=1 LITE_DETR_PURE_TORCH=0 PYTHONPATH="$PWD" PYTHONUNBUFFERED=1
+export LITE_DETR_OPS_ONLY=1 LITE_DETR_PURE_TORCH=0 PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 STATUS=0
 
 pack() {
@@ -50,6 +51,19 @@ build() {
   FORCE_CUDA=1 within 200 build.txt "$PYTHON" setup.py build_ext --inplace && [ ! -e lite_detr_d2/_C.build_error.txt ]
 }
 
+# tests SECONDS NAME FILE
+tests() {
+  within "$1" "$2.txt" "$PYTHON" -m pytest -m gpu "$3" -v --tb=short --maxfail=25 --durations=8 -p no:cacheprovider \
+    "${WORKERS[@]}" || STATUS=1
+  tail -25 "$RESULTS/$2.txt"
+}
+
+# whole COMMAND...: with all of the package, not the ops alone.
+whole() {
+  local -x LITE_DETR_OPS_ONLY=0
+  "$@"
+}
+
 # measure SECONDS NAME OPTION...: types of data are compared within one process only.
 measure() {
   local limit="$1" name="$2"
@@ -59,6 +73,10 @@ measure() {
   cat "$RESULTS/$name.txt"
 }
 
+WORKERS=()
+if "$PYTHON" -c "import xdist" 2>/dev/null; then
+  WORKERS=(--numprocesses 6)
+fi
 CUDA_HOME="$(cuda_home)" || exit 1
 TORCH_CUDA_ARCH_LIST="$(capability)" || exit 1
 export CUDA_HOME TORCH_CUDA_ARCH_LIST PATH="$CUDA_HOME/bin:$PATH"
@@ -72,17 +90,25 @@ if ! build; then
   tail -30 "$RESULTS/build.txt"
   exit 1
 fi
-if ! within 90 build_classic.txt "$PYTHON" benchmarks/classic_msda.py; then
-  tail -30 "$RESULTS/build_classic.txt"
-  STATUS=1
-fi
+within 90 build_classic.txt "$PYTHON" benchmarks/classic_msda.py &
+CLASSIC=$!
 
 # Benchmarks need some time yet.
 TESTS=$((LIMIT - SECONDS - 160))
-within "$((TESTS < 240 ? TESTS : 240))" tests.txt "$PYTHON" -m pytest -m gpu tests/ops/test_cuda.py -v --tb=short \
-  --maxfail=25 --durations=8 -p no:cacheprovider || STATUS=1
-tail -25 "$RESULTS/tests.txt"
+tests "$((TESTS < 240 ? TESTS : 240))" tests tests/ops/test_cuda.py
 
+if whole "$PYTHON" -c "import detectron2" 2>/dev/null; then
+  whole tests 150 detectors tests/test_cuda.py
+  whole within 120 forms.txt "$PYTHON" benchmarks/forms.py --device cuda --batch 2 --json "$RESULTS/forms.json" || STATUS=1
+  cat "$RESULTS/forms.txt"
+else
+  echo "detectron2 is not here: detectors are neither tested nor measured" | tee "$RESULTS/detectors.txt"
+fi
+
+if ! wait "$CLASSIC"; then
+  tail -30 "$RESULTS/build_classic.txt"
+  STATUS=1
+fi
 for IMAGES in 2 16; do
   measure 120 "goals_images$IMAGES" --goals --implementations ours classic baseline --dtype float32 bfloat16 \
     --images "$IMAGES"

@@ -203,7 +203,7 @@ struct Kept {
 // What backward knows of a row.
 template <Mode MODE, typename T, int CHANNELS>
 struct Backward {
-  using L = Channels<T, CHANNELS>;
+  using L = AddingChannels<T, CHANNELS>;
   using C = typename L::C;
   static constexpr bool BY_KEYS = MODE != Mode::LOGITS;
 
@@ -417,7 +417,7 @@ __global__ void __launch_bounds__(THREADS, resident_blocks(MODE, CHANNELS == 0, 
     const __grid_constant__ Inputs<T> in,
     const __grid_constant__ Gradients<T> grad,
     int rounds) {
-  using L = Channels<T, CHANNELS>;
+  using L = AddingChannels<T, CHANNELS>;
   using C = typename L::C;
   extern __shared__ double shared_memory[];
   const Kept<C> kept{reinterpret_cast<C*>(shared_memory), rounds};

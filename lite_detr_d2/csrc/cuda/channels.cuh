@@ -130,13 +130,15 @@ __device__ inline void add_atomically(C* address, const C (&addend)[WIDTH]) {
 
 constexpr unsigned WARP = 0xffffffff;
 
-// CHANNELS is D, of tensors aligned to 16 bytes; or 0 for any D, which a loop takes in slices.
-template <typename T, int CHANNELS>
+// CHANNELS is D, of tensors aligned to 16 bytes; or 0 for any D, which a loop takes in slices. A lane has as many
+// channels as 16 bytes of type WORD hold: what it loads at once, or what it adds at once. A group's instruction then
+// reaches memory without gaps; with gaps, additions take twice as long.
+template <typename T, int CHANNELS, typename WORD = T>
 struct Channels {
   using C = Compute<T>;
   static constexpr bool FIXED = CHANNELS > 0;
   // Of a lane. At least four lanes, as a batch has four points.
-  static constexpr int WIDTH = !FIXED || CHANNELS * sizeof(T) < 64 ? 4 : 16 / sizeof(T);
+  static constexpr int WIDTH = !FIXED || CHANNELS * sizeof(WORD) < 64 ? 4 : 16 / sizeof(WORD);
   static constexpr int LANES = FIXED ? CHANNELS / WIDTH : 32;
   static constexpr int SLICE = WIDTH * LANES;
   static_assert(LANES >= 4 && LANES <= 32 && (LANES & (LANES - 1)) == 0 && (!FIXED || SLICE == CHANNELS));
@@ -278,6 +280,10 @@ struct Channels {
     }
   }
 };
+
+// Of backward, which adds gradients of maps in the compute type.
+template <typename T, int CHANNELS>
+using AddingChannels = Channels<T, CHANNELS, Compute<T>>;
 
 template <typename C, int WIDTH>
 __device__ inline C dot(const C (&a)[WIDTH], const C (&b)[WIDTH]) {

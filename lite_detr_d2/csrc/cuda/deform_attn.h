@@ -222,7 +222,7 @@ GradientTensors run_backward(
     using S = decltype(specialisation);
     using T = typename S::Type;
     using C = Compute<T>;
-    constexpr int LANES = Channels<T, S::channels>::LANES;
+    constexpr int LANES = AddingChannels<T, S::channels>::LANES;
     constexpr int BYTES_OF_ROUND = Kept<C>::count(MODE) * THREADS * sizeof(C);
     const int rounds = std::min((problem.samples + LANES - 1) / LANES, SHARED_MEMORY / BYTES_OF_ROUND);
     const Gradients<T> grad{
