@@ -37,24 +37,27 @@ each_recording = pytest.mark.parametrize("path", fixture_paths(), ids=lambda pat
 
 @pytest.fixture(autouse=True)
 def _convolutions_of_float32() -> Iterator[None]:
-    """cuDNN's own, of TF32 or by Winograd's algorithm, lose some of its digits."""
-    with torch.backends.cudnn.flags(enabled=False):
+    """Those of TF32, cuDNN's default, lose half of the digits."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         yield
 
 
-def relative_error(ours: Tensor, theirs: np.ndarray) -> float:
-    return float(np.abs(ours.cpu().numpy() - theirs).max() / np.abs(theirs).max())
+def relative_error(ours: Tensor, theirs: np.ndarray, counts: np.ndarray = np.array(True)) -> float:
+    return float(np.abs(ours.cpu().numpy() - theirs)[counts].max() / np.abs(theirs).max())
 
 
 @each_recording
 def test_predictions_are_the_recorded_ones(path: Path) -> None:
     recorded, seen = Reference(path), {}
     model = recorded.model().eval().cuda()
-    model.encoder.register_forward_hook(lambda module, args, output: seen.update(memory=output.tokens))
+    model.encoder.register_forward_hook(
+        lambda module, args, output: seen.update(memory=output.tokens, is_image=~args[0].padding)
+    )
     model.decoder.register_forward_hook(lambda module, args, output: seen.update(last=module.predict(output, -1)))
     with torch.no_grad():
         results = model(recorded.inputs())
-    assert relative_error(seen["memory"], recorded.arrays["memory"]) < 1e-4
+    # Padding beyond an image's last column has angles of millions in Deformable DETR's encoding of positions.
+    assert relative_error(seen["memory"], recorded.arrays["memory"], seen["is_image"].cpu().numpy()) < 1e-4
     assert relative_error(seen["last"].logits, recorded.arrays["pred_logits"]) < 1e-4
     assert relative_error(seen["last"].boxes, recorded.arrays["pred_boxes"]) < 1e-4
     assert {result["instances"].scores.device.type for result in results} == {"cuda"}

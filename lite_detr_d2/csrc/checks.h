@@ -10,9 +10,9 @@
 #include <cstdint>
 #include <limits>
 #include <optional>
-#include <sstream>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "level.h"
@@ -36,24 +36,30 @@ struct Sizes {
   }
 };
 
+// Texts are put together without streams: in a library with a C++ library of its own inside, as some compilers link it,
+// a stream crashes at the first number.
+template <typename Part>
+std::string text_of(const Part& part) {
+  if constexpr (std::is_arithmetic_v<Part>) {
+    return std::to_string(part);
+  } else {
+    return part;
+  }
+}
+
 template <typename... Parts>
 void check_argument(bool condition, const char* argument, const Parts&... parts) {
   if (!condition) {
-    std::ostringstream message;
-    message << argument << ": ";
-    (message << ... << parts);
-    throw std::invalid_argument(message.str());
+    throw std::invalid_argument((std::string(argument) + ": " + ... + text_of(parts)));
   }
 }
 
 inline std::string describe(const std::vector<int64_t>& shape) {
-  std::ostringstream text;
-  text << "(";
-  for (size_t i = 0; i < shape.size(); ++i) {
-    text << (i ? ", " : "") << shape[i];
+  std::string text;
+  for (const int64_t side : shape) {
+    text += (text.empty() ? "(" : ", ") + std::to_string(side);
   }
-  text << ")";
-  return text.str();
+  return text.empty() ? "()" : text + ")";
 }
 
 inline std::vector<int64_t> shape_of(const Tensor& tensor) {
