@@ -169,7 +169,7 @@ def test_it_follows_its_model_to_another_device(cfg: CfgNode) -> None:
     model = build_model(cfg).eval()
     predictor = Predictor(cfg, NAMES, model)
     model.to("meta")
-    with pytest.raises(NotImplementedError, match="meta tensor"):
+    with pytest.raises(NotImplementedError, match="meta"):
         predictor(np.zeros((64, 64, 3), dtype=np.uint8))
 
 
