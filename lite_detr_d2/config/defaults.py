@@ -27,6 +27,19 @@ def add_lite_detr_config(cfg: CfgNode) -> None:
     # Stages whose outputs are kept: 1 is p1 (stride 8), 2 is p2 (16), 3 is p3 (32).
     cfg.MODEL.SWIN.OUT_INDICES = [1, 2, 3]
 
+    # build_timm_backbone: any model of timm, by its name there, such as "convnext_tiny".
+    cfg.MODEL.TIMM = CfgNode()
+    cfg.MODEL.TIMM.NAME = ""
+    # Outputs that are kept, counted from 0, fine to coarse: i is called stage{i}. []: the last three, or of a plain
+    # vision transformer the last one, of which detectron2's SimpleFeaturePyramid makes p3 (stride 8), p4 (16), p5 (32).
+    cfg.MODEL.TIMM.OUT_INDICES = []
+    # Where MODEL.WEIGHTS is "", start from the weights that timm has for the name, downloaded at first use.
+    cfg.MODEL.TIMM.PRETRAINED = False
+    # Of batch normalisations: "BN" trains them, "FrozenBN" leaves statistics and weights as they are loaded.
+    cfg.MODEL.TIMM.NORM = "FrozenBN"
+    # Stochastic depth in training: the share of images that skip the last block; earlier blocks are skipped less.
+    cfg.MODEL.TIMM.DROP_PATH_RATE = 0.0
+
     # DETR's augmentation: with probability 0.5, resize the short side to one of these, then crop as INPUT.CROP says.
     cfg.INPUT.CROP.MIN_SIZE_TRAIN = (400, 500, 600)
     # Of images with more than 8 bits, the value that becomes 255, such as 4095.0. With 0.0, the range of each image is
