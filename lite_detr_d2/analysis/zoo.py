@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 _LEVEL = re.compile(r"S\d+")
 _FOLDERS = ("dino", "deformable_detr", "h_detr", "sparse_detr", "efficient_detr")
-_BACKBONES = ("r50", "swint", "r18")
+_BACKBONES = ("r50", "swint", "swinl", "convnextt", "efflite0", "r18")
 _COLUMNS = "config", "AP (paper)", "params (M)", "GFLOPs", "backbone", "encoder", "decoder"
 _PAPER_COLUMNS = "paper", "paper, encoder", "reference", "notes"
 
