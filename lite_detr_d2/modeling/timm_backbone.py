@@ -1,5 +1,6 @@
 """Any backbone of timm (PyTorch Image Models), which is imported when one is built."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -17,13 +18,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..errors import InputError
 from ..extras import import_extra
 
-# What lets models of a fixed image size take others: vision transformers, and Swin Transformers.
-_ANY_SIZE: tuple[dict[str, bool], ...] = (
-    {"dynamic_img_size": True, "dynamic_img_pad": True},
-    {"strict_img_size": False},
-    {},
-)
-_NOT_TAKEN = "unexpected keyword argument"
+# What lets models of a fixed image size take others: vision transformers the first two, Swin Transformers the third.
+_ANY_SIZE = {"dynamic_img_size": True, "dynamic_img_pad": True, "strict_img_size": False}
+_DROP_PATH = "drop_path_rate"
+_NOT_TAKEN = re.compile(r"unexpected keyword argument '(\w+)'")
 _PYRAMID_SCALES = (2.0, 1.0, 0.5)
 _MOST_NAMES = 5
 _DEFAULT_OUTPUTS = 3
@@ -137,8 +135,8 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     _check_name(timm, options.NAME)
     # Of a model that is trained, MODEL.WEIGHTS has all the weights.
     is_pretrained = options.PRETRAINED and not cfg.MODEL.WEIGHTS
-    drop_path = {"drop_path_rate": options.DROP_PATH_RATE} if options.DROP_PATH_RATE > 0 else {}
-    model = _create(timm, options.NAME, is_pretrained, in_chans=input_shape.channels, **drop_path)
+    drop_path_rate = options.DROP_PATH_RATE
+    model = _create(timm, options.NAME, is_pretrained, in_chans=input_shape.channels, drop_path_rate=drop_path_rate)
     outputs = outputs_of(model)
     is_plain = len({output.shape.stride for output in outputs}) == 1
     last = range(len(outputs))[-1 if is_plain else -_DEFAULT_OUTPUTS :]
@@ -169,27 +167,31 @@ def _check_name(timm: Any, name: str) -> None:
     )
 
 
-def _create(timm: Any, name: str, is_pretrained: bool, **options: Any) -> nn.Module:
-    for any_size in _ANY_SIZE:
+def _create(timm: Any, name: str, is_pretrained: bool, *, in_chans: int, drop_path_rate: float) -> nn.Module:
+    """Make a model of those of the options that it takes: without a drop path, none is 0."""
+    options: dict[str, Any] = {_DROP_PATH: drop_path_rate, **_ANY_SIZE}
+    while True:
         try:
-            model: nn.Module = timm.create_model(name, pretrained=is_pretrained, num_classes=0, **options, **any_size)
+            model: nn.Module = timm.create_model(
+                name, pretrained=is_pretrained, num_classes=0, in_chans=in_chans, **options
+            )
             return model
         except TypeError as error:
-            if "'drop_path_rate'" in str(error):
-                raise InputError(
-                    f"MODEL.TIMM.DROP_PATH_RATE is not 0, and {name} has no drop path: set it to 0."
-                ) from error
-            if _NOT_TAKEN not in str(error) or not any_size:
+            refused = _NOT_TAKEN.search(str(error))
+            if refused is None or refused[1] not in options:
                 raise
+            if options.pop(refused[1]) and refused[1] == _DROP_PATH:
+                raise InputError(
+                    f"MODEL.TIMM.DROP_PATH_RATE is {drop_path_rate}, and {name} has no drop path: set it to 0."
+                ) from error
         except Exception as error:  # each way to download has errors of its own
+            reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
             if is_pretrained:
-                reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
                 raise InputError(
                     f"MODEL.TIMM.PRETRAINED: the weights of {name} cannot be had ({reason}). Set it to False, and give "
                     "a file with them as MODEL.WEIGHTS, with '?matching_heuristics=True' at its end."
                 ) from error
-            raise InputError(f"MODEL.TIMM.NAME is {name!r}, which timm cannot build: {error}") from error
-    raise AssertionError  # the last of the options is none
+            raise InputError(f"MODEL.TIMM.NAME is {name!r}, which timm cannot build: {reason}.") from error
 
 
 def _check_indices(name: str, indices: Sequence[int], outputs: Sequence[Output], is_plain: bool) -> None:

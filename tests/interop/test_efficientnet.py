@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0's weights, as their package ships them: what they make of photographs, and that configs find them."""
+"""EfficientNet-Lite0's weights as their package ships them: what they make of photographs; configs find them."""
 
 from pathlib import Path
 
