@@ -1,6 +1,5 @@
 """Any backbone of timm (PyTorch Image Models), which is imported when one is built."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -21,7 +20,7 @@ from ..extras import import_extra
 # What lets models of a fixed image size take others: vision transformers the first two, Swin Transformers the third.
 _ANY_SIZE = {"dynamic_img_size": True, "dynamic_img_pad": True, "strict_img_size": False}
 _DROP_PATH = "drop_path_rate"
-_NOT_TAKEN = re.compile(r"unexpected keyword argument '(\w+)'")
+_NOT_TAKEN = "unexpected keyword argument"
 _PYRAMID_SCALES = (2.0, 1.0, 0.5)
 _MOST_NAMES = 5
 _DEFAULT_OUTPUTS = 3
@@ -177,10 +176,11 @@ def _create(timm: Any, name: str, is_pretrained: bool, *, in_chans: int, drop_pa
             )
             return model
         except TypeError as error:
-            refused = _NOT_TAKEN.search(str(error))
-            if refused is None or refused[1] not in options:
+            refused = [option for option in options if _NOT_TAKEN in str(error) and repr(option) in str(error)]
+            if not refused:
                 raise
-            if options.pop(refused[1]) and refused[1] == _DROP_PATH:
+            options = {option: value for option, value in options.items() if option not in refused}
+            if _DROP_PATH in refused and drop_path_rate > 0:
                 raise InputError(
                     f"MODEL.TIMM.DROP_PATH_RATE is {drop_path_rate}, and {name} has no drop path: set it to 0."
                 ) from error
