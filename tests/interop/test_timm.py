@@ -246,7 +246,7 @@ def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None
         (CONVNEXT, {"TIMM__OUT_INDICES": [1, 4]}, r"OUT_INDICES is \[1, 4\]: .* 3 \(stride 32, 320 channels\)\.$"),
         (VIT, {"TIMM__OUT_INDICES": [3, 7]}, r"all outputs of vit_tiny_patch16_224 have stride 16, .* or \[\] for the"),
         ("vit_small_patch14_dinov2", {}, "whose patches have 14 pixels a side: a pyramid needs a power of two"),
-        ("maxvit_rmlp_pico_rw_256", {}, "which does not take images of any size .*: choose another"),
+        ("maxvit_rmlp_pico_rw_256", {}, "which this timm does not run on images of any size .*: choose another"),
         ("hrnet_w18_small", {}, r"FREEZE_AT is 2, and the outputs of HighResolutionNet are not .*: set it to 0"),
     ],
 )
