@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import torch
 from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import build_model
 
 from lite_detr_d2 import add_lite_detr_config
 from lite_detr_d2.encoder_spec import EncoderSpec
 
 from .conftest import CONFIGS
+from .helpers import batched_input
 
 LEAVES = sorted(path for path in CONFIGS.rglob("*.yaml") if "_base_" not in path.parts)
 NAMED = [path for path in LEAVES if path.parent.name != "demo"]
@@ -25,6 +28,11 @@ def read(path: Path) -> CfgNode:
     cfg.merge_from_file(str(path))
     cfg.MODEL.DEVICE = "cpu"
     return cfg
+
+
+def needs_timm(cfg: CfgNode) -> bool:
+    """Whether a config's backbone is one of timm, which .venv does not have: tests/interop builds it."""
+    return bool(cfg.MODEL.BACKBONE.NAME == "build_timm_backbone")
 
 
 def distinct_models(paths: list[Path]) -> list[Path]:
@@ -46,24 +54,33 @@ def detector_of(cfg: CfgNode) -> str:
 def name_of(cfg: CfgNode) -> str:
     """What the file of ``cfg`` should be called: ``{detector}_{encoder}_{overlays}_{backbone}_{schedule}``.
 
-    Or ``{detector}_tiny``, if it is narrower than the published ones: there is one of each.
+    Or ``{detector}_{backbone}_tiny``, if it is narrower than the published ones; that of the demo is not named.
     """
     encoder = cfg.MODEL.LITE_DETR.ENCODER
     lite = encoder.NAME == "InterleavedEncoder"
     parts = ["lite"] if lite else []
     parts.append(detector_of(cfg))
     if cfg.MODEL.LITE_DETR.HIDDEN_DIM < PUBLISHED_WIDTH:
-        return "_".join([*parts, "tiny"])
+        is_demos = cfg.MODEL.BACKBONE.NAME == "build_narrow_resnet_backbone"
+        return "_".join([*parts, *([] if is_demos else [_backbone(cfg)]), "tiny"])
     if lite:
         spec = EncoderSpec.parse(encoder.SPEC)
         parts.append(f"h{spec.high_levels}l{spec.low_levels}_a{spec.refinements}b{spec.blocks}")
     if encoder.NAME == "SparseEncoder":
         parts.append(f"rho{encoder.RHO:.1f}".replace(".", ""))
     parts += _overlays(cfg, lite)
-    backbone = {"build_swin_backbone": "swint", "build_resnet_backbone": f"r{cfg.MODEL.RESNETS.DEPTH}"}
-    parts.append(backbone[cfg.MODEL.BACKBONE.NAME])
+    parts.append(_backbone(cfg))
     epochs = cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH / COCO_IMAGES
     return "_".join([*parts, f"{epochs:g}ep"])
+
+
+def _backbone(cfg: CfgNode) -> str:
+    model = cfg.MODEL
+    if model.BACKBONE.NAME == "build_timm_backbone":
+        return {"convnext_tiny.fb_in1k": "convnextt", "tf_efficientnet_lite0": "efflite0"}[model.TIMM.NAME]
+    if model.BACKBONE.NAME == "build_swin_backbone":
+        return {96: "swint", 192: "swinl"}[model.SWIN.EMBED_DIM]
+    return f"r{model.RESNETS.DEPTH}"
 
 
 def _overlays(cfg: CfgNode, lite: bool) -> list[str]:
@@ -90,7 +107,25 @@ def shrink(cfg: CfgNode) -> None:
     model.DENOISING.NUM_QUERIES = 50
     if cfg.MODEL.BACKBONE.NAME == "build_swin_backbone":
         cfg.MODEL.SWIN.EMBED_DIM, cfg.MODEL.SWIN.DEPTHS = 24, [1, 1, 1, 1]
+    elif needs_timm(cfg):  # whose models have one width only
+        cfg.MODEL.WEIGHTS, cfg.MODEL.TIMM.PRETRAINED = "", False
     elif cfg.MODEL.RESNETS.DEPTH >= 50:  # detectron2's smaller ones have one width only
         cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = 8
         cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 8
         cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 16
+
+
+def assert_trains_a_step_and_evaluates(cfg: CfgNode) -> None:
+    """Let a narrow version of a config's model see an image, in training and in evaluation."""
+    shrink(cfg)
+    model = build_model(cfg).train()
+    item = batched_input(128, 96, num_boxes=2)
+    losses = model([item])
+    sum(losses.values()).backward()
+    assert all(bool(loss.isfinite()) for loss in losses.values())
+    encoder = [parameter.grad for name, parameter in model.named_parameters() if name.startswith("encoder.")]
+    assert encoder and all(gradient is not None and bool(gradient.isfinite().all()) for gradient in encoder)
+    with torch.no_grad():
+        instances = model.eval()([item])[0]["instances"]
+    assert 0 < len(instances) <= cfg.TEST.DETECTIONS_PER_IMAGE
+    assert bool(instances.pred_boxes.tensor.isfinite().all()) and bool(instances.scores.isfinite().all())

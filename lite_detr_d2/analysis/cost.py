@@ -60,5 +60,14 @@ def cost_of(model: DetrDetector, counted: FlopCountAnalysis) -> Cost:
 
 def cost_of_config(cfg: CfgNode, image_size: tuple[int, int] = IMAGE_SIZE) -> Cost:
     """Build the detector of ``cfg``, with random weights, and count: see ``count_operations``."""
-    model = build_model(cfg)
+    model = random_detector(cfg)
     return cost_of(model, count_operations(model, image_size))
+
+
+def random_detector(cfg: CfgNode) -> DetrDetector:
+    """Build the detector of ``cfg`` with random weights: none are fetched."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.TIMM.PRETRAINED = False
+    model: DetrDetector = build_model(cfg)
+    return model

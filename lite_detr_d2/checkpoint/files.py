@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..files import write_atomically
 from ..wording import in_short
 from .origins import origin_of, origin_of_object
+from .packages import PACKAGE, file_of_package
 from .pickles import read_pickle, read_pycls
 from .seal import (
     UNSEALED,
@@ -38,11 +39,16 @@ _METADATA = ("class_names", "matching_heuristics")
 
 
 def check_there(key: str, address: str) -> None:
-    """See that weights that a key of the config names are a file, if they are not elsewhere.
+    """See that weights that a key of the config names are a file, here or in a package, if they are not elsewhere.
 
     Raises:
         InputError: there is none.
     """
+    if address.startswith(PACKAGE):
+        try:
+            file_of_package(address)
+        except InputError as error:
+            raise InputError(f"{key}: {error}") from None
     if "://" in address or Path(address).is_file():
         return
     if Path(address).is_dir():

@@ -111,6 +111,10 @@ def _imagenet_swin(_: State) -> tuple[Rule, ...]:
     return ((r"head|norm", Unused("of the classifier")), *names.swin(""))
 
 
+def _imagenet_efficientnet(state: State) -> tuple[Rule, ...]:
+    return ((r"_conv_head|_bn1|_fc", Unused("of the classifier")), *names.efficientnet(state))
+
+
 FORMATS = (
     Format(
         "DINO (Lite-DETR, IDEA-Research/DINO)",
@@ -145,6 +149,12 @@ FORMATS = (
         "ImageNet Swin Transformer",
         ("patch_embed.proj.weight", "layers.0.blocks.0.attn.qkv.weight"),
         _imagenet_swin,
+        only_backbone=True,
+    ),
+    Format(
+        "ImageNet EfficientNet-Lite (EfficientNet-PyTorch)",
+        ("_conv_stem.weight", "_blocks.0._depthwise_conv.weight", "_conv_head.weight"),
+        _imagenet_efficientnet,
         only_backbone=True,
     ),
 )

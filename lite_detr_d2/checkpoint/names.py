@@ -100,6 +100,32 @@ def swin(prefix: str) -> tuple[Rule, ...]:
     )
 
 
+def efficientnet(state: Mapping[str, Tensor]) -> tuple[Rule, ...]:
+    """EfficientNet-PyTorch's blocks, which it counts from first to last, as timm's, which are in stages.
+
+    A stage ends where the number of output channels changes. A first stage without expansion has one convolution less.
+    """
+    ours = "backbone.body.model"
+    rules: list[Rule] = [
+        (rf".*{re.escape(COUNTER)}", Unused("a counter that normalisation does not need")),
+        (r"_conv_stem", f"{ours}.conv_stem"),
+        (r"_bn0", f"{ours}.bn1"),
+    ]
+    stage, place, channels = -1, 0, None
+    for block in range(sum(name.endswith("._project_conv.weight") for name in state)):
+        theirs = rf"_blocks\.{block}\."
+        width = len(state[f"_blocks.{block}._project_conv.weight"])
+        stage, place = (stage, place + 1) if width == channels else (stage + 1, 0)
+        channels, prefix = width, f"{ours}.blocks.{stage}.{place}"
+        if f"_blocks.{block}._expand_conv.weight" in state:
+            layers = {"_expand_conv": "conv_pw", "_depthwise_conv": "conv_dw", "_project_conv": "conv_pwl"}
+            layers |= {"_bn0": "bn1", "_bn1": "bn2", "_bn2": "bn3"}
+        else:
+            layers = {"_depthwise_conv": "conv_dw", "_project_conv": "conv_pw", "_bn1": "bn1", "_bn2": "bn2"}
+        rules += [(rf"{theirs}{old}", f"{prefix}.{new}") for old, new in layers.items()]
+    return tuple(rules)
+
+
 def neck(state: Mapping[str, Tensor]) -> tuple[Rule, ...]:
     """Projections of the backbone's maps have 1x1 kernels, the convolutions that add levels larger ones."""
     kernels = {

@@ -14,18 +14,7 @@ def add_lite_detr_config(cfg: CfgNode) -> None:
     """
     cfg.MODEL.LITE_DETR = _detector_keys()
 
-    # build_swin_backbone: detectron2's Swin Transformer, whose defaults here are Swin-T. Channels of the first stage.
-    cfg.MODEL.SWIN = CfgNode()
-    cfg.MODEL.SWIN.EMBED_DIM = 96
-    # Blocks of each stage, and their attention heads.
-    cfg.MODEL.SWIN.DEPTHS = [2, 2, 6, 2]
-    cfg.MODEL.SWIN.NUM_HEADS = [3, 6, 12, 24]
-    # Side of the windows that attend to themselves, in tokens.
-    cfg.MODEL.SWIN.WINDOW_SIZE = 7
-    # Stochastic depth in training: the share of images that skip the last block; earlier blocks are skipped less.
-    cfg.MODEL.SWIN.DROP_PATH_RATE = 0.2
-    # Stages whose outputs are kept: 1 is p1 (stride 8), 2 is p2 (16), 3 is p3 (32).
-    cfg.MODEL.SWIN.OUT_INDICES = [1, 2, 3]
+    _add_backbone_keys(cfg)
 
     # DETR's augmentation: with probability 0.5, resize the short side to one of these, then crop as INPUT.CROP says.
     cfg.INPUT.CROP.MIN_SIZE_TRAIN = (400, 500, 600)
@@ -83,6 +72,34 @@ def add_lite_detr_config(cfg: CfgNode) -> None:
     # --epochs decides (see lite_detr_d2.engine.schedule). 0: the schedule is for whatever dataset is given, as in a
     # config of your own set.
     cfg.SOLVER.REFERENCE_NUM_IMAGES = 0
+
+
+def _add_backbone_keys(cfg: CfgNode) -> None:
+    # build_swin_backbone: detectron2's Swin Transformer, whose defaults here are Swin-T. Channels of the first stage.
+    cfg.MODEL.SWIN = CfgNode()
+    cfg.MODEL.SWIN.EMBED_DIM = 96
+    # Blocks of each stage, and their attention heads.
+    cfg.MODEL.SWIN.DEPTHS = [2, 2, 6, 2]
+    cfg.MODEL.SWIN.NUM_HEADS = [3, 6, 12, 24]
+    # Side of the windows that attend to themselves, in tokens.
+    cfg.MODEL.SWIN.WINDOW_SIZE = 7
+    # Stochastic depth in training: the share of images that skip the last block; earlier blocks are skipped less.
+    cfg.MODEL.SWIN.DROP_PATH_RATE = 0.2
+    # Stages whose outputs are kept: 1 is p1 (stride 8), 2 is p2 (16), 3 is p3 (32).
+    cfg.MODEL.SWIN.OUT_INDICES = [1, 2, 3]
+
+    # build_timm_backbone: any model of timm, by its name there, such as "convnext_tiny".
+    cfg.MODEL.TIMM = CfgNode()
+    cfg.MODEL.TIMM.NAME = ""
+    # Outputs that are kept, counted from 0, fine to coarse: i is called stage{i}. []: the last three, or of a plain
+    # vision transformer the last one, of which detectron2's SimpleFeaturePyramid makes p3 (stride 8), p4 (16), p5 (32).
+    cfg.MODEL.TIMM.OUT_INDICES = []
+    # Where MODEL.WEIGHTS is "", start from the weights that timm has for the name, downloaded at first use.
+    cfg.MODEL.TIMM.PRETRAINED = False
+    # Of batch normalisations: "BN" trains them, "FrozenBN" leaves statistics and weights as they are loaded.
+    cfg.MODEL.TIMM.NORM = "FrozenBN"
+    # Stochastic depth in training: the share of images that skip the last block; earlier blocks are skipped less.
+    cfg.MODEL.TIMM.DROP_PATH_RATE = 0.0
 
 
 def _detector_keys() -> CfgNode:

@@ -68,9 +68,23 @@ def _below(prefix: str, names: str) -> tuple[str, ...]:
 
 
 _RULES = (
-    _Rule(("MODEL.SWIN.",), "MODEL.BACKBONE.NAME", lambda cfg: cfg.MODEL.BACKBONE.NAME in _RESNETS),
     _Rule(
-        ("MODEL.RESNETS.", "MODEL.BACKBONE.FREEZE_AT"),
+        ("MODEL.SWIN.",),
+        "MODEL.BACKBONE.NAME",
+        lambda cfg: cfg.MODEL.BACKBONE.NAME in (*_RESNETS, "build_timm_backbone"),
+    ),
+    _Rule(
+        ("MODEL.TIMM.",),
+        "MODEL.BACKBONE.NAME",
+        lambda cfg: cfg.MODEL.BACKBONE.NAME in (*_RESNETS, "build_swin_backbone"),
+    ),
+    _Rule(
+        ("MODEL.RESNETS.",),
+        "MODEL.BACKBONE.NAME",
+        lambda cfg: cfg.MODEL.BACKBONE.NAME in ("build_swin_backbone", "build_timm_backbone"),
+    ),
+    _Rule(
+        ("MODEL.BACKBONE.FREEZE_AT",),
         "MODEL.BACKBONE.NAME",
         lambda cfg: cfg.MODEL.BACKBONE.NAME == "build_swin_backbone",
     ),

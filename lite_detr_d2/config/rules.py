@@ -51,7 +51,7 @@ def check_in_features(features: Sequence[str], outputs: Sequence[str]) -> None:
     if missing:
         raise InputError(
             f"MODEL.LITE_DETR.IN_FEATURES names {quoted(missing)}, which the backbone does not put out. It puts out: "
-            f"{', '.join(outputs)} (MODEL.RESNETS.OUT_FEATURES, MODEL.SWIN.OUT_INDICES)."
+            f"{', '.join(outputs)} (MODEL.RESNETS.OUT_FEATURES, MODEL.SWIN.OUT_INDICES, MODEL.TIMM.OUT_INDICES)."
         )
 
 
@@ -139,6 +139,12 @@ def _check_swin(cfg: CfgNode) -> None:
     indices = swin.OUT_INDICES
     _require("MODEL.SWIN.OUT_INDICES", indices, max(indices) < stages, f"stages from 0 to {stages - 1}")
     check_in_features(cfg.MODEL.LITE_DETR.IN_FEATURES, [f"p{index}" for index in indices])
+
+
+def _check_timm(cfg: CfgNode) -> None:
+    if cfg.MODEL.BACKBONE.NAME == "build_timm_backbone":
+        name = cfg.MODEL.TIMM.NAME
+        _require("MODEL.TIMM.NAME", name, bool(name), "the name of a model of timm, such as 'convnext_tiny'")
 
 
 def _check_class_names(cfg: CfgNode) -> None:
@@ -260,14 +266,16 @@ def _check_optimizer(cfg: CfgNode) -> None:
 
 
 def _check_recompute(cfg: CfgNode) -> None:
-    norm, name = cfg.MODEL.RESNETS.NORM, cfg.MODEL.BACKBONE.NAME
+    name = cfg.MODEL.BACKBONE.NAME
+    key, others = ("TIMM", "'FrozenBN'") if name == "build_timm_backbone" else ("RESNETS", "'FrozenBN', 'GN' or 'LN'")
+    norm = cfg.MODEL[key].NORM
     is_trained = (
         name != "build_swin_backbone" and isinstance(norm, str) and (norm == "BN" or norm.endswith(_BATCH_NORMS))
     )
     if "backbone" in cfg.SOLVER.RECOMPUTE and is_trained:
         raise InputError(
-            f"SOLVER.RECOMPUTE has 'backbone', and MODEL.RESNETS.NORM is {norm!r}, whose statistics would count each "
-            "batch twice: leave 'backbone' out, or choose 'FrozenBN', 'GN' or 'LN'."
+            f"SOLVER.RECOMPUTE has 'backbone', and MODEL.{key}.NORM is {norm!r}, whose statistics would count each "
+            f"batch twice: leave 'backbone' out, or choose {others}."
         )
 
 
@@ -286,6 +294,7 @@ _CHECKS = (
     _check_channels,
     _check_resnet,
     _check_swin,
+    _check_timm,
     _check_encoder,
     _check_stages,
     _check_schedule,

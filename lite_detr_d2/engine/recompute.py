@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from ..errors import InputError
 from ..modeling.attention import SamplingAttention
 from ..modeling.layers import FeedForward
+from ..modeling.timm_backbone import TimmBackbone
 
 # What is computed again as a whole, by the part of the detector.
 _UNITS: dict[str, tuple[type[nn.Module], ...]] = {
@@ -31,9 +32,12 @@ def recompute(model: nn.Module, parts: Sequence[str]) -> None:
         parts: "backbone" and "encoder", see ``SOLVER.RECOMPUTE``.
 
     Raises:
-        InputError: a part has no such modules, as a backbone of somebody's own.
+        InputError: a part has no such modules, as a backbone of somebody's own; or timm does not offer it of its model.
     """
     for part in parts:
+        if isinstance(getattr(model, part), TimmBackbone):
+            getattr(model, part).recompute_activations()
+            continue
         units = [module for module in getattr(model, part).modules() if isinstance(module, _UNITS[part])]
         if not units:
             name, kinds = type(getattr(model, part)).__name__, " or ".join(kind.__name__ for kind in _UNITS[part])

@@ -66,5 +66,5 @@ def test_a_fault_of_the_schema_is_noticed(
 
 def test_code_that_runs_is_noticed(fuzzer: Any, script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(script, "merge_file", lambda cfg, file: cfg.merge_from_file(file))  # detectron2's own
-    fuzzer.files(random.Random(0), 60)
+    fuzzer.files(random.Random(0), 100)
     assert fuzzer.counts["code run"] > 0

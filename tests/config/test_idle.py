@@ -33,6 +33,7 @@ def test_what_comes_with_the_project_is_silent(path: Path, tmp_path: Path, said:
 
 
 SWIN = {"MODEL.BACKBONE.NAME": "build_swin_backbone", "MODEL.LITE_DETR.IN_FEATURES": ["p1", "p2", "p3"]}
+TIMM = {"MODEL.BACKBONE.NAME": "build_timm_backbone", "MODEL.TIMM.NAME": "resnet18", "MODEL.BACKBONE.FREEZE_AT": 1}
 R18 = {"MODEL.BACKBONE.NAME": "build_resnet_backbone", "MODEL.RESNETS.DEPTH": 18, "MODEL.RESNETS.RES2_OUT_CHANNELS": 64}
 SPARSE = {"MODEL.LITE_DETR.ENCODER.NAME": "SparseEncoder"}
 PLAIN = {"MODEL.LITE_DETR.ENCODER.NAME": "DeformableEncoder"}
@@ -46,6 +47,12 @@ PLAIN = {"MODEL.LITE_DETR.ENCODER.NAME": "DeformableEncoder"}
             ["MODEL.SWIN.EMBED_DIM (MODEL.BACKBONE.NAME is 'build_narrow_resnet_backbone')"],
         ),
         ({**SWIN, "MODEL.SWIN.EMBED_DIM": 48}, []),
+        ({"MODEL.TIMM.NORM": "BN"}, ["MODEL.TIMM.NORM (MODEL.BACKBONE.NAME is 'build_narrow_resnet_backbone')"]),
+        ({**SWIN, "MODEL.TIMM.NORM": "BN"}, ["MODEL.TIMM.NORM (MODEL.BACKBONE.NAME is 'build_swin_backbone')"]),
+        (
+            {**TIMM, "MODEL.TIMM.NORM": "BN", "MODEL.SWIN.EMBED_DIM": 48},
+            ["MODEL.SWIN.EMBED_DIM (MODEL.BACKBONE.NAME is 'build_timm_backbone')"],
+        ),
         ({"MODEL.RESNETS.DEPTH": 101}, ["MODEL.RESNETS.DEPTH (MODEL.BACKBONE.NAME is 'build_narrow_resnet_backbone')"]),
         (R18, []),
         ({**R18, "MODEL.RESNETS.STRIDE_IN_1X1": False}, ["MODEL.RESNETS.STRIDE_IN_1X1 (MODEL.RESNETS.DEPTH is 18)"]),

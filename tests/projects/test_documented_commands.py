@@ -35,6 +35,7 @@ NOT_RUN_HERE = {
     r"^python setup\.py ": "it compiles",
     r"--num-gpus|^torchrun|^sbatch|--submit": "several GPUs, or a cluster",
     r"--config-file \S*(_r50_|_r18_|_swint_|CONFIG|FILE)": "COCO, weights from the network, or a model of that size",
+    r"--config-file \S*_efflite0_": "timm, which tests/interop has",
     r"convert_checkpoint\.py": "a published checkpoint, which tests/checkpoint makes",
     r"export\.py|deploy_examples|\.onnx": "tests/deploy and tests/export run each format",
     r"visualize_(attention|data)\.py": "tests beside this one run them",
