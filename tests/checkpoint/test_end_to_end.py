@@ -84,11 +84,12 @@ def test_training_starts_from_another_encoder_and_goes_on(
 ) -> None:
     """INIT wins over MODEL.WEIGHTS; --resume wins over INIT."""
     torch.save({"model": as_published(weights, LITE_DINO)}, tmp_path / "published.pth")
+    write_checkpoint(tmp_path / "unread.pth", {"w": torch.ones(1)})
     common = (
         *("--dataset", dataset, "OUTPUT_DIR", tmp_path / "output", "DATASETS.TEST", "()"),
         *("MODEL.LITE_DETR.ENCODER.NAME", "DeformableEncoder", "MODEL.LITE_DETR.ENCODER.NUM_LAYERS", 2),
         *("MODEL.LITE_DETR.ENCODER.KEY_AWARE", False, "MODEL.LITE_DETR.INIT", tmp_path / "published.pth"),
-        *("MODEL.WEIGHTS", "gone.pth", "SOLVER.BASE_LR", 0.0, "SOLVER.STEPS", "()"),
+        *("MODEL.WEIGHTS", tmp_path / "unread.pth", "SOLVER.BASE_LR", 0.0, "SOLVER.STEPS", "()"),
     )
     run(*common, "SOLVER.MAX_ITER", 1)
     checkpoint = torch.load(tmp_path / "output" / "model_final.pth", weights_only=True)
