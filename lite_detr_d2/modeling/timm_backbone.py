@@ -255,7 +255,8 @@ def _check_any_size(name: str, stages: TimmStages, channels: int) -> None:
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            f"MODEL.TIMM.NAME is {name!r}, which this timm does not run on images of any size ({reason}): choose another."
+            f"MODEL.TIMM.NAME is {name!r}, which this timm does not run on images of any size ({reason}): choose "
+            "another."
         ) from error
     finally:
         stages.train()
