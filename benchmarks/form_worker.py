@@ -128,7 +128,9 @@ def _step(precision: torch.dtype | None) -> Form:
 def _prepared(dtype: str) -> Form:
     def make(worker: FormWorker, size: Size) -> Timed:
         inputs = worker.inputs(size)
-        model = worker.built.setdefault("prepared", prepare(worker.subject.model, dtype=DTYPES[dtype]))
+        if not worker.built:
+            worker.built["prepared"] = prepare(worker.subject.model, dtype=DTYPES[dtype])
+        model = worker.built["prepared"]
         clock = PartClock(model.model.detector, worker.subject.device, worker.now)
         return lambda: clock(lambda: model(inputs))
 

@@ -111,8 +111,8 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     options.forms = options.forms or [
         name for name, form in FORMS.items() if find_spec(form.package) and (form.on_gpu or not on_gpu)
     ]
-    if options.exported and not Path(options.exported).is_dir():
-        parser.error(f"--exported: {options.exported} is no folder")
+    if options.exported:
+        Path(options.exported).mkdir(parents=True, exist_ok=True)
     return options
 
 

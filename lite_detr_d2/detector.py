@@ -150,7 +150,7 @@ class DetrDetector(nn.Module):
             # The backbone is faster so; in bfloat16, the whole step by a quarter.
             images = images.contiguous(memory_format=torch.channels_last)
         features = self.extract(images, padding)
-        encoded: EncoderResult = self.encoder(features)
+        encoded = self._encoded(features)
         features = features.with_tokens(encoded.tokens)
         groups, proposals = self._groups_of_features(features)
         groups.extend(denoising)
@@ -174,8 +174,14 @@ class DetrDetector(nn.Module):
     def encode(self, images: Tensor, padding: Tensor, is_padded: bool = True) -> FlattenedFeatures:
         """As ``extract``, and refine them by the encoder."""
         features = self.extract(images, padding, is_padded)
-        encoded: EncoderResult = self.encoder(features)
-        return features.with_tokens(encoded.tokens)
+        return features.with_tokens(self._encoded(features).tokens)
+
+    def _encoded(self, features: FlattenedFeatures) -> EncoderResult:
+        encoded = self.encoder(features)
+        if not isinstance(encoded, EncoderResult):
+            names = f"{type(self.encoder).__name__} returns {type(encoded).__name__}"
+            raise TypeError(f"{names}: let it return EncoderResult(tokens), of lite_detr_d2.structures")
+        return encoded
 
     def predict(self, queries: Queries, features: FlattenedFeatures) -> LayerPredictions:
         """Decode the queries that detect, and return the last layer's predictions."""

@@ -227,7 +227,7 @@ class Predictions:
     Attributes:
         layers: per decoder layer, over the queries of all groups, in the groups' order.
         proposals: of the encoder's tokens; None for a detector without any.
-        encoded: the encoder's result; None where it has nothing to train.
+        encoded: the encoder's result, which may have losses of its own.
         attention: (N, S), how much the decoder looks at each token, see ``modeling.attention_map``; None where no
             scores of tokens learn from it.
     """

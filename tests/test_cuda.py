@@ -106,7 +106,7 @@ def test_each_detector_predicts_as_on_the_cpu(small_cfg: CfgNode, name: str) -> 
 @each_detector
 @pytest.mark.parametrize("precision", [None, torch.bfloat16, torch.float16])
 def test_each_detector_learns(small_cfg: CfgNode, name: str, precision: torch.dtype | None) -> None:
-    """All that is trained gets finite gradients, whatever the precision, with and without boxes."""
+    """Gradients are finite, whatever the precision, with and without boxes."""
     model = build(small_cfg, name)[1].train()
     for boxes in ((3, 5), (0, 1), (0, 0)):
         model.zero_grad()

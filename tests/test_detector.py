@@ -410,3 +410,10 @@ def test_narrow_backbones_are_not_trained_in_channels_last(small_cfg: CfgNode, w
     )
     model([batched_input(96, 128, 2)])
     assert seen == [is_taken]
+
+
+def test_an_encoder_that_returns_tokens_alone_is_told_what_to_return(small_cfg: CfgNode) -> None:
+    model = build_model(small_cfg).eval()
+    model.encoder.register_forward_hook(lambda module, args, output: output.tokens)
+    with pytest.raises(TypeError, match=r"InterleavedEncoder returns Tensor: let it return EncoderResult\(tokens\)"):
+        model([batched_input(64, 64, 0)])

@@ -79,16 +79,25 @@ def rows_by_name(given: ClassNames, wanted: ClassNames) -> list[int | None]:
     return [rows.get(name) if name is not None else None for name in wanted]
 
 
-def select_rows(state: Mapping[str, Tensor], rows: Sequence[int | None], fresh: Mapping[str, Tensor]) -> StateDict:
+def select_rows(
+    state: Mapping[str, Tensor],
+    rows: Sequence[int | None],
+    fresh: Mapping[str, Tensor],
+    *,
+    class_agnostic: bool | None = None,
+) -> StateDict:
     """Take rows of every tensor that has one per class; ``None`` takes the row of ``fresh`` at the same place.
 
     The label embedding also keeps its last row, which is no class. The encoder's head of Deformable DETR and H-DETR is
-    trained on class 0 alone, whatever that is: its first row stays first. Where queries are made of the encoder's
-    tokens, it is taken to tell classes apart, as Sparse DETR's. Tensors with other rows than the class heads
-    are left as they are, and so are those that ``fresh`` should, and does not, have in the resulting shape.
+    trained on class 0 alone, whatever that is: its first row stays first, if it is ``class_agnostic``. Without being
+    told, it is taken to tell classes apart where queries are made of the encoder's tokens, as in Sparse DETR. Tensors
+    with other rows than the class heads are left as they are, and so are those that ``fresh`` should, and does not,
+    have in the resulting shape.
     """
     count = count_classes(state)
     selected = dict(state)
+    if class_agnostic is None:
+        class_agnostic = makes_content(state)
     for name, tensor in state.items():
         is_label_embedding = name == _LABEL_EMBEDDING
         if not is_class_tensor(name) or count is None or len(tensor) != count + int(is_label_embedding):
@@ -96,7 +105,7 @@ def select_rows(state: Mapping[str, Tensor], rows: Sequence[int | None], fresh: 
         wanted = list(rows)
         if is_label_embedding:
             wanted.append(count)
-        elif name.startswith("query_selection.head.") and makes_content(state):
+        elif name.startswith("query_selection.head.") and class_agnostic:
             wanted[0] = 0
         if None not in wanted:
             selected[name] = tensor[wanted]

@@ -67,7 +67,9 @@ def merge_overrides(cfg: CfgNode, overrides: Sequence[object]) -> None:
     known = dict(leaves(cfg))
     for place, word in enumerate(map(str, overrides)):
         name, sign, text = word.partition("=")
-        if sign and (name in known or place % 2 == 0):
+        # A value that reads like a key and its value is one, where it follows a key: such as the name of a folder.
+        is_value = place % 2 == 1 and str(overrides[place - 1]) in known
+        if sign and not is_value and (name in known or place % 2 == 0):
             pair = f"{shortened(name)} {shortened(text or 'VALUE')}"
             raise InputError(f"{shortened(word)}: set a blank between KEY and VALUE, {pair}.")
     if len(keys) > len(values):

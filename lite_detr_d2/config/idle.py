@@ -117,6 +117,11 @@ _RULES = (
         lambda cfg: cfg.MODEL.LITE_DETR.ENCODER.NAME in ("DeformableEncoder", "InterleavedEncoder"),
     ),
     _Rule(
+        ("MODEL.LITE_DETR.ENCODER.AUXILIARY_LOSS",),
+        "MODEL.LITE_DETR.ENCODER.NUM_LAYERS",
+        lambda cfg: cfg.MODEL.LITE_DETR.ENCODER.NAME == "SparseEncoder" and cfg.MODEL.LITE_DETR.ENCODER.NUM_LAYERS == 1,
+    ),
+    _Rule(
         ("MODEL.LITE_DETR.CLASS_SPECIFIC_PROPOSALS",),
         "MODEL.META_ARCHITECTURE",
         lambda cfg: cfg.MODEL.META_ARCHITECTURE == "DINO",

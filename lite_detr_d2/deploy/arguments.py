@@ -2,9 +2,13 @@
 
 import argparse
 import math
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..engine import add_import, add_trust_pickle
+
+_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+")  # of a config
 
 
 def detector_arguments(
@@ -23,7 +27,12 @@ def detector_arguments(
         help="OUTPUT_DIR of a training: its final or last checkpoint",
     )
     group.add_argument("--config-file", metavar="FILE", type=name, help="a config of this package")
-    group.add_argument("--weights", metavar="FILE", type=name, help="its checkpoint, ours or a published one")
+    group.add_argument(
+        "--weights",
+        metavar="FILE",
+        type=name,
+        help="its checkpoint, ours or a published one; of a RUN, another one than the last, such as model_best.pth",
+    )
     group.add_argument(
         "--opts",
         metavar="KEY VALUE",
@@ -36,15 +45,22 @@ def detector_arguments(
     return group
 
 
-def has_config(args: argparse.Namespace) -> bool:
-    """Whether ``--config-file`` or ``--weights`` is given."""
-    return args.config_file is not None or args.weights is not None
+def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse; where there are arguments too many, and one is a key of configs, the error says where these go."""
+    args, rest = parser.parse_known_args(arguments)
+    if rest:
+        hint = "; KEY VALUE overrides of a config go behind --opts" if any(map(_KEY.fullmatch, arguments)) else ""
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
+    return args
 
 
 def check_config(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """End the program where ``--config-file``, ``--weights`` or ``--opts`` lacks another one that it needs."""
-    if (args.config_file is None) != (args.weights is None):
-        parser.error("--config-file and --weights go together")
+    runs = args.runs if "runs" in args else [run for run in [args.run] if run is not None]
+    if args.config_file is not None and args.weights is None:
+        parser.error("--config-file needs --weights FILE, its checkpoint")
+    if args.weights is not None and args.config_file is None and len(runs) != 1:
+        parser.error("--weights needs --config-file FILE, or the one RUN that it is a checkpoint of")
     if args.opts and args.config_file is None:
         parser.error("--opts needs --config-file: a RUN has its own config")
 

@@ -58,7 +58,8 @@ def load(
         run: the ``OUTPUT_DIR`` of a training, of which ``model_final.pth`` is taken, or else the last checkpoint; or an
             exported file, which computes on the CPU.
         config_file: instead of ``run``, with ``weights``: a config of this package.
-        weights: a checkpoint, ours or a published one: a file, or an address that detectron2 knows.
+        weights: with ``config_file`` a checkpoint, ours or a published one: a file, or an address that detectron2
+            knows; with ``run`` another one of its checkpoints, such as ``model_best.pth``.
         device: such as "cuda:1"; None for CUDA where there is some, else the CPU.
         dtype: "float32"; or "bfloat16", in which products are then computed, and what follows from them.
         prepared: take the detector's inference form, see :func:`.prepare`.
@@ -85,7 +86,7 @@ def load(
     trained = load_trained(
         run, config_file=config_file, weights=weights, device=device, opts=opts, trust_pickle=trust_pickle
     )
-    files = files_of_run(run) if run is not None else [config_file or "", trained.cfg.MODEL.WEIGHTS]
+    files = [*(files_of_run(run) if run is not None else [config_file or ""]), trained.cfg.MODEL.WEIGHTS]
     model = prepare(trained.detector, dtype=DTYPES[dtype]) if prepared else trained.detector
     return Predictor(trained.cfg, trained.class_names, model, dtype=dtype, files=files)
 
@@ -244,10 +245,9 @@ def _detection_by(model: DetrDetector | PreparedDetector | Runtime, dtype: str) 
 
 
 def _of_model(model: InferenceModel) -> _Detect:
-    device = model.detector.device
-
     @torch.no_grad()
     def detect(images: npt.NDArray[np.uint8], sizes: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
+        device = model.detector.device  # it may be moved
         inputs = torch.from_numpy(images).to(device), torch.from_numpy(sizes).to(device)
         is_padded = bool((sizes != images.shape[2:]).any())
         found = model.detections(model.inspect(*inputs, is_padded=is_padded), inputs[1])

@@ -65,7 +65,8 @@ def load_trained(
     Args:
         run: the ``OUTPUT_DIR`` of a training, of which ``model_final.pth`` is taken, or else the last checkpoint.
         config_file: instead of ``run``, with ``weights``: a config of this package.
-        weights: a checkpoint, ours or a published one: a file, or an address that detectron2 knows.
+        weights: with ``config_file`` a checkpoint, ours or a published one: a file, or an address that detectron2
+            knows; with ``run`` another one of its checkpoints, such as ``model_best.pth``.
         device: such as "cuda:1"; None for CUDA where there is some, else the CPU.
         opts: with ``config_file``, overrides of it: KEY, VALUE, KEY, VALUE, ...
         trust_pickle: let weights of a ``.pkl`` or ``.pyth`` file hold, and run, anything.
@@ -75,9 +76,10 @@ def load_trained(
     """
     check_sources(run=run, config_file=config_file, weights=weights, device=device)
     is_given = tuple(source is not None for source in (run, config_file, weights))
-    if is_given not in ((True, False, False), (False, True, True)):
+    if is_given not in ((True, False, False), (True, False, True), (False, True, True)):
         raise InputError(
-            "Which detector? Give a run alone, the OUTPUT_DIR of a training; or a config file and weights."
+            "Which detector? Give a run, the OUTPUT_DIR of a training, and weights if they are not its last; or a "
+            "config file and weights."
         )
     _check_overrides(opts, config_file)
     config = os.fspath(config_file) if config_file is not None else str(config_of_run(Path(run or "")))

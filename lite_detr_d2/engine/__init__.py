@@ -7,6 +7,7 @@ from .datasets import class_names, classes_for_checkpoints
 from .last_checkpoint import is_newer, tagged_checkpoint
 from .optimizer import build_optimizer
 from .options import add_import, add_trust_pickle, import_modules
+from .output_folder import delete_overwritten
 from .processes import launch_checked
 from .setup import argument_parser, limit_workers, one_line_errors, setup
 from .submit import submit
@@ -22,6 +23,7 @@ __all__ = [
     "build_optimizer",
     "class_names",
     "classes_for_checkpoints",
+    "delete_overwritten",
     "import_modules",
     "is_newer",
     "launch_checked",

@@ -283,7 +283,9 @@ class SafeCheckpointer(DetectionCheckpointer):
     def _with_model_classes(self, checkpoint: Mapping[str, Any]) -> StateDict:
         """The tensors, with rows of class heads by the names of the classes where they are known."""
         given, state = checkpoint.get("class_names"), checkpoint["model"]
-        wanted = Classes(self.class_names, self.class_ids, self.class_rows)
+        selection = getattr(self.model, "query_selection", None)
+        class_agnostic = getattr(selection, "class_agnostic", None)  # learned queries have no such head
+        wanted = Classes(self.class_names, self.class_ids, self.class_rows, class_agnostic)
         try:
             matched = match_classes(state, given, self.model.state_dict(), wanted)
         except InputError as error:

@@ -20,6 +20,7 @@ from .last_checkpoint import TAG, is_checkpoint_name
 logger = logging.getLogger(__name__)
 
 _METRICS = "metrics.json"
+_OVERWRITTEN = "overwritten_"
 # What programs show beside what the next training writes.
 _RECORDS = re.compile(r"metrics\.json|eval_metrics\.json|bad_batches\.json|loggers\.json|events\.out\.tfevents\..*")
 # What is written whole: in the folder and in that of the average of the weights; and in that of the dataset.
@@ -55,17 +56,24 @@ def check_weights(cfg: CfgNode, args: argparse.Namespace) -> None:
     """See that what a training starts from is there, and stays, before anything in ``OUTPUT_DIR`` is changed.
 
     Raises:
-        InputError: a file is not there, or is one that ``--overwrite`` deletes.
+        InputError: a file is not there, or is one that ``--overwrite`` deletes; or the command names ``MODEL.WEIGHTS``,
+            and the config file an ``INIT``, which a training starts from instead.
     """
     if args.resume:  # what there is in OUTPUT_DIR comes first
         return
     deleted = [os.path.realpath(path) for path in _checkpoints(cfg.OUTPUT_DIR)] if args.overwrite else []
-    init = cfg.MODEL.LITE_DETR.INIT
+    init, named = "" if args.eval_only else cfg.MODEL.LITE_DETR.INIT, args.opts[::2]
+    if init and "MODEL.WEIGHTS" in named and "MODEL.LITE_DETR.INIT" not in named:
+        raise InputError(
+            f"MODEL.WEIGHTS is {cfg.MODEL.WEIGHTS}, and {shown(args.config_file)} has MODEL.LITE_DETR.INIT {init}, "
+            "which a training starts from instead: add MODEL.LITE_DETR.INIT '', or leave MODEL.WEIGHTS out."
+        )
     for key, source in (("MODEL.WEIGHTS", cfg.MODEL.WEIGHTS), ("MODEL.LITE_DETR.INIT", init)):
         file = urlparse(source)._replace(query="").geturl()
         if not file:
             continue
-        if source == init or not init:  # beside INIT, WEIGHTS are read only where there is another backbone
+        # Beside INIT, WEIGHTS are read only where there is another backbone: a recipe's may be missing.
+        if source == init or not init or key in named:
             check_there(key, file)
         if os.path.realpath(file) in deleted:
             raise InputError(f"{key} is {source}, which --overwrite would delete: name another OUTPUT_DIR, or copy it.")
@@ -77,24 +85,34 @@ def found_of_training(folder: str) -> list[Path]:
 
 
 def make_room(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """With ``--overwrite``, delete this package's checkpoints in ``OUTPUT_DIR``, and move what would mix."""
+    """With ``--overwrite``, move what is of another training into a folder of its own in ``OUTPUT_DIR``."""
     if not args.overwrite or not comm.is_main_process():
         return
     folder = cfg.OUTPUT_DIR
-    checkpoints = _checkpoints(folder)
-    ours = [path for path in checkpoints if seal_of(path) is not None]
     records = [path for path in _files(folder) if _RECORDS.fullmatch(path.name) and path.stat().st_size]
     averaged = [path for path in [Path(folder, EMA)] if path.is_dir()]
-    others = [*(path for path in checkpoints if path not in ours), *records, *averaged]
-    for path in [*_named(folder, TAG), *ours]:  # the tag first: it never names what is gone
+    moved = [*_checkpoints(folder), *records, *averaged]
+    for path in _named(folder, TAG):  # first: it never names what is gone
         path.unlink()
-    if ours:
-        logger.info("--overwrite: deleted %d checkpoints (%s)", len(ours), in_short([path.name for path in ours]))
-    if others:
+    if moved:
         target = _new_folder(folder)
-        for path in others:
+        for path in moved:
             path.rename(target / path.name)
-        logger.info("--overwrite: moved %s to %s", in_short([path.name for path in others]), shown(target))
+        logger.info("--overwrite: moved %s to %s", in_short([path.name for path in moved]), shown(target))
+
+
+def delete_overwritten(folder: str) -> None:
+    """Delete the checkpoints of this package that ``--overwrite`` has moved, now that a training has what it needs."""
+    if not comm.is_main_process():
+        return
+    for target in sorted(Path(folder).glob(f"{_OVERWRITTEN}*")):
+        ours = [path for path in _checkpoints(str(target)) if seal_of(path) is not None]
+        for path in ours:
+            path.unlink()
+        if ours:
+            logger.info("--overwrite: deleted %d checkpoints (%s)", len(ours), in_short([path.name for path in ours]))
+        if not any(target.iterdir()):
+            target.rmdir()
 
 
 def remove_unfinished(folder: str, args: argparse.Namespace) -> None:
@@ -126,7 +144,7 @@ def _files(folder: str) -> list[Path]:
 
 def _new_folder(folder: str) -> Path:
     number = 1
-    while (target := Path(folder, f"overwritten_{number}")).exists():
+    while (target := Path(folder, f"{_OVERWRITTEN}{number}")).exists():
         number += 1
     target.mkdir()
     return target

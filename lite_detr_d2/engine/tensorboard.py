@@ -9,11 +9,12 @@ from detectron2.utils.events import TensorboardXWriter, get_event_storage
 from ..wording import shown
 
 _LOSS = re.compile(
-    r"loss_(?P<kind>ce|bbox|giou)(?P<dn>_dn)?(?P<layer>_\d+)?(?P<o2m>_one2many)?(?P<proposals>_interm|_enc)?"
+    r"loss_(?P<kind>ce|bbox|giou)(?P<dn>_dn)?(?P<layer>_\d+)?(?P<o2m>_one2many)?(?P<proposals>_interm|_enc)?(?P<encoder>_\d+)?"
 )
 _KINDS = {"ce": "class", "bbox": "boxes", "giou": "GIoU"}
 _OTHERS = {
     "total_loss": "loss/total",
+    "loss_mask_prediction": "loss/encoder/scores of tokens",
     "lr": "schedule/learning rate",
     "eta_seconds": "schedule/seconds to go",
     "time": "pace/seconds of an iteration",
@@ -34,6 +35,8 @@ def tag_of(name: str) -> str:
     match = _LOSS.fullmatch(name)
     if match is None:
         return _OTHERS.get(name, shown(name))
+    if match["encoder"]:
+        return f"loss/encoder/layer {int(match['encoder'][1:]) + 1}/{_KINDS[match['kind']]}"
     if match["proposals"]:
         return f"loss/proposals/{_KINDS[match['kind']]}"
     group = "denoising" if match["dn"] else "one-to-many" if match["o2m"] else "matching"

@@ -21,11 +21,13 @@ class Classes:
         names: their names; None if unknown.
         ids: the dataset's category ids; None if unknown.
         rows: ``MODEL.LITE_DETR.CLASS_ROWS``.
+        class_agnostic: whether the encoder's head finds objects of any class; None if unknown.
     """
 
     names: Sequence[str] | None = None
     ids: Sequence[int] | None = None
     rows: str = "names"
+    class_agnostic: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,11 @@ def match_classes(
     if given is None and wanted.rows == "ids":
         rows = _rows_by_id(wanted, found, expected)
         text = f"classes are taken from the rows {', '.join(map(str, rows))} of its heads, by {_CLASS_ROWS} ids"
-        return MatchedClasses(select_rows(state, rows, model), message=text, cure=_doubt(found, rows))
+        return MatchedClasses(
+            select_rows(state, rows, model, class_agnostic=wanted.class_agnostic),
+            message=text,
+            cure=_doubt(found, rows),
+        )
     names = wanted.names
     if given is None or names is None or len(given) != found or len(names) != expected:
         if found == expected:
@@ -84,7 +90,8 @@ def match_classes(
     text = f"{counted(len(kept), 'class keeps', 'classes keep')} what was learnt ({names_in_short(kept)})"
     text += f", {counted(len(new), 'starts', 'start')} anew ({names_in_short(new)})" if new else ""
     text += f"; {_CLASS_ROWS} ids is for checkpoints that do not name their classes" if wanted.rows == "ids" else ""
-    return MatchedClasses(select_rows(state, rows_by_class, model), new, text)
+    selected = select_rows(state, rows_by_class, model, class_agnostic=wanted.class_agnostic)
+    return MatchedClasses(selected, new, text)
 
 
 def _rows_by_id(wanted: Classes, found: int, expected: int) -> list[int]:

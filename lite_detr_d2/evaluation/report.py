@@ -1,7 +1,7 @@
 """All that is read off the detections of a dataset, as JSON, as text and as pictures."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,15 @@ def check_folder(folder: Path) -> None:
     make_folder(folder)
     for name in (REPORT, CONFUSION, ERRORS, WORST):
         check_output(folder / name)
+
+
+def has_no_other_report(folder: Path, about: Mapping[str, str]) -> bool:
+    """Whether a folder has no report, or one whose ``dataset``, or ``weights``, are those of ``about``."""
+    try:
+        there = json.loads((folder / REPORT).read_bytes())
+    except (OSError, ValueError):
+        return True
+    return not isinstance(there, dict) or all(there.get(key) == value for key, value in about.items())
 
 
 def write_report(

@@ -64,7 +64,7 @@ def spread(locations: Tensor, weights: Tensor, shapes: SpatialShapes) -> Tensor:
     tokens, shares = [], []
     for column, row in ((left, top), (left + 1, top), (left, top + 1), (left + 1, top + 1)):
         inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-        shares.append(weights * (1 - (x - column).abs()) * (1 - (y - row).abs()) * inside)
+        shares.append(torch.where(inside, weights * (1 - (x - column).abs()) * (1 - (y - row).abs()), 0.0))
         tokens.append(torch.where(inside, first + row * width + column, 0.0).long())
     total = weights.new_zeros(weights.shape[0], sum(h * w for h, w in shapes))
     return total.scatter_add_(1, torch.cat(tokens, dim=1).flatten(1), torch.cat(shares, dim=1).flatten(1))

@@ -43,7 +43,7 @@ class TokenScorer(nn.Module):
         local, whole = self.embed(tokens).chunk(2, dim=-1)
         # As published, of all tokens, padded ones included: these are all alike, and say how much of the map is none.
         whole = whole.mean(dim=1, keepdim=True).expand_as(local)
-        # Autocast must not round scores, which tokens are ranked by.
+        # Of the tokens' type, which what follows is computed in: under autocast they have been rounded to half before.
         return self.score(torch.cat((local, whole), dim=-1)).squeeze(-1).to(tokens.dtype)  # type: ignore[no-any-return]
 
 
@@ -116,8 +116,8 @@ class SparseEncoder(nn.Module):
     def forward(self, features: FlattenedFeatures) -> EncoderResult:
         """Refine some of the tokens of ``features``; the others stay as they are.
 
-        In the result, auxiliary predictions are of K tokens of each image, highest score first: as many as an image
-        without padding has chosen.
+        In the result, auxiliary predictions are of K tokens of each image, highest score first: at least as many as an
+        image without padding has chosen; the criterion takes these.
         """
         if self.candidates is None:
             raise ValueError("SparseEncoder needs the candidates of a query selection, which it scores tokens by.")

@@ -104,7 +104,7 @@ def _draw_bars(axes: Axes, names: Sequence[str], values: Sequence[float], form: 
     bars = axes.barh(places, values, color=colours)
     axes.bar_label(bars, labels=[form.format(value) for value in values], padding=3)
     axes.set_yticks(places, names)
-    axes.set_xlim(min(0, *values), 1.2 * max(1, *values))
+    axes.set_xlim(min([0, *values]), 1.2 * max([1, *values]))
     axes.spines[["top", "right"]].set_visible(False)
     axes.invert_yaxis()
 

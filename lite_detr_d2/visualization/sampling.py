@@ -44,7 +44,10 @@ class Sampling:
             InputError: no query is a token of that level.
         """
         if not self.levels:
-            raise InputError("The queries of this layer are not the tokens of any level, so that none is at a point.")
+            raise InputError(
+                "The queries of this layer are not the tokens of any level, so that none is at a point: look at the "
+                "decoder, from an object (--decoder --object N)."
+            )
         level = self.levels[-1] if level is None else level
         if level not in self.levels:
             raise InputError(

@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     dataset = Path(given.output) / "digits"
     print(
-        "A small Lite-DINO learns to find handwritten digits on photographs: about 10 minutes on two CPU cores.\n"
+        "A small Lite-DINO learns to find handwritten digits on photographs: 10 to 30 minutes on two CPU cores.\n"
         f"1. Making the images, in {dataset} (half a minute)",
         flush=True,
     )

@@ -11,6 +11,7 @@ evaluation is written over. See docs/evaluating.md for what they say.
 """
 
 import argparse
+import itertools
 import logging
 import sys
 from collections.abc import Sequence
@@ -19,12 +20,12 @@ from pathlib import Path
 from detectron2.utils.logger import setup_logger
 
 from lite_detr_d2.data import ON_BAD
-from lite_detr_d2.deploy.arguments import check_config, detector_arguments, has_config, name, path, score
+from lite_detr_d2.deploy.arguments import check_config, detector_arguments, name, parsed, path, score
 from lite_detr_d2.deploy.run import load_trained
 from lite_detr_d2.engine import one_line_errors
-from lite_detr_d2.evaluation.dataset import named_dataset, own_dataset
+from lite_detr_d2.evaluation.dataset import EvaluationSet, named_dataset, own_dataset
 from lite_detr_d2.evaluation.inference import detect
-from lite_detr_d2.evaluation.report import check_folder, report_on, summary, write_report
+from lite_detr_d2.evaluation.report import check_folder, has_no_other_report, report_on, summary, write_report
 
 logger = logging.getLogger("lite_detr_d2.evaluate")
 
@@ -53,8 +54,8 @@ def parser() -> argparse.ArgumentParser:
         "--output",
         metavar="DIR",
         type=path,
-        help="the folder of the report (default: RUN/evaluation, whose name goes on with that of --dataset, and with "
-        "'test' of --split)",
+        help="the folder of the report (default: RUN/evaluation, whose name goes on with those of --weights and "
+        "--dataset, 'test' of --split, and a number where there is a report of others)",
     )
     result.add_argument(
         "--threshold",
@@ -68,8 +69,8 @@ def parser() -> argparse.ArgumentParser:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     commands = parser()
-    args = commands.parse_args(arguments)
-    if (args.run is not None) == has_config(args):
+    args = parsed(commands, arguments)
+    if (args.run is not None) == (args.config_file is not None):
         commands.error("give one of RUN, and --config-file FILE with --weights FILE")
     check_config(commands, args)
     if args.output is None and args.run is None:
@@ -79,10 +80,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def default_folder(run: str, dataset: str | None, split: str) -> Path:
-    """Where the report of a run goes: those of different data beside each other."""
-    data = [] if dataset is None else [Path(dataset).absolute().stem]
-    return Path(run, "_".join(["evaluation", *data, *(["test"] if split == "test" else [])]))
+def default_folder(args: argparse.Namespace, dataset: EvaluationSet) -> Path:
+    """Where the report of a run goes: those of different weights or data beside each other."""
+    sources = [Path(source).resolve() for source in (args.weights, args.dataset) if source is not None]
+    words = ["evaluation", *(source.stem if source.is_file() else source.name for source in sources)]
+    name = "_".join([*words, *(["test"] if args.split == "test" else [])])
+    about = {"dataset": dataset.origin} | ({"weights": args.weights} if args.weights is not None else {})
+    folders = (Path(args.run, name + (f"_{number}" if number > 1 else "")) for number in itertools.count(1))
+    return next(folder for folder in folders if has_no_other_report(folder, about))
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -101,7 +106,7 @@ def main(arguments: Sequence[str]) -> None:
         dataset = own_dataset(trained, split=args.split)
     else:
         dataset = named_dataset(trained, args.dataset, split=args.split, on_bad=args.on_bad)
-    output = args.output or default_folder(args.run, args.dataset, args.split)
+    output = args.output or default_folder(args, dataset)
     check_folder(output)
     records = detect(trained, dataset)
     report = report_on(dataset, records, args.threshold)

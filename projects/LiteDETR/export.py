@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 from detectron2.utils.logger import setup_logger
 
-from lite_detr_d2.deploy.arguments import check_config, detector_arguments, has_config, path, positive
+from lite_detr_d2.deploy.arguments import check_config, detector_arguments, parsed, path, positive
 from lite_detr_d2.deploy.export import check_request, export, verify
 from lite_detr_d2.deploy.formats import FORMATS, Settings
 from lite_detr_d2.deploy.run import load_trained
@@ -87,13 +87,13 @@ def parser() -> argparse.ArgumentParser:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     commands = parser()
-    args = commands.parse_args(arguments)
+    args = parsed(commands, arguments)
     if args.verify is not None:
         strangers = [name for name in OF_EXPORT if getattr(args, name) not in (None, [])]
         if strangers:
             commands.error(f"--verify FILE knows from its .json how it was exported: leave {_option(strangers[0])} out")
         return args
-    if (args.run is not None) == has_config(args):
+    if (args.run is not None) == (args.config_file is not None):
         commands.error("give RUN, or --config-file FILE with --weights FILE; or --verify FILE")
     check_config(commands, args)
     missing = [name for name in ("format", "output") if getattr(args, name) is None]

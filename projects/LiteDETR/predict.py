@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from detectron2.utils.logger import setup_logger
 
 from lite_detr_d2.deploy.annotate import Outcome, annotate
-from lite_detr_d2.deploy.arguments import check_config, detector_arguments, has_config, name, path, positive, score
+from lite_detr_d2.deploy.arguments import check_config, detector_arguments, name, parsed, path, positive, score
 from lite_detr_d2.deploy.inference import DTYPES
 from lite_detr_d2.deploy.media import find_media, plan_outputs
 from lite_detr_d2.deploy.predictor import load
@@ -83,8 +83,8 @@ def parser() -> argparse.ArgumentParser:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     commands = parser()
-    args = commands.parse_args(arguments)
-    if [args.run is not None, has_config(args), args.model is not None].count(True) != 1:
+    args = parsed(commands, arguments)
+    if [args.run is not None, args.config_file is not None, args.model is not None].count(True) != 1:
         commands.error("give one of RUN, --config-file FILE with --weights FILE, and --model FILE")
     check_config(commands, args)
     if args.prepared and args.model is not None:

@@ -23,6 +23,7 @@ from lite_detr_d2.engine import (
     Trainer,
     argument_parser,
     classes_for_checkpoints,
+    delete_overwritten,
     launch_checked,
     log_model,
     log_start,
@@ -42,6 +43,8 @@ def main(args: argparse.Namespace) -> None:
             return
         trainer = Trainer(cfg, trust_pickle=args.trust_pickle)
         trainer.resume_or_load(resume=args.resume)
+        if args.overwrite:
+            delete_overwritten(cfg.OUTPUT_DIR)
         log_start(trainer)
         began = time.perf_counter()
         trainer.train()

@@ -28,7 +28,7 @@ from collections.abc import Sequence
 
 from detectron2.utils.logger import setup_logger
 
-from lite_detr_d2.deploy.arguments import check_config, detector_arguments, from_zero, has_config, path, positive
+from lite_detr_d2.deploy.arguments import check_config, detector_arguments, from_zero, parsed, path, positive
 from lite_detr_d2.deploy.attention import NamedModel, Wanted, attention_figure
 from lite_detr_d2.deploy.run import load_trained
 from lite_detr_d2.engine import one_line_errors
@@ -98,8 +98,8 @@ def coordinate(text: str) -> float:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     commands = parser()
-    args = commands.parse_args(arguments)
-    if not (args.runs or has_config(args)):
+    args = parsed(commands, arguments)
+    if not (args.runs or args.config_file is not None):
         commands.error("give RUN, or --config-file FILE with --weights FILE")
     check_config(commands, args)
     if args.decoder and args.point is not None:
@@ -128,8 +128,10 @@ def main(arguments: Sequence[str]) -> None:
 def models(args: argparse.Namespace) -> list[NamedModel]:
     """The models, each with its row's name."""
     options = {"device": args.device, "trust_pickle": args.trust_pickle}
+    if args.config_file is None and args.weights is not None:
+        return [NamedModel(shown(args.weights), load_trained(args.runs[0], weights=args.weights, **options))]
     found = [NamedModel(shown(run), load_trained(run, **options)) for run in args.runs]
-    if args.weights is not None:
+    if args.config_file is not None:
         model = load_trained(config_file=args.config_file, weights=args.weights, opts=args.opts, **options)
         found.append(NamedModel(shown(args.weights), model))
     return found

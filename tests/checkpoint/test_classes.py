@@ -55,6 +55,14 @@ def test_the_first_row_of_a_class_agnostic_head_stays_first() -> None:
     assert selected["decoder.heads.0.class_embed.bias"].tolist() == [2, 101]
 
 
+def test_a_model_says_whether_its_head_is_class_agnostic() -> None:
+    for agnostic, first in ((True, 0), (False, 2)):
+        for shape in ((4, 4), (2, 4)):
+            proposals = {"query_selection.proposal_embed.proj.weight": torch.zeros(*shape)}
+            selected = select_rows(heads(3) | proposals, [2, 1], heads(2) | proposals, class_agnostic=agnostic)
+            assert selected["query_selection.head.class_embed.bias"].tolist() == [first, 1]
+
+
 def test_the_rows_of_a_head_that_tells_classes_apart_move() -> None:
     """As Sparse DETR's, whose queries are made of tokens: proposals make their position alone."""
     specific = {"query_selection.proposal_embed.proj.weight": torch.zeros(2, 4)}

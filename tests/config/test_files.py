@@ -273,6 +273,11 @@ def test_wrong_overrides(cfg: CfgNode, overrides: list[object], message: str) ->
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_value_may_read_like_a_key_and_its_value(cfg: CfgNode) -> None:
+    merge_overrides(cfg, ["OUTPUT_DIR", "SOLVER.BASE_LR=0.01"])
+    assert cfg.OUTPUT_DIR == "SOLVER.BASE_LR=0.01"
+
+
 def test_infinity_is_written_as_the_message_says(cfg: CfgNode, tmp_path: Path) -> None:
     key = "SOLVER.CLIP_GRADIENTS.NORM_TYPE"
     with pytest.raises(InputError, match=r"expected a number above 0, or \.inf \(1e999 on the command line\)"):

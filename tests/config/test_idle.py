@@ -80,6 +80,13 @@ PLAIN = {"MODEL.LITE_DETR.ENCODER.NAME": "DeformableEncoder"}
             ],
         ),
         (
+            {**SPARSE, "MODEL.LITE_DETR.ENCODER.NUM_LAYERS": 1, "MODEL.LITE_DETR.ENCODER.AUXILIARY_LOSS": False},
+            [
+                "MODEL.LITE_DETR.ENCODER.AUXILIARY_LOSS (MODEL.LITE_DETR.ENCODER.NUM_LAYERS is 1)",
+                "MODEL.LITE_DETR.ENCODER.SPEC (MODEL.LITE_DETR.ENCODER.NAME is 'SparseEncoder')",
+            ],
+        ),
+        (
             {"MODEL.LITE_DETR.CLASS_SPECIFIC_PROPOSALS": True},
             ["MODEL.LITE_DETR.CLASS_SPECIFIC_PROPOSALS (MODEL.META_ARCHITECTURE is 'DINO')"],
         ),

@@ -16,6 +16,7 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultPredictor
+from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from PIL import Image
 
@@ -161,6 +162,15 @@ def recorded(predictor: Predictor) -> list[Pixels]:
 
     predictor._detect = recording
     return batches
+
+
+def test_it_follows_its_model_to_another_device(cfg: CfgNode) -> None:
+    """There is one device here: that of no memory, on which nothing can be computed, tells."""
+    model = build_model(cfg).eval()
+    predictor = Predictor(cfg, NAMES, model)
+    model.to("meta")
+    with pytest.raises(NotImplementedError, match="meta"):
+        predictor(np.zeros((64, 64, 3), dtype=np.uint8))
 
 
 def test_few_images_wait_for_others_of_their_size(predictor: Predictor) -> None:

@@ -72,7 +72,7 @@ def test_gradients_are_those_of_float32_but_for_rounding(cfg: CfgNode) -> None:
     assert_close(half.norm(), full.norm(), rtol=0.2, atol=0.0)
 
 
-def test_the_loss_falls_as_without(cfg: CfgNode) -> None:
+def test_the_loss_falls(cfg: CfgNode) -> None:
     cfg.SOLVER.MAX_ITER, cfg.SOLVER.BASE_LR, cfg.SOLVER.WARMUP_ITERS = 60, 1e-3, 0
     cfg.SOLVER.STEPS = ()
     trained(cfg, half=True)

@@ -1,6 +1,7 @@
 """One OUTPUT_DIR is of one training: it goes on, is replaced, or is left alone."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from lite_detr_d2.checkpoint import write_checkpoint
 from tests.data.folders import write_coco_folder
+from tests.projects.scripts import TINY
 from tests.projects.test_train_net import error_of, run
 
 SHORT = ("DATASETS.TEST", "()", "SOLVER.STEPS", "()", "SOLVER.CHECKPOINT_PERIOD", 1, "SOLVER.MAX_ITER")
@@ -129,6 +131,39 @@ def test_weights_that_are_not_there_cost_nothing(
     message = error_of(capsys, "--overwrite", *common, 1, key, tmp_path)
     assert f"{key}: {tmp_path} is a folder: name a file in it" in message
     assert (contents(output), contents(output / "dataset")) == before
+
+
+def test_a_start_that_fails_deletes_nothing(
+    tmp_path: Path, common: tuple[object, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights that do not fit are found when the detector is there."""
+    output, weights = tmp_path / "output", tmp_path / "other.pth"
+    run(*common, 1)
+    before = {path.name: path.read_bytes() for path in output.glob("*.pth")}
+    write_checkpoint(weights, {"decoder.layers.0.feed_forward.linear1.weight": torch.ones(1)})
+    assert "other.pth" in error_of(capsys, "--overwrite", *common, 1, "MODEL.WEIGHTS", weights)
+    moved = contents(output / "overwritten_1")
+    assert before and {name: moved[name] for name in before} == before
+    run("--overwrite", *common, 1)
+    assert not [name for name in contents(output / "overwritten_1") if name.endswith(".pth")]
+
+
+def test_weights_that_an_init_of_the_config_file_would_hide_are_refused(
+    tmp_path: Path, common: tuple[object, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, weights, init = tmp_path / "output", tmp_path / "mine.pth", tmp_path / "init.pth"
+    run(*common, 1)
+    for path in (weights, init):
+        shutil.copy(output / "model_final.pth", path)
+    config = tmp_path / "config.yaml"
+    config.write_text(f"_BASE_: {TINY}\nMODEL: {{LITE_DETR: {{INIT: {init}}}}}\n")
+    with_config = ("--config-file", config, *common)
+    message = error_of(capsys, "--overwrite", *with_config, 1, "MODEL.WEIGHTS", weights)
+    assert f"MODEL.WEIGHTS is {weights}, and {config} has MODEL.LITE_DETR.INIT {init}" in message
+    run("--overwrite", *with_config, 1, "MODEL.WEIGHTS", weights, "MODEL.LITE_DETR.INIT", "")
+    init.unlink()
+    # An evaluation never reads it.
+    run("--eval-only", *with_config[: -len(SHORT)], "MODEL.WEIGHTS", weights)
 
 
 @pytest.mark.parametrize("other", ["--resume", "--eval-only"])

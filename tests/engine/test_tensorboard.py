@@ -23,6 +23,8 @@ from .stops import stoppable_config, train
         ("loss_bbox_3_one2many", "loss/one-to-many/layer 4/boxes"),
         ("loss_ce_interm", "loss/proposals/class"),
         ("loss_giou_enc", "loss/proposals/GIoU"),
+        ("loss_bbox_enc_0", "loss/encoder/layer 1/boxes"),
+        ("loss_mask_prediction", "loss/encoder/scores of tokens"),
         ("loss_mask", "loss_mask"),
         ("bbox/AP", "bbox/AP"),
         ("grad_norm", "gradient/norm"),

@@ -83,6 +83,23 @@ def test_the_report_of_a_run(trained: Trained, log: pytest.LogCaptureFixture) ->
     assert ("worst.png" in told) == (trained.run / "evaluation" / "worst.png").exists()
 
 
+def test_reports_of_other_weights_and_data_lie_beside_each_other(trained: Trained) -> None:
+    best = trained.run / "model_best.pth"
+    shutil.copy(trained.run / "model_final.pth", best)
+    run(trained.run, "--weights", best)
+    assert report_in(trained.run / "evaluation_model_best")["weights"] == str(best)
+    reports = {}
+    for place in ("a", "b"):
+        data = write_coco_folder(trained.run.parent / place / "v1.0", content := coco_content(), content)
+        run(trained.run, "--dataset", data)
+        reports[place] = data
+    run(trained.run, "--dataset", reports["b"])
+    folders = ("evaluation_v1.0", "evaluation_v1.0_2")
+    found = [report_in(trained.run / folder)["dataset"] for folder in folders]
+    assert found == [f"{data}, val" for data in reports.values()]
+    assert not (trained.run / "evaluation_v1.0_3").exists()
+
+
 def test_the_test_half_of_what_it_was_trained_on(trained: Trained, tmp_path: Path) -> None:
     """It is in the run: the dataset itself need not be there."""
     data = shutil.copytree(trained.data, tmp_path / "data")
@@ -151,8 +168,11 @@ def test_an_image_that_cannot_be_read(trained: Trained, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ((), "give one of RUN, and --config-file FILE with --weights FILE"),
-        (("run", "--weights", "model.pth"), "give one of RUN"),
-        (("--weights", "model.pth"), "--config-file and --weights go together"),
+        (("run", "--config-file", "a.yaml", "--weights", "model.pth"), "give one of RUN"),
+        (("--weights", "model.pth"), "give one of RUN, and --config-file FILE with --weights FILE"),
+        (("--config-file", "a.yaml"), "--config-file needs --weights FILE"),
+        (("run", "MODEL.DEVICE", "cpu"), "MODEL.DEVICE cpu; KEY VALUE overrides of a config go behind --opts"),
+        (("run", "--weights", "a.pth", "other"), "unrecognized arguments: other\n"),
         (("--config-file", "a.yaml", "--weights", "model.pth"), "give --output DIR for the report"),
         (("run", "--split", "train"), "invalid choice: 'train'"),
         (("run", "--on-bad", "drop"), "--on-bad needs --dataset"),

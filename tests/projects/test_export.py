@@ -150,7 +150,7 @@ def test_without_images_there_is_no_check(run: Path, tmp_path: Path) -> None:
     [
         ([], "give RUN, or --config-file FILE with --weights FILE; or --verify FILE"),
         (["run", "--config-file", "x"], "give RUN, or"),
-        (["--config-file", "x"], "--config-file and --weights go together"),
+        (["--config-file", "x"], "--config-file needs --weights FILE"),
         (["run", "--format", "x", "--opts", "KEY", "1"], "--opts needs --config-file: a RUN has its own config"),
         (["run", "--output", "x"], "--format is missing"),
         (["run", "--format", "x"], "--output is missing"),

@@ -331,8 +331,9 @@ def test_wrong_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     image, output, point = ("--image", "a.jpg"), ("--output", tmp_path / "a.png"), ("--point", "1", "2")
     for arguments, message in (
         ((*image, *output, *point), "give RUN, or --config-file FILE with --weights FILE"),
-        (("--weights", "a.pth", *image, *output, *point), "--config-file and --weights go together"),
-        (("run", "--config-file", "a.yaml", *image, *output, *point), "--config-file and --weights go together"),
+        (("--weights", "a.pth", *image, *output, *point), "give RUN, or --config-file FILE with --weights FILE"),
+        (("run", "other", "--weights", "a.pth", *image, *output, *point), "or the one RUN that it is a checkpoint of"),
+        (("run", "--config-file", "a.yaml", *image, *output, *point), "--config-file needs --weights FILE"),
         (("run", *output, *point), "--image"),
         (("run", *image, *point), "--output"),
         (("run", *image, *output), "one of the arguments --point --object is required"),
