@@ -8,8 +8,8 @@ package's module does besides (projections, masks, residuals, batch-first or not
 import copyreg
 import functools
 import inspect
-from collections.abc import Callable, Iterator
-from types import CellType, CodeType, FunctionType
+from collections.abc import Iterator
+from types import CellType, FunctionType
 from typing import Any
 
 from torch import nn
@@ -106,13 +106,14 @@ def _new(original: type[nn.Module], *arguments: Any) -> Any:
 def _patched_class(original: type[nn.Module]) -> type[nn.Module]:
     """A subclass, of the same name, with our core."""
     members: dict[str, Any] = {"original_class": original, "__module__": original.__module__, "__doc__": original.__doc__}
+    forward = _with_our_cores(original.forward)
     if _is_core(original):
         members["forward"] = forward_of_core_module
-    elif _KEPT_CORE in _code(original).co_names:
+    elif forward is not original.forward:
+        members["forward"] = forward
+    else:
         # A property goes before what the object has under the same name.
         members[_KEPT_CORE] = property(lambda _: attend_by_level)
-    else:
-        members["forward"] = _with_our_cores(original.forward)
     return type(original.__name__, (_Patched, original), members)
 
 
@@ -120,39 +121,35 @@ def _patched_class(original: type[nn.Module]) -> type[nn.Module]:
 
 
 def _is_core(original: type[nn.Module]) -> bool:
-    return _parameters(original.forward) == _parameters(forward_of_core_module)
+    forward = original.forward
+    return isinstance(forward, FunctionType) and _parameters(forward) == _parameters(forward_of_core_module)
 
 
-def _parameters(function: Callable[..., Any]) -> list[str]:
+def _parameters(function: FunctionType) -> list[str]:
     return list(inspect.signature(function).parameters)
 
 
-def _code(original: type[nn.Module]) -> CodeType:
-    return inspect.unwrap(original.forward).__code__
-
-
-def _with_our_cores(function: Callable[..., Any]) -> Callable[..., Any]:
+def _with_our_cores(function: Any) -> Any:
     """The same code, which finds our cores under the names of others, behind decorators, too; itself if it has none."""
     if not isinstance(function, FunctionType):
         return function
-    scope = function.__globals__
+    scope, cells = function.__globals__, function.__closure__ or ()
     cores = {name: core for name, core in CORES.items() if name in function.__code__.co_names and name in scope}
-    cells = function.__closure__ or ()
-    closure = tuple(map(_with_our_cores_within, cells))
-    if not cores and all(new is old for new, old in zip(closure, cells, strict=True)):
+    decorated = vars(function).get("__wrapped__", function)
+    ours_decorated = _with_our_cores(decorated) if decorated in map(_content, cells) else decorated
+    if not cores and ours_decorated is decorated:
         return function
+    closure = tuple(CellType(ours_decorated) if _content(cell) is decorated else cell for cell in cells)
     ours = FunctionType(function.__code__, {**scope, **cores}, function.__name__, function.__defaults__, closure)
     ours.__kwdefaults__ = function.__kwdefaults__
-    return functools.update_wrapper(ours, function)
+    return ours
 
 
-def _with_our_cores_within(cell: CellType) -> CellType:
+def _content(cell: CellType) -> Any:
     try:
-        content = cell.cell_contents
+        return cell.cell_contents
     except ValueError:  # it is empty
         return cell
-    ours = _with_our_cores(content)
-    return cell if ours is content else CellType(ours)
 
 
 def _named_modules(model: nn.Module, caller: str) -> Iterator[tuple[str, nn.Module]]:
