@@ -6,44 +6,68 @@ from typing import Any
 
 import torch
 import transformers as hf
-from torch import Tensor, nn
+from torch import nn
 
-OFFSETS_STD = 0.3  # of the weights that offsets are made with: queries look in different ways, as in a trained model
+STD = 0.3  # of the attention's weights: queries look in different ways, and it shows, as in a trained model
+_SQUARE = 128  # pixels, of what a Swin Transformer is given
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """How to make a model and its inputs, and how many of its modules are such attention."""
+    """How to make a model and what it is given, and how many of its modules are such attention."""
 
     make: Callable[[], nn.Module]
     modules: int
-    inputs: Callable[[], dict[str, Tensor]]
+    inputs: Callable[[], dict[str, Any]]
+    labels: Callable[[], dict[str, Any]]
 
     def build(self) -> nn.Module:
-        """The model, in evaluation mode, with offsets that depend on the query."""
+        """The model, with attention that acts, and batch normalisation that knows the inputs."""
         torch.manual_seed(0)
-        model = self.make().eval()
+        model = self.make().train()
         for name, module in model.named_modules():
-            if name.endswith("sampling_offsets"):
-                nn.init.normal_(module.weight, std=OFFSETS_STD)
-            elif name.endswith("attention_weights") and isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=OFFSETS_STD)
+            if name.endswith(("sampling_offsets", "attention_weights", "value_proj", "output_proj")):
+                nn.init.normal_(module.weight, std=STD)
+        with torch.no_grad():
+            for _ in range(20):
+                model(**self.inputs(), **self.labels())
         return model
 
+    def attention_of(self, model: nn.Module) -> list[nn.Module]:
+        """The modules that project, and attend by themselves or by a core."""
+        return [module for module in model.modules() if hasattr(module, "sampling_offsets")]
 
-def pictures(height: int = 96, width: int = 128) -> dict[str, Tensor]:
+
+def pictures(height: int = 96, width: int = 128) -> dict[str, Any]:
     return {"pixel_values": torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))}
 
 
-def padded_pictures() -> dict[str, Tensor]:
+def padded_pictures() -> dict[str, Any]:
     """The second one is smaller than the first."""
     mask = torch.ones(2, 96, 128, dtype=torch.long)
     mask[1, 64:] = mask[1, :, 96:] = 0
     return {**pictures(), "pixel_mask": mask}
 
 
-def _labelled(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    return inputs
+def with_text() -> dict[str, Any]:
+    words = torch.tensor([[101, 1037, 1012, 1038, 1012, 102]]).repeat(2, 1)
+    return {**pictures(_SQUARE, _SQUARE), "input_ids": words, "attention_mask": torch.ones_like(words)}
+
+
+def with_a_task() -> dict[str, Any]:
+    words = torch.arange(2 * 6 * 7).view(2, 6, 7)
+    return {**pictures(_SQUARE, _SQUARE), "task_inputs": torch.arange(7).repeat(2, 1), "text_inputs": words}
+
+
+def boxes() -> dict[str, Any]:
+    found = {"class_labels": torch.tensor([1, 0]), "boxes": torch.tensor([[0.5, 0.5, 0.3, 0.4], [0.3, 0.6, 0.2, 0.2]])}
+    return {"labels": [found, found]}
+
+
+def masks() -> dict[str, Any]:
+    areas = torch.zeros(2, _SQUARE, _SQUARE)
+    areas[0, :50, :60] = areas[1, 60:, 70:] = 1
+    return {"mask_labels": [areas, areas], "class_labels": [torch.tensor([0, 1])] * 2}
 
 
 def _resnet(*stages: str) -> Any:
@@ -118,17 +142,13 @@ def mm_grounding_dino() -> nn.Module:
     return hf.MMGroundingDinoForObjectDetection(config)
 
 
-def with_text() -> dict[str, Tensor]:
-    words = torch.tensor([[101, 1037, 1012, 1038, 1012, 102]]).repeat(2, 1)
-    return {**pictures(128, 128), "input_ids": words, "attention_mask": torch.ones_like(words)}
-
-
 def mask2former() -> nn.Module:
     swin = _swin()
     swin.out_features = ["stage1", *LAST_THREE]
     config = hf.Mask2FormerConfig(
         backbone_config=swin, feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=32,
         encoder_layers=2, decoder_layers=3, num_attention_heads=4, dim_feedforward=32, num_queries=8,
+        train_num_points=64,
     )
     return hf.Mask2FormerForUniversalSegmentation(config)
 
@@ -137,27 +157,28 @@ def oneformer() -> nn.Module:
     swin = _swin()
     swin.out_features = ["stage1", *LAST_THREE]
     config = hf.OneFormerConfig(
-        backbone_config=swin, conv_dim=32, mask_dim=32, hidden_dim=32, encoder_feedforward_dim=32, encoder_layers=2,
+        backbone_config=swin, conv_dim=64, mask_dim=64, hidden_dim=64, encoder_feedforward_dim=32, encoder_layers=2,
         decoder_layers=3, num_attention_heads=4, dim_feedforward=32, num_queries=8, task_seq_len=7, dropout=0.0,
+        is_training=True, text_encoder_n_ctx=2, text_encoder_width=64, text_encoder_context_length=7, text_encoder_num_layers=1,
+        text_encoder_vocab_size=100, train_num_points=64,
     )
     return hf.OneFormerForUniversalSegmentation(config)
 
 
-def with_a_task() -> dict[str, Tensor]:
-    return {**pictures(128, 128), "task_inputs": torch.arange(7).repeat(2, 1)}
-
-
 MODELS = {
-    "Deformable DETR": Foreign(deformable_detr, 4, padded_pictures),
+    "Deformable DETR": Foreign(deformable_detr, 4, padded_pictures, boxes),
     "Deformable DETR, two-stage": Foreign(
-        lambda: deformable_detr(two_stage=True, with_box_refine=True, two_stage_num_proposals=12), 4, padded_pictures
+        lambda: deformable_detr(two_stage=True, with_box_refine=True, two_stage_num_proposals=12),
+        4,
+        padded_pictures,
+        boxes,
     ),
-    "RT-DETR": Foreign(rt_detr, 2, pictures),
-    "RT-DETRv2": Foreign(rt_detr_v2, 2, pictures),
-    "D-FINE": Foreign(d_fine, 2, pictures),
-    "D-FINE, points by level": Foreign(lambda: d_fine(decoder_n_points=[3, 6, 3]), 2, pictures),
-    "Grounding DINO": Foreign(grounding_dino, 4, with_text),
-    "MM Grounding DINO": Foreign(mm_grounding_dino, 4, with_text),
-    "Mask2Former": Foreign(mask2former, 2, lambda: pictures(128, 128)),
-    "OneFormer": Foreign(oneformer, 2, with_a_task),
+    "RT-DETR": Foreign(rt_detr, 2, pictures, boxes),
+    "RT-DETRv2": Foreign(rt_detr_v2, 2, pictures, boxes),
+    "D-FINE": Foreign(d_fine, 2, pictures, boxes),
+    "D-FINE, points by level": Foreign(lambda: d_fine(decoder_n_points=[3, 6, 3]), 2, pictures, boxes),
+    "Grounding DINO": Foreign(grounding_dino, 4, with_text, boxes),
+    "MM Grounding DINO": Foreign(mm_grounding_dino, 4, with_text, boxes),
+    "Mask2Former": Foreign(mask2former, 2, lambda: pictures(_SQUARE, _SQUARE), masks),
+    "OneFormer": Foreign(oneformer, 2, with_a_task, masks),
 }
