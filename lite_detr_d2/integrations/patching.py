@@ -106,11 +106,11 @@ def _new(original: type[nn.Module], *arguments: Any) -> Any:
 def _patched_class(original: type[nn.Module]) -> type[nn.Module]:
     """A subclass, of the same name, with our core."""
     members: dict[str, Any] = {"original_class": original, "__module__": original.__module__, "__doc__": original.__doc__}
-    forward = _with_our_cores(original.forward)
-    if _is_core(original):
+    forward = original.forward
+    if _is_core(forward):
         members["forward"] = forward_of_core_module
-    elif forward is not original.forward:
-        members["forward"] = forward
+    elif (ours := _with_our_cores(forward)) is not forward:
+        members["forward"] = ours
     else:
         # A property goes before what the object has under the same name.
         members[_KEPT_CORE] = property(lambda _: attend_by_level)
@@ -120,8 +120,7 @@ def _patched_class(original: type[nn.Module]) -> type[nn.Module]:
 # --- What matches, and with what.
 
 
-def _is_core(original: type[nn.Module]) -> bool:
-    forward = original.forward
+def _is_core(forward: Any) -> bool:
     return isinstance(forward, FunctionType) and _parameters(forward) == _parameters(forward_of_core_module)
 
 
@@ -162,13 +161,9 @@ def _named_modules(model: nn.Module, caller: str) -> Iterator[tuple[str, nn.Modu
 
 
 def _matches(module: nn.Module) -> bool:
-    original = type(module)
+    forward = type(module).forward
     kept = getattr(vars(module).get(_KEPT_CORE), "__name__", "")
-    return (
-        _is_core(original)
-        or CORES.get(kept) is attend_by_level
-        or _with_our_cores(original.forward) is not original.forward
-    )
+    return _is_core(forward) or CORES.get(kept) is attend_by_level or _with_our_cores(forward) is not forward
 
 
 def _check(name: str, module: nn.Module) -> None:
