@@ -6,9 +6,8 @@ package's module does besides (projections, masks, residuals, batch-first or not
 """
 
 import copyreg
-import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import CellType, FunctionType
 from typing import Any
 
@@ -65,6 +64,7 @@ def patch(model: nn.Module) -> list[str]:
         )
     for name, module in matching.items():
         _check(name, module)
+    _check_devices(model)
     for module in matching.values():
         module.__class__ = _patched_class(type(module))
     return list(matching)
@@ -90,22 +90,36 @@ def unpatch(model: nn.Module) -> list[str]:
 class _Patched(nn.Module):
     """What patched modules are, besides what they were."""
 
-    original_class: type[nn.Module]
+    original_class: type[Any]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # The subclass has no name by which pickle would find it.
-        _, (_, *arguments), *state = super().__reduce_ex__(max(protocol, 2))
+        reduced: Any = super().__reduce_ex__(max(protocol, 2))
+        _, (_, *arguments), *state = reduced
         return _new, (self.original_class, *arguments), *state
 
 
-def _new(original: type[nn.Module], *arguments: Any) -> Any:
+def _new(original: type[Any], *arguments: Any) -> Any:
     return copyreg.__newobj__(_patched_class(original), *arguments)  # type: ignore[attr-defined]
 
 
-@functools.cache
-def _patched_class(original: type[nn.Module]) -> type[nn.Module]:
-    """A subclass, of the same name, with our core."""
-    members: dict[str, Any] = {"original_class": original, "__module__": original.__module__, "__doc__": original.__doc__}
+_SUBCLASSES: dict[type[Any], type[Any]] = {}
+"""By what they are subclasses of: all modules of a kind share one."""
+
+
+def _patched_class(original: type[Any]) -> type[Any]:
+    """The subclass, of the same name, with our core."""
+    if original not in _SUBCLASSES:
+        _SUBCLASSES[original] = _make_subclass(original)
+    return _SUBCLASSES[original]
+
+
+def _make_subclass(original: type[Any]) -> type[Any]:
+    members: dict[str, Any] = {
+        "original_class": original,
+        "__module__": original.__module__,
+        "__doc__": original.__doc__,
+    }
     forward = original.forward
     if _is_core(forward):
         members["forward"] = forward_of_core_module
@@ -124,7 +138,7 @@ def _is_core(forward: Any) -> bool:
     return isinstance(forward, FunctionType) and _parameters(forward) == _parameters(forward_of_core_module)
 
 
-def _parameters(function: FunctionType) -> list[str]:
+def _parameters(function: Callable[..., Any]) -> list[str]:
     return list(inspect.signature(function).parameters)
 
 
@@ -134,11 +148,12 @@ def _with_our_cores(function: Any) -> Any:
         return function
     scope, cells = function.__globals__, function.__closure__ or ()
     cores = {name: core for name, core in CORES.items() if name in function.__code__.co_names and name in scope}
-    decorated = vars(function).get("__wrapped__", function)
-    ours_decorated = _with_our_cores(decorated) if decorated in map(_content, cells) else decorated
+    decorated = vars(function).get("__wrapped__")
+    holds_it = [_content(cell) is decorated for cell in cells]
+    ours_decorated = _with_our_cores(decorated) if any(holds_it) else decorated
     if not cores and ours_decorated is decorated:
         return function
-    closure = tuple(CellType(ours_decorated) if _content(cell) is decorated else cell for cell in cells)
+    closure = tuple(CellType(ours_decorated) if holds else cell for cell, holds in zip(cells, holds_it, strict=True))
     ours = FunctionType(function.__code__, {**scope, **cores}, function.__name__, function.__defaults__, closure)
     ours.__kwdefaults__ = function.__kwdefaults__
     return ours
@@ -157,7 +172,7 @@ def _named_modules(model: nn.Module, caller: str) -> Iterator[tuple[str, nn.Modu
             f"{caller}: expected a torch.nn.Module, got {type(model).__name__}; of a pipeline or a wrapper, give the "
             "model that is within"
         )
-    return model.named_modules()
+    yield from model.named_modules()
 
 
 def _matches(module: nn.Module) -> bool:
@@ -171,8 +186,8 @@ def _check(name: str, module: nn.Module) -> None:
     where = f"patch: {name or 'the model'} ({type(module).__name__})"
     if "forward" in vars(module):
         raise InputError(
-            f"{where} has had its forward replaced already, as hooks of accelerate and kernels of the hub do: patch the "
-            "model before that is done. Nothing is changed."
+            f"{where} has had its forward replaced already, as hooks of accelerate and kernels of the hub do: patch "
+            "the model before that is done. Nothing is changed."
         )
     for attribute in _METHODS:
         method = getattr(module, attribute, INTERPOLATES)
@@ -181,7 +196,11 @@ def _check(name: str, module: nn.Module) -> None:
                 f"{where} has {attribute}={method!r}, which takes pixels without interpolating; our op interpolates. "
                 f"Build the model with {attribute}={INTERPOLATES!r}, or leave it as it is. Nothing is changed."
             )
-    for tensor in (*module.parameters(), *module.buffers()):
-        compiled, reason = compiled_ops_status(tensor.device.type)
+
+
+def _check_devices(model: nn.Module) -> None:
+    """Refuse where patched modules would take the slow ops."""
+    for device in {parameter.device.type for parameter in model.parameters()} or {"cpu"}:
+        compiled, reason = compiled_ops_status(device)
         if not compiled:
-            raise InputError(f"{where}: nothing would be gained, as the compiled ops are not used: {reason}")
+            raise InputError(f"patch: nothing would be gained, as the compiled ops are not used: {reason}")

@@ -57,6 +57,7 @@ def check_sampling(
     reference_points: Tensor,
     sampling_offsets: Tensor,
 ) -> None:
+    """All that the ops have in common."""
     check_value(value, spatial_shapes)
     levels = len(spatial_shapes)
     check_points("sampling_offsets", sampling_offsets, value, levels)

@@ -54,4 +54,5 @@ def ms_deform_attn_at(
     boxes = box.expand(images, queries, levels, 4)
     shares = ms_deform_attn(value, spatial_shapes, boxes, sampling_locations, weights.log())
     sums = weights.sum(-1, keepdim=True).to(shares.dtype)
-    return (shares.unflatten(-1, (heads, -1)) * sums).flatten(-2)
+    attended: Tensor = (shares.unflatten(-1, (heads, -1)) * sums).flatten(-2)
+    return attended

@@ -187,18 +187,25 @@ def test_where_the_compiled_ops_are_not_used(monkeypatch: pytest.MonkeyPatch) ->
     assert type(model) is MSDeformAttn
 
 
+def test_a_device_without_compiled_ops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the model, as a core has no parameters that would tell."""
+    monkeypatch.setattr(deform_attn, "_why_not_compiled", lambda device: f"none for {device}" * (device == "meta"))
+    model = nn.ModuleDict({"attention": MSDeformAttn(CHANNELS, 4, 2, 3), "rest": nn.Linear(1, 1, device="meta")})
+    with pytest.raises(InputError, match="nothing would be gained.*none for meta"):
+        patch(model)
+    assert type(model["attention"]) is MSDeformAttn
+
+
 def test_points_by_level() -> None:
     """Those that a level lacks count nothing, though its corner holds what is not finite."""
     value = torch.randn(1, TOKENS, 2, 4, dtype=torch.float64)
     locations = torch.rand(1, QUERIES, 2, 5, 2, dtype=torch.float64) * 0.5 + 0.25
     weights = torch.rand(1, QUERIES, 2, 5, dtype=torch.float64)
     shapes = [(6, 8), (3, 4)]
-    expected = sum(
-        cores.attend(tokens, [shape], at[..., None, :, :], weight[..., None, :])
-        for tokens, shape, at, weight in zip(
-            value.split([48, 12], dim=1), shapes, locations.split([2, 3], dim=3), weights.split([2, 3], dim=3), strict=True
-        )
-    )
+    levels = value.split([48, 12], dim=1), locations.split([2, 3], dim=3), weights.split([2, 3], dim=3)
+    expected = torch.zeros(1, QUERIES, 8, dtype=torch.float64)
+    for shape, tokens, points, shares in zip(shapes, *levels, strict=True):
+        expected += cores.attend(tokens, [shape], points[:, :, :, None], shares[:, :, :, None])
     value[:, 0] = torch.inf
     assert_close(cores.attend_by_level(value, shapes, locations, weights, [2, 3]), expected)
     with pytest.raises(InputError, match="'discrete'"):

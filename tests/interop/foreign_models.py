@@ -1,4 +1,4 @@
-"""Models of transformers with multi-scale deformable attention: as small as their configs allow, with random weights."""
+"""Small models of transformers with multi-scale deformable attention, and random weights."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +20,8 @@ class Foreign:
     modules: int
     inputs: Callable[[], dict[str, Any]]
     labels: Callable[[], dict[str, Any]]
+    # Some gradients are 0 but for rounding, which others magnify. Some losses know float32 alone.
+    learns_in: torch.dtype = torch.float64
 
     def build(self) -> nn.Module:
         """The model, with attention that acts, and batch normalisation that knows the inputs."""
@@ -109,7 +111,10 @@ def rt_detr_v2(**more: Any) -> nn.Module:
 
 def _rt_resnet() -> Any:
     return hf.RTDetrResNetConfig(
-        embedding_size=16, hidden_sizes=[16, 24, 32, 48], depths=[1, 1, 1, 1], layer_type="basic",
+        embedding_size=16,
+        hidden_sizes=[16, 24, 32, 48],
+        depths=[1, 1, 1, 1],
+        layer_type="basic",
         out_features=list(LAST_THREE),
     )
 
@@ -146,8 +151,16 @@ def mask2former() -> nn.Module:
     swin = _swin()
     swin.out_features = ["stage1", *LAST_THREE]
     config = hf.Mask2FormerConfig(
-        backbone_config=swin, feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=32,
-        encoder_layers=2, decoder_layers=3, num_attention_heads=4, dim_feedforward=32, num_queries=8,
+        backbone_config=swin,
+        feature_size=32,
+        mask_feature_size=32,
+        hidden_dim=32,
+        encoder_feedforward_dim=32,
+        encoder_layers=2,
+        decoder_layers=3,
+        num_attention_heads=4,
+        dim_feedforward=32,
+        num_queries=8,
         train_num_points=64,
     )
     return hf.Mask2FormerForUniversalSegmentation(config)
@@ -157,10 +170,25 @@ def oneformer() -> nn.Module:
     swin = _swin()
     swin.out_features = ["stage1", *LAST_THREE]
     config = hf.OneFormerConfig(
-        backbone_config=swin, conv_dim=64, mask_dim=64, hidden_dim=64, encoder_feedforward_dim=32, encoder_layers=2,
-        decoder_layers=3, num_attention_heads=4, dim_feedforward=32, num_queries=8, task_seq_len=7, dropout=0.0,
-        is_training=True, text_encoder_n_ctx=2, text_encoder_width=64, text_encoder_context_length=7, text_encoder_num_layers=1,
-        text_encoder_vocab_size=100, train_num_points=64,
+        backbone_config=swin,
+        conv_dim=64,
+        mask_dim=64,
+        hidden_dim=64,
+        encoder_feedforward_dim=32,
+        encoder_layers=2,
+        decoder_layers=3,
+        num_attention_heads=4,
+        dim_feedforward=32,
+        num_queries=8,
+        task_seq_len=7,
+        dropout=0.0,
+        is_training=True,
+        text_encoder_n_ctx=2,
+        text_encoder_width=64,
+        text_encoder_context_length=7,
+        text_encoder_num_layers=1,
+        text_encoder_vocab_size=100,
+        train_num_points=64,
     )
     return hf.OneFormerForUniversalSegmentation(config)
 
@@ -175,10 +203,10 @@ MODELS = {
     ),
     "RT-DETR": Foreign(rt_detr, 2, pictures, boxes),
     "RT-DETRv2": Foreign(rt_detr_v2, 2, pictures, boxes),
-    "D-FINE": Foreign(d_fine, 2, pictures, boxes),
-    "D-FINE, points by level": Foreign(lambda: d_fine(decoder_n_points=[3, 6, 3]), 2, pictures, boxes),
+    "D-FINE": Foreign(d_fine, 2, pictures, boxes, torch.float32),
+    "D-FINE, points by level": Foreign(lambda: d_fine(decoder_n_points=[3, 6, 3]), 2, pictures, boxes, torch.float32),
     "Grounding DINO": Foreign(grounding_dino, 4, with_text, boxes),
     "MM Grounding DINO": Foreign(mm_grounding_dino, 4, with_text, boxes),
     "Mask2Former": Foreign(mask2former, 2, lambda: pictures(_SQUARE, _SQUARE), masks),
-    "OneFormer": Foreign(oneformer, 2, with_a_task, masks),
+    "OneFormer": Foreign(oneformer, 2, with_a_task, masks, torch.float32),
 }

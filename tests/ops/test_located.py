@@ -108,7 +108,11 @@ def test_it_compiles_and_exports() -> None:
         ("locations", lambda x: x[..., 0], r"sampling_locations: expected 6 dimensions"),
         ("locations", lambda x: x[:, :, :1], r"sampling_locations: expected shape \(2, 3, 2, 2, 3, 2\)"),
         ("locations", lambda x: x.long(), r"sampling_locations: expected a floating dtype"),
-        ("weights", lambda x: x.flatten(-2), r"attention_weights: expected shape \(2, 3, 2, 2, 3\), got \(2, 3, 2, 6\)"),
+        (
+            "weights",
+            lambda x: x.flatten(-2),
+            r"attention_weights: expected shape \(2, 3, 2, 2, 3\), got",
+        ),
         ("weights", lambda x: x.to("meta"), r"attention_weights: expected the device of value, cpu, got meta"),
     ],
 )
