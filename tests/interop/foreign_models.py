@@ -207,6 +207,6 @@ MODELS = {
     "D-FINE, points by level": Foreign(lambda: d_fine(decoder_n_points=[3, 6, 3]), 2, pictures, boxes, torch.float32),
     "Grounding DINO": Foreign(grounding_dino, 4, with_text, boxes),
     "MM Grounding DINO": Foreign(mm_grounding_dino, 4, with_text, boxes),
-    "Mask2Former": Foreign(mask2former, 2, lambda: pictures(_SQUARE, _SQUARE), masks),
+    "Mask2Former": Foreign(mask2former, 2, lambda: pictures(_SQUARE, _SQUARE), masks, torch.float32),
     "OneFormer": Foreign(oneformer, 2, with_a_task, masks, torch.float32),
 }
