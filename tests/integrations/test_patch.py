@@ -4,6 +4,7 @@ import copy
 import functools
 import os
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from .foreign_modules import MSDeformAttn, MultiScaleDeformableAttention
 COMPILED, WHY_NOT = compiled_ops_status()
 pytestmark = pytest.mark.skipif(not COMPILED, reason=WHY_NOT)
 
+PAGE = (ROOT / "docs" / "patch.md").read_text()
 SHAPES = torch.tensor([[6, 8], [3, 4]])
 TOKENS, QUERIES, CHANNELS = 60, 7, 16
 
@@ -210,6 +212,19 @@ def test_points_by_level() -> None:
     assert_close(cores.attend_by_level(value, shapes, locations, weights, [2, 3]), expected)
     with pytest.raises(InputError, match="'discrete'"):
         cores.attend_by_level(value, shapes, locations, weights, [2, 3], "discrete")
+
+
+def test_the_page_runs_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its code that needs no other package; tests/interop runs the rest."""
+    monkeypatch.setattr(sys, "modules", sys.modules.copy())
+    for code in re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.M | re.S):
+        if "transformers" not in code:
+            exec(code, {})
+    assert "MultiScaleDeformableAttention" in sys.modules
+
+
+def test_the_page_has_the_names_that_modules_are_known_by() -> None:
+    assert not [name for name in cores.CORES if name not in PAGE]
 
 
 def test_it_needs_neither_detectron2_nor_transformers() -> None:

@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest.mock import Mock
@@ -14,9 +15,11 @@ from torch.utils._pytree import tree_map
 
 from lite_detr_d2.errors import InputError
 from lite_detr_d2.integrations import cores, patch, unpatch
+from tests.documented import ROOT
 
 from .foreign_models import MODELS, Foreign, d_fine, rt_detr_v2
 
+PAGE = (ROOT / "docs" / "patch.md").read_text()
 OUTPUTS = ("logits", "pred_boxes", "masks_queries_logits", "class_queries_logits")
 TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-9}
 
@@ -144,6 +147,11 @@ def test_a_copy_is_a_patched_model_of_its_own(foreign: Foreign) -> None:
     assert unpatch(other) == names
     with pytest.raises(InputError, match="patched already"):
         patch(model)
+
+
+def test_the_page_runs_as_it_stands() -> None:
+    (code,) = re.findall(r"^```python\n(import torch\nfrom transformers.*?)^```$", PAGE, flags=re.M | re.S)
+    exec(code, {})
 
 
 @pytest.mark.parametrize("make", [rt_detr_v2, d_fine])
