@@ -178,11 +178,11 @@ def main(arguments: Sequence[str]) -> None:
     for name in options.models:
         step(name)
         results[name] = measure(SUBJECTS[name], clock, options.rounds)
+        write_json(options.json, {"machine": description, "models": results})
     head = ["model", "image", "replaced", "largest difference", "s as it is", "s patched", "as it is / patched"]
     say(table(head, [row(name, result) for name, result in results.items()]))
     if "Deformable DETR" in results:
         say(f"\nThe goal for Deformable DETR is {GOAL_OF_DEFORMABLE_DETR}.")
-    write_json(options.json, {"machine": description, "models": results})
 
 
 if __name__ == "__main__":
