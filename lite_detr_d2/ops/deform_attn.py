@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from lite_detr_d2.ops import reference
+from lite_detr_d2.ops.checks import check_sampling, check_tensor, is_traced, logits_shape
 from lite_detr_d2.ops.compiled import register_compiled_ops
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -66,9 +67,9 @@ def ms_deform_attn(
     Source: Deformable DETR, arXiv 2010.04159, Sec. 4.1.
     """
     value = _autocast(value)
-    if not _is_traced():
-        _check_sampling(value, spatial_shapes, reference_points, sampling_offsets)
-        _check_tensor("attention_logits", attention_logits, _logits_shape(sampling_offsets), value)
+    if not is_traced():
+        check_sampling(value, spatial_shapes, reference_points, sampling_offsets)
+        check_tensor("attention_logits", attention_logits, logits_shape(sampling_offsets), value)
     ops = _ops_for(value.device.type)
     dtype = _compute_dtype(value)
     attended: Tensor = ops.ms_deform_attn(
@@ -118,12 +119,12 @@ def key_aware_deform_attn(
     Source: Lite DETR, arXiv 2303.07335, Sec. 3.6.
     """
     query, value, key = _autocast(query), _autocast(value), None if key is None else _autocast(key)
-    if not _is_traced():
-        _check_sampling(value, spatial_shapes, reference_points, sampling_offsets)
+    if not is_traced():
+        check_sampling(value, spatial_shapes, reference_points, sampling_offsets)
         images, _, heads, channels = value.shape
-        _check_tensor("query", query, (images, sampling_offsets.shape[1], heads, channels), value, same_dtype=True)
+        check_tensor("query", query, (images, sampling_offsets.shape[1], heads, channels), value, same_dtype=True)
         if key is not None:
-            _check_tensor("key", key, tuple(value.shape), value, same_dtype=True)
+            check_tensor("key", key, tuple(value.shape), value, same_dtype=True)
     ops = _ops_for(value.device.type)
     dtype = _compute_dtype(value)
     attended: Tensor = ops.key_aware_deform_attn(
@@ -137,9 +138,10 @@ def key_aware_deform_attn(
     return attended
 
 
-def compiled_ops_status() -> tuple[bool, str]:
-    """Whether the compiled ops are in use, and if not, why not (else an empty string)."""
-    return not _WHY_NOT_COMPILED, _WHY_NOT_COMPILED
+def compiled_ops_status(device: str = "cpu") -> tuple[bool, str]:
+    """Whether the compiled ops are in use for a type of devices, and if not, why not (else an empty string)."""
+    why_not = _why_not_compiled(device)
+    return not why_not, why_not
 
 
 def _compute_dtype(value: Tensor) -> torch.dtype:
@@ -165,77 +167,6 @@ def _autocast(tensor: Tensor) -> Tensor:
 def _flatten(spatial_shapes: Sequence[tuple[int, int]]) -> list[int]:
     # torch.export's symbols stay as they are: of one, int() would make a constant.
     return [side if isinstance(side, torch.SymInt) else int(side) for shape in spatial_shapes for side in shape]
-
-
-# --- Checks.
-
-
-def _is_traced() -> bool:
-    """Whether sizes may be no numbers, which the checks need.
-
-    torch.jit.trace, by which fvcore counts operations, makes tensors of them, and torch.export and torch.compile
-    symbols. The kernels check what is run.
-    """
-    return bool(torch.jit.is_tracing()) or torch.compiler.is_compiling()  # type: ignore[attr-defined]
-
-
-def _check(condition: bool, argument: str, expected: str, got: object) -> None:
-    if not condition:
-        raise ValueError(f"{argument}: expected {expected}, got {got}")
-
-
-def _check_tensor(
-    argument: str, tensor: Tensor, shape: tuple[int, ...], value: Tensor, same_dtype: bool = False
-) -> None:
-    _check(tensor.shape == shape, argument, f"shape {shape}", tuple(tensor.shape))
-    _check(tensor.is_floating_point(), argument, "a floating dtype", tensor.dtype)
-    if same_dtype:
-        _check(tensor.dtype == value.dtype, argument, f"the dtype of value, {value.dtype}", tensor.dtype)
-    _check(tensor.device == value.device, argument, f"the device of value, {value.device}", tensor.device)
-
-
-def _check_sampling(
-    value: Tensor,
-    spatial_shapes: Sequence[tuple[int, int]],
-    reference_points: Tensor,
-    sampling_offsets: Tensor,
-) -> None:
-    _check(value.dim() == 4 and value.shape[3] > 0, "value", "4 dimensions (N, S, M, D) with D > 0", tuple(value.shape))
-    _check(value.is_floating_point(), "value", "a floating dtype", value.dtype)
-    images, tokens, heads, _ = value.shape
-
-    _check(_are_sizes(spatial_shapes), "spatial_shapes", "pairs (height, width) of positive integers", spatial_shapes)
-    levels = len(spatial_shapes)
-    areas = sum(height * width for height, width in spatial_shapes)
-    _check(areas == tokens, "spatial_shapes", f"areas that sum to the {tokens} tokens of value", areas)
-
-    _check(
-        sampling_offsets.dim() == 6 and sampling_offsets.shape[4] > 0,
-        "sampling_offsets",
-        "6 dimensions (N, Q, M, L, P, 2) with P > 0",
-        tuple(sampling_offsets.shape),
-    )
-    queries, points = sampling_offsets.shape[1], sampling_offsets.shape[4]
-    _check_tensor("sampling_offsets", sampling_offsets, (images, queries, heads, levels, points, 2), value)
-
-    coordinates = reference_points.shape[-1] if reference_points.dim() == 4 else 0
-    _check(
-        coordinates in (2, 4), "reference_points", "shape (N, Q, L, 2) or (N, Q, L, 4)", tuple(reference_points.shape)
-    )
-    _check_tensor("reference_points", reference_points, (images, queries, levels, coordinates), value)
-
-
-def _are_sizes(spatial_shapes: Sequence[tuple[int, int]]) -> bool:
-    try:
-        pairs = [(height, width) for height, width in spatial_shapes]
-        return len(pairs) > 0 and all(side > 0 and side == int(side) for pair in pairs for side in pair)
-    except (TypeError, ValueError):
-        return False
-
-
-def _logits_shape(sampling_offsets: Tensor) -> tuple[int, ...]:
-    images, queries, heads, levels, points, _ = sampling_offsets.shape
-    return images, queries, heads, levels * points
 
 
 # --- The pure-PyTorch implementation, as dispatcher ops that autograd and torch.compile see through.
