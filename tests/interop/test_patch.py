@@ -151,7 +151,9 @@ def test_a_copy_is_a_patched_model_of_its_own(foreign: Foreign) -> None:
 
 def test_the_page_runs_as_it_stands() -> None:
     (code,) = re.findall(r"^```python\n(import torch\nfrom transformers.*?)^```$", PAGE, flags=re.M | re.S)
-    exec(code, {})
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    assert len(scope["names"]) == 12
 
 
 @pytest.mark.parametrize("make", [rt_detr_v2, d_fine])
