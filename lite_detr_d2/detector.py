@@ -1,6 +1,6 @@
 """A DETR with multi-scale features, as one flow from images to losses or detections."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ from .structures import (
     Targets,
     attention_mask,
 )
+from .wording import in_short
 
 Inputs = Sequence[dict[str, Any]]
 
@@ -104,6 +105,20 @@ class DetrDetector(nn.Module):
     def num_classes(self) -> int:
         """K, the number of classes that the detector tells apart."""
         return self.decoder.num_classes
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *options: Any, **named: Any) -> Any:
+        """As of ``nn.Module``; whoever calls it, the weights of another model do not pass for ours with all missing.
+
+        Raises:
+            InputError: not one tensor is called as one of this detector's.
+        """
+        if state_dict and not state_dict.keys() & self.state_dict().keys():
+            raise InputError(
+                f"These weights have none of this detector's tensors, but {in_short(list(state_dict))}. Published ones "
+                "are converted by lite_detr_d2.load, train_net.py and lite_detr_d2.engine.SafeCheckpointer; or once, "
+                "for all programs, by convert_checkpoint.py."
+            )
+        return super().load_state_dict(state_dict, *options, **named)
 
     def forward(self, batched_inputs: Inputs) -> dict[str, Tensor] | list[dict[str, Any]]:
         """Detect, or compute the losses in training.

@@ -4,12 +4,18 @@ import argparse
 from pathlib import Path
 
 import pytest
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
-from detectron2.engine import DefaultTrainer
+from detectron2.engine import DefaultPredictor, DefaultTrainer
 from detectron2.evaluation import COCOEvaluator, inference_on_dataset
+from detectron2.modeling import build_model
 
 from lite_detr_d2.data import register_coco_folder
 from lite_detr_d2.engine import read_config
+from lite_detr_d2.errors import InputError
+from tests.checkpoint.published import KINDS, as_published, of_kind
 from tests.data.folders import write_coco_folder
 from tests.helpers import choose_detector
 
@@ -36,3 +42,21 @@ def test_default_trainer_trains_and_inference_on_dataset_evaluates(tmp_path: Pat
     evaluator = COCOEvaluator(folder.val, tasks=("bbox",), output_dir=str(tmp_path / "inference"))
     metrics = inference_on_dataset(trainer.model, loader, evaluator)
     assert {"AP", "AP50", "APs", "APm", "APl"} <= metrics["bbox"].keys()
+
+
+@pytest.mark.parametrize("fixture", KINDS)
+def test_published_names_never_make_a_detector_at_random(small_cfg: CfgNode, tmp_path: Path, fixture: str) -> None:
+    cfg = of_kind(small_cfg, fixture)
+    model = build_model(cfg)
+    published = as_published(model.state_dict(), fixture)
+    torch.save({"model": published}, tmp_path / "published.pth")
+    cfg.MODEL.WEIGHTS = str(tmp_path / "published.pth")
+    for load in (
+        lambda: DefaultPredictor(cfg),
+        lambda: DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS),
+        lambda: model.load_state_dict(published, strict=False),
+    ):
+        with pytest.raises(InputError, match=r"none of this detector's tensors, but .*convert_checkpoint\.py"):
+            load()
+    assert not model.load_state_dict({}, strict=False).unexpected_keys
+    assert not model.load_state_dict(model.state_dict()).missing_keys
