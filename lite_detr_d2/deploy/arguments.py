@@ -2,13 +2,19 @@
 
 import argparse
 import math
-import re
-from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from ..engine import add_import, add_trust_pickle
 
-_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+")  # of a config
+
+class DetectorParser(argparse.ArgumentParser):
+    """Of command lines with ``--opts``, behind which KEY VALUE overrides go: its errors say so."""
+
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments"):
+            message += " (KEY VALUE overrides of a config go behind --opts)"
+        super().error(message)
 
 
 def detector_arguments(
@@ -43,15 +49,6 @@ def detector_arguments(
     add_import(group)
     add_trust_pickle(group)
     return group
-
-
-def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse; where there are arguments too many, and one is a key of configs, the error says where these go."""
-    args, rest = parser.parse_known_args(arguments)
-    if rest:
-        hint = "; KEY VALUE overrides of a config go behind --opts" if any(map(_KEY.fullmatch, arguments)) else ""
-        parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
-    return args
 
 
 def check_config(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

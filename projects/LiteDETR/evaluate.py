@@ -20,7 +20,7 @@ from pathlib import Path
 from detectron2.utils.logger import setup_logger
 
 from lite_detr_d2.data import ON_BAD
-from lite_detr_d2.deploy.arguments import check_config, detector_arguments, name, parsed, path, score
+from lite_detr_d2.deploy.arguments import DetectorParser, check_config, detector_arguments, name, path, score
 from lite_detr_d2.deploy.run import load_trained
 from lite_detr_d2.engine import one_line_errors
 from lite_detr_d2.evaluation.dataset import EvaluationSet, named_dataset, own_dataset
@@ -31,7 +31,7 @@ logger = logging.getLogger("lite_detr_d2.evaluate")
 
 
 def parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(
+    result = DetectorParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     model = detector_arguments(result, "model", "RUN, or --config-file with --weights.")
@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     commands = parser()
-    args = parsed(commands, arguments)
+    args = commands.parse_args(arguments)
     if (args.run is not None) == (args.config_file is not None):
         commands.error("give one of RUN, and --config-file FILE with --weights FILE")
     check_config(commands, args)

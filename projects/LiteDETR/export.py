@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 from detectron2.utils.logger import setup_logger
 
-from lite_detr_d2.deploy.arguments import check_config, detector_arguments, parsed, path, positive
+from lite_detr_d2.deploy.arguments import DetectorParser, check_config, detector_arguments, path, positive
 from lite_detr_d2.deploy.export import check_request, export, verify
 from lite_detr_d2.deploy.formats import FORMATS, Settings
 from lite_detr_d2.deploy.run import load_trained
@@ -32,7 +32,7 @@ OF_EXPORT = ("run", "config_file", "opts", "format", "output", "size", "dynamic"
 
 
 def parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(
+    result = DetectorParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     detector_arguments(result, "detector", "RUN, or --config-file with --weights.")
@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     commands = parser()
-    args = parsed(commands, arguments)
+    args = commands.parse_args(arguments)
     if args.verify is not None:
         strangers = [name for name in OF_EXPORT if getattr(args, name) not in (None, [])]
         if strangers:

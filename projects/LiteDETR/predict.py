@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from detectron2.utils.logger import setup_logger
 
 from lite_detr_d2.deploy.annotate import Outcome, annotate
-from lite_detr_d2.deploy.arguments import check_config, detector_arguments, name, parsed, path, positive, score
+from lite_detr_d2.deploy.arguments import DetectorParser, check_config, detector_arguments, name, path, positive, score
 from lite_detr_d2.deploy.inference import DTYPES
 from lite_detr_d2.deploy.media import find_media, plan_outputs
 from lite_detr_d2.deploy.predictor import load
@@ -39,7 +39,7 @@ logger = logging.getLogger("lite_detr_d2.predict")
 
 
 def parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(
+    result = DetectorParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     model = detector_arguments(result, "model", "One of RUN, --config-file with --weights, and --model.")
@@ -83,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     commands = parser()
-    args = parsed(commands, arguments)
+    args = commands.parse_args(arguments)
     if [args.run is not None, args.config_file is not None, args.model is not None].count(True) != 1:
         commands.error("give one of RUN, --config-file FILE with --weights FILE, and --model FILE")
     check_config(commands, args)

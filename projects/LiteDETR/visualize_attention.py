@@ -28,7 +28,7 @@ from collections.abc import Sequence
 
 from detectron2.utils.logger import setup_logger
 
-from lite_detr_d2.deploy.arguments import check_config, detector_arguments, from_zero, parsed, path, positive
+from lite_detr_d2.deploy.arguments import DetectorParser, check_config, detector_arguments, from_zero, path, positive
 from lite_detr_d2.deploy.attention import NamedModel, Wanted, attention_figure
 from lite_detr_d2.deploy.run import load_trained
 from lite_detr_d2.engine import one_line_errors
@@ -40,7 +40,7 @@ logger = logging.getLogger("lite_detr_d2.visualize_attention")
 
 
 def parser() -> argparse.ArgumentParser:
-    result = argparse.ArgumentParser(
+    result = DetectorParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     models = detector_arguments(
@@ -98,7 +98,7 @@ def coordinate(text: str) -> float:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     commands = parser()
-    args = parsed(commands, arguments)
+    args = commands.parse_args(arguments)
     if not (args.runs or args.config_file is not None):
         commands.error("give RUN, or --config-file FILE with --weights FILE")
     check_config(commands, args)
