@@ -314,7 +314,10 @@ class SafeCheckpointer(DetectionCheckpointer):
             )
         only_backbone = checkpoint.get("matching_heuristics", False)
         state = dict(checkpoint["model"])  # detectron2 takes out of it what does not fit
-        incompatible = super()._load_model(checkpoint)
+        try:
+            incompatible = super()._load_model(checkpoint)
+        except InputError as error:  # of the detector: not one tensor is its own
+            raise self._misfit(state, {key: "is not in the model" for key in sorted(state)}) from error
         misfits = {key: "is not in the model" for key in incompatible.unexpected_keys}
         misfits |= {key: "is missing" for key in incompatible.missing_keys}
         misfits |= {key: f"is {theirs}, not {ours}" for key, theirs, ours in incompatible.incorrect_shapes}

@@ -38,7 +38,7 @@ DETECTORS = (
 )
 TRIED = (
     *((detector, torch.float64) for detector in DETECTORS),
-    *((detector, torch.float32) for detector in DETECTORS[2::4]),
+    (("deformable_detr", 0), torch.float32),  # where tokens are selected, rounding may choose others
 )
 # Of a tensor's largest gradient.
 ROUNDING = {torch.float32: 1e-5, torch.float64: 1e-9}
