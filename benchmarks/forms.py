@@ -112,7 +112,10 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
         name for name, form in FORMS.items() if find_spec(form.package) and (form.on_gpu or not on_gpu)
     ]
     if options.exported:
-        Path(options.exported).mkdir(parents=True, exist_ok=True)
+        try:
+            Path(options.exported).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            parser.error(f"--exported: {options.exported} cannot be made a folder: {error.strerror}")
     return options
 
 
