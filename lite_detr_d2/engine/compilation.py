@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from ..detector import DetrDetector
@@ -41,7 +42,8 @@ class _CompiledLearning(CompiledMethod):
             return result
         for group in denoising:
             _open_number(group)
-        result = super().__call__(*with_open_sizes(images, padding), denoising)
+        with torch._dynamo.config.patch(optimize_ddp=False):  # which would cut the graph where DDP's buckets end
+            result = super().__call__(*with_open_sizes(images, padding), denoising)
         return result
 
 

@@ -1,4 +1,4 @@
-"""The compiled inference form: it finds what the prepared detector finds, and is loaded, copied and saved as that is."""
+"""The compiled inference form finds what the prepared detector finds, and is loaded and saved as that is."""
 
 import copy
 import io
@@ -11,6 +11,7 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
+from torch._inductor import config as inductor
 
 import lite_detr_d2
 from lite_detr_d2.deploy import PreparedDetector, prepare
@@ -121,7 +122,7 @@ def test_machine_code(cfg: CfgNode, backbone: str, dtype: torch.dtype) -> None:
 
 def test_without_a_compiler_it_is_refused(cfg: CfgNode) -> None:
     with (
-        torch._inductor.config.patch({"cpp.cxx": (None, "no-such-compiler")}),
+        inductor.patch({"cpp.cxx": (None, "no-such-compiler")}),
         pytest.raises(InputError, match=r"^compile is True, which needs a C\+\+ compiler on the CPU: install g\+\+"),
     ):
         prepare(build_model(cfg), compile=True)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
+from torch._inductor import config as inductor
 from torch import Tensor
 
 from lite_detr_d2.config import validate_config
@@ -158,7 +159,7 @@ def test_the_console_says_it(cfg: CfgNode, counter: CompileCounter, log: pytest.
 def test_without_a_compiler_it_says_so_before_the_training(cfg: CfgNode) -> None:
     cfg.SOLVER.COMPILE = True
     with (
-        torch._inductor.config.patch({"cpp.cxx": (None, "no-such-compiler")}),
+        inductor.patch({"cpp.cxx": (None, "no-such-compiler")}),
         pytest.raises(InputError, match=r"^SOLVER.COMPILE is True, which needs a C\+\+ compiler on the CPU: install g"),
     ):
         Trainer(cfg)
