@@ -18,16 +18,26 @@ class CompiledMethod:
     one that was saved and loaded again, compiles for itself.
     """
 
-    def __init__(self, module: nn.Module, name: str, *, cure: str, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        name: str,
+        *,
+        cure: str,
+        has_fixed_sizes: bool = False,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         """Compile the method ``name`` of ``module``'s class.
 
         Args:
             module: whose method it is.
             name: of the method.
             cure: what errors say at their end.
+            has_fixed_sizes: compile anew for each size of a tensor; else a size that changes is left open.
             options: of ``torch.compile``.
         """
         self._module, self._name, self._cure = module, name, cure
+        self._dynamic = False if has_fixed_sizes else None
         self._options = dict(options or {})
         self._compiled: Any = None
 
@@ -37,14 +47,16 @@ class CompiledMethod:
         Raises:
             InputError: it cannot be compiled.
         """
-        from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException  # noqa: PLC0415  # seconds to import
-        from torch._inductor.exc import CppCompileError, InductorError  # noqa: PLC0415
+        # Seconds to import.
+        from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException  # noqa: PLC0415
 
         if self._compiled is None:
-            self._compiled = torch.compile(self._method, fullgraph=True, options=self._options)
+            self._compiled = torch.compile(
+                self._method, fullgraph=True, dynamic=self._dynamic, options=self._options
+            )
         try:
             return self._compiled(self._module, *args)
-        except (TorchDynamoException, FailOnRecompileLimitHit, InductorError, CppCompileError) as error:
+        except (TorchDynamoException, FailOnRecompileLimitHit) as error:
             reason = str(error).strip().partition("\n")[0]  # the rest explains torch.compile
             raise InputError(
                 f"torch.compile cannot compile {type(self._module).__name__}.{self._name}: {reason}. {self._cure}"

@@ -25,10 +25,11 @@ class _CompiledDetection(CompiledMethod):
 
     def __init__(self, detector: DetrDetector) -> None:
         # Weights that are constants are laid out as the products want them.
-        super().__init__(detector, _DETECT, cure=_CURE, options={"freezing": True})
-        self._is_open = not isinstance(detector.backbone, SwinTransformer)
+        fixed, options = isinstance(detector.backbone, SwinTransformer), {"freezing": True}
+        super().__init__(detector, _DETECT, cure=_CURE, has_fixed_sizes=fixed, options=options)
+        self._has_fixed_sizes = fixed
 
     def __call__(self, images: Tensor, padding: Tensor, is_padded: bool = True) -> LayerPredictions:
-        inputs = with_open_sizes(images, padding) if self._is_open else (images, padding)
+        inputs = (images, padding) if self._has_fixed_sizes else with_open_sizes(images, padding)
         result: LayerPredictions = super().__call__(*inputs, is_padded)
         return result

@@ -17,7 +17,7 @@ def compile_training(model: DetrDetector) -> None:
     """Let ``model.learn`` be compiled, for images of any size and any number of boxes. Evaluation stays as it is.
 
     Names of tensors, and results but for rounding, stay; dropout and drop path draw other random numbers. A batch
-    without any boxes is not worth a graph of its own, and is computed as it is.
+    without any boxes is not worth a graph of its own, and is computed as it is; so is all without gradients.
 
     Args:
         model: a detector; it is changed.
@@ -37,7 +37,7 @@ class _CompiledLearning(CompiledMethod):
         self, images: Tensor, padding: Tensor, denoising: Sequence[QueryGroup]
     ) -> tuple[Predictions, list[QueryGroup]]:
         result: tuple[Predictions, list[QueryGroup]]
-        if not _can_be_open(images, denoising):
+        if not (torch.is_grad_enabled() and _can_be_open(images, denoising)):
             result = self.uncompiled(images, padding, denoising)
             return result
         for group in denoising:
