@@ -38,7 +38,7 @@ def counter(monkeypatch: pytest.MonkeyPatch) -> Iterator[CompileCounter]:
 def cfg(tmp_path: Path) -> CfgNode:
     """With one layer of each kind: symbols take long."""
     cfg = stoppable_config(tmp_path)
-    cfg.MODEL.LITE_DETR.DECODER.NUM_LAYERS, cfg.MODEL.LITE_DETR.ENCODER.SPEC = 2, "H2L1-(1+1)x1"
+    cfg.MODEL.LITE_DETR.DECODER.NUM_LAYERS, cfg.MODEL.LITE_DETR.ENCODER.SPEC = 2, "H3L1-(1+1)x1"
     return cfg
 
 
