@@ -14,7 +14,8 @@ _CURE = "Leave compile out."
 def compile_detection(detector: DetrDetector) -> None:
     """Let ``detector.detect`` be compiled, with its weights as constants, which are not to be changed from then on.
 
-    There is one graph for images of all sizes; another where their number is another, and where some are padded.
+    There is one graph for images of all sizes; another where their number is another, where some are padded, and for a
+    single image of some 100 pixels a side or less, whose convolutions PyTorch computes in another way.
     detectron2's Swin Transformer takes a graph for each size, of which there may be 8.
     """
     detector.detect = _CompiledDetection(detector)  # type: ignore[method-assign]

@@ -10,8 +10,8 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from torch._inductor import config as inductor
 from torch import Tensor
+from torch._inductor import config as inductor
 
 from lite_detr_d2.config import validate_config
 from lite_detr_d2.detector import DetrDetector
@@ -63,7 +63,9 @@ def losses_and_gradients(model: DetrDetector, batch: list[dict[str, Any]], preci
     return {name: loss.detach() for name, loss in losses.items()} | gradients
 
 
-def compare(cfg: CfgNode, counter: CompileCounter, number: int, precision: torch.dtype | None = None) -> None:
+def assert_learns_the_same(
+    cfg: CfgNode, counter: CompileCounter, number: int, precision: torch.dtype | None = None
+) -> None:
     """Losses and gradients of so many batches, and the graphs that they took."""
     model = randomised(build_model(cfg)).train()
     compiled = copy.deepcopy(model)
@@ -84,7 +86,7 @@ def compare(cfg: CfgNode, counter: CompileCounter, number: int, precision: torch
 
 def test_losses_and_gradients_are_those_of_the_detector(small_cfg: CfgNode, counter: CompileCounter) -> None:
     small_cfg.MODEL.LITE_DETR.ENCODER.SPEC = "H2L1-(1+1)x1"
-    compare(small_cfg, counter, 6)
+    assert_learns_the_same(small_cfg, counter, 6)
     assert counter.graphs == 1
 
 
@@ -92,7 +94,7 @@ def test_losses_and_gradients_are_those_of_the_detector(small_cfg: CfgNode, coun
 @pytest.mark.parametrize("name", ["deformable_detr_two_stage", "h_detr", "sparse_detr"])
 def test_each_detector_is_trained_by_one_graph(small_cfg: CfgNode, counter: CompileCounter, name: str) -> None:
     choose_detector(small_cfg, name)
-    compare(small_cfg, counter, 5)
+    assert_learns_the_same(small_cfg, counter, 5)
 
 
 @pytest.mark.slow
@@ -101,7 +103,7 @@ def test_fifty_batches_of_machine_code(
     small_cfg: CfgNode, monkeypatch: pytest.MonkeyPatch, precision: torch.dtype | None
 ) -> None:
     with CompileCounter("inductor").in_place(monkeypatch) as counter:
-        compare(small_cfg, counter, 50, precision)
+        assert_learns_the_same(small_cfg, counter, 50, precision)
 
 
 def test_names_and_copies_stay(cfg: CfgNode) -> None:
