@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from detectron2.config import get_cfg
-from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
 from lite_detr_d2 import add_lite_detr_config
+from lite_detr_d2.analysis import random_detector
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 PARTS = ("backbone", "encoder", "decoder")
@@ -71,7 +71,7 @@ class Subject:
         self.cfg.merge_from_file(str(file))
         self.cfg.MODEL.DEVICE = device
         torch.manual_seed(0)
-        self.model = build_model(self.cfg).eval()
+        self.model = random_detector(self.cfg).eval()
         _scatter_offsets(self.model)
         self.device = torch.device(device)
         self.clock = PartClock(self.model, self.device, now)
