@@ -5,12 +5,12 @@ Its one argument is a JSON object; then it answers each line of its input, the J
 
 import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from common import time_source
 from detectron2.config import get_cfg
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
@@ -143,7 +143,7 @@ def main() -> None:
     setup = json.loads(sys.argv[1])
     torch.set_num_threads(setup["threads"])
     size, training_size = tuple(setup["size"]), tuple(setup["training_size"])
-    now = time.process_time if setup["processor_time"] else time.perf_counter
+    now = time_source(setup["processor_time"])
     subjects = {name: Subject(name, setup["device"], size, training_size, now) for name in setup["models"]}
     for line in sys.stdin:
         task = json.loads(line)

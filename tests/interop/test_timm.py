@@ -253,7 +253,7 @@ def test_a_trained_model_has_all_its_weights(tmp_path: Path) -> None:
     detector = write_run(with_random_weights(cfg), tmp_path)
     write_config(cfg, tmp_path)
     trained = load_trained(tmp_path, device="cpu")
-    assert trained.cfg.MODEL.TIMM.PRETRAINED and trained.cfg.MODEL.WEIGHTS == str(tmp_path / "model_final.pth")
+    assert trained.cfg.MODEL.TIMM.PRETRAINED
     for name, value in trained.detector.state_dict().items():
         assert torch.equal(value, detector.state_dict()[name]), name
 
