@@ -92,8 +92,8 @@ def _add_backbone_keys(cfg: CfgNode) -> None:
     cfg.MODEL.TIMM = CfgNode()
     cfg.MODEL.TIMM.NAME = ""
     # Outputs that are kept, counted from 0, fine to coarse: i is called stage{i}. []: the last three; of a plain vision
-    # transformer the last one, of which detectron2's SimpleFeaturePyramid makes maps of half, once and twice its stride,
-    # called by the power of two: p3 (stride 8), p4 (16) and p5 (32) where patches have 16 pixels a side.
+    # transformer the last one, of which detectron2's SimpleFeaturePyramid makes maps of half, once and twice its
+    # stride, called by the power of two: p3 (stride 8), p4 (16) and p5 (32) where patches have 16 pixels a side.
     cfg.MODEL.TIMM.OUT_INDICES = []
     # Where MODEL.WEIGHTS is "", start from the weights that timm has for the name, downloaded at first use.
     cfg.MODEL.TIMM.PRETRAINED = False
