@@ -15,7 +15,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 
 from ..checkpoint import StateDict, is_intact
-from ..config import add_lite_detr_config, class_names_of, merge_text, validate_config
+from ..config import add_lite_detr_config, class_names_of, merge_text, validate_config, with_random_weights
 from ..detector import DetrDetector
 from ..engine import SafeCheckpointer, is_newer, model_in_words, on_available_device, read_config, tagged_checkpoint
 from ..errors import InputError
@@ -138,7 +138,7 @@ def build_trained(
         validate_config(cfg)
     except InputError as error:
         raise InputError(f"Config {shown(source)}: {error}") from error
-    model = build_model(cfg)
+    model = build_model(with_random_weights(cfg))  # they are loaded below
     # Rows of a run's own checkpoints are in the order of its classes; those of others go by their names.
     is_own = keep_rows or (run is not None and (weights is None or _is_within(weights, run)))
     checkpointer = _Weights(model, cfg, is_own=is_own, save_dir="" if run is None else os.fspath(run))
