@@ -48,6 +48,7 @@ MODELS = {
     "Lite-DINO": "dino/lite_dino_h3l1_a2b3_r18_12ep.yaml",
     "Lite-Deformable-DETR": "deformable_detr/lite_deformable_detr_h3l1_a2b3_r18_50ep.yaml",
     "Lite-H-DETR": "h_detr/lite_h_detr_h3l1_a2b3_r18_12ep.yaml",
+    "Sparse-DETR": "sparse_detr/sparse_detr_rho03_r18_50ep.yaml",
 }
 BACKBONES = ("R-18", "Swin-T")
 DTYPES = ("float32", "bfloat16")

@@ -39,6 +39,30 @@ class Output:
     shape: ShapeSpec
 
 
+class SameConv2d(nn.Conv2d):
+    """A convolution that pads as TensorFlow's "SAME" does, for maps whose sides are multiples of its stride.
+
+    For these the padding is the same whatever the size, so that ``torch.export`` makes one program for all sizes;
+    timm's own ``Conv2dSame`` computes it anew for each.
+    """
+
+    @classmethod
+    def of(cls, module: nn.Conv2d) -> "SameConv2d":
+        """With the weights of timm's ``module``."""
+        options = {name: getattr(module, name) for name in ("stride", "dilation", "groups")}
+        sizes = module.in_channels, module.out_channels, module.kernel_size
+        made = cls(*sizes, **options, bias=module.bias is not None, device="meta")
+        made.weight, made.bias = module.weight, module.bias
+        return made
+
+    def forward(self, maps: Tensor) -> Tensor:
+        padding = []  # of the last dimension first
+        for kernel, dilation, stride in list(zip(self.kernel_size, self.dilation, self.stride, strict=True))[::-1]:
+            both = max(dilation * (kernel - 1) + 1 - stride, 0)
+            padding += [both // 2, both - both // 2]
+        return self._conv_forward(F.pad(maps, padding), self.weight, self.bias)
+
+
 class TimmStages(Backbone):
     """A model of timm whose inner feature maps are the outputs ``stage{i}``.
 
@@ -60,6 +84,9 @@ class TimmStages(Backbone):
         self._out_feature_channels = dict(zip(self._out_features, (shape.channels for shape in shapes), strict=True))
         self._out_feature_strides = dict(zip(self._out_features, (shape.stride for shape in shapes), strict=True))
         self.model.prune_intermediate_layers(self.indices, prune_norm=True, prune_head=True)
+        for name, module in list(model.named_modules()):
+            if type(module).__name__ == "Conv2dSame":
+                model.set_submodule(name, SameConv2d.of(module))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         maps = self.model.forward_intermediates(
@@ -90,9 +117,13 @@ class TimmBackbone(Backbone):
         shapes: dict[str, ShapeSpec] = self.body.output_shape()
         return shapes
 
+    def _whole(self, side: int) -> int:
+        # A product, of which torch.export knows that strides divide it.
+        return self._divisor * -(-side // self._divisor)
+
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         height, width = images.shape[-2:]
-        padded = F.pad(images, (0, -width % self._divisor, 0, -height % self._divisor))
+        padded = F.pad(images, (0, self._whole(width) - width, 0, self._whole(height) - height))
         shapes = self.output_shape()
         return {
             name: features[..., : -(-height // shapes[name].stride), : -(-width // shapes[name].stride)]
