@@ -17,7 +17,14 @@ from lite_detr_d2.analysis import count_configs, models_of
 from lite_detr_d2.engine.checkpointer import SafeCheckpointer
 from lite_detr_d2.errors import InputError
 from tests.conftest import CONFIGS, make_small_cfg
-from tests.shipped_configs import LEAVES, assert_trains_a_step_and_evaluates, distinct_models, needs_timm, read
+from tests.shipped_configs import (
+    LEAVES,
+    assert_training_of_the_whole_model,
+    assert_trains_a_step_and_evaluates,
+    distinct_models,
+    needs_timm,
+    read,
+)
 from tests.test_gflops import STATED
 
 SWIN, VIT, CONVNEXT, RESNET = "swin_tiny_patch4_window7_224", "vit_tiny_patch16_224", "convnext_atto", "resnet18"
@@ -276,6 +283,11 @@ WITH_TIMM = [path for path in distinct_models(LEAVES) if needs_timm(read(path))]
 @pytest.mark.parametrize("path", WITH_TIMM, ids=lambda path: path.stem)
 def test_leaf_trains_a_step_and_evaluates(path: Path) -> None:
     assert_trains_a_step_and_evaluates(read(path))
+
+
+@pytest.mark.parametrize("path", WITH_TIMM, ids=lambda path: path.stem)
+def test_the_whole_model_trains_a_step_and_evaluates(path: Path, tmp_path: Path) -> None:
+    assert_training_of_the_whole_model(path, tmp_path)
 
 
 def test_counts_are_those_of_the_model_zoo() -> None:
