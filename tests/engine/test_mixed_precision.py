@@ -82,7 +82,6 @@ def test_losses_and_gradients_are_those_of_float32_but_for_rounding(cfg: CfgNode
             torch.cat([each.flatten() for name, each in named.items() if name.partition(".")[0] == part])
             for named in (expected, found)
         )
-        print(part, torch.cosine_similarity(theirs, ours, dim=0), ours.norm() / theirs.norm())
         assert torch.cosine_similarity(theirs, ours, dim=0) > 0.8, part
         assert_close(ours.norm(), theirs.norm(), rtol=0.2, atol=0.0)
 
