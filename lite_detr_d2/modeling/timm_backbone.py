@@ -126,7 +126,7 @@ class TimmBackbone(Backbone):
         padded = F.pad(images, (0, self._whole(width) - width, 0, self._whole(height) - height))
         shapes = self.output_shape()
         return {
-            name: features[..., : -(-height // shapes[name].stride), : -(-width // shapes[name].stride)]
+            name: _first(features, *(-(-side // shapes[name].stride) for side in (height, width)))
             for name, features in self.body(padded).items()
         }
 
@@ -291,6 +291,15 @@ def _check_any_size(name: str, stages: TimmStages, channels: int) -> None:
         ) from error
     finally:
         stages.train()
+
+
+def _first(maps: Tensor, height: int, width: int) -> Tensor:
+    """The first rows and columns of maps."""
+    if torch.compiler.is_exporting():  # it cannot tell of symbols that a slice ends where a map does, or before
+        for dim, number in ((2, height), (3, width)):
+            maps = maps.index_select(dim, torch.arange(number, device=maps.device))
+        return maps
+    return maps[..., :height, :width]
 
 
 def _pyramid(cfg: CfgNode, stages: TimmStages) -> SimpleFeaturePyramid:
