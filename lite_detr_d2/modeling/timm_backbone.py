@@ -117,16 +117,14 @@ class TimmBackbone(Backbone):
         shapes: dict[str, ShapeSpec] = self.body.output_shape()
         return shapes
 
-    def _whole(self, side: int) -> int:
-        # A product, of which torch.export knows that strides divide it.
-        return self._divisor * -(-side // self._divisor)
-
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         height, width = images.shape[-2:]
-        padded = F.pad(images, (0, self._whole(width) - width, 0, self._whole(height) - height))
+        # Products, of which torch.export knows that strides divide them.
+        bottom, right = (self._divisor * _begun(side, self._divisor) - side for side in (height, width))
+        padded = F.pad(images, (0, right, 0, bottom))
         shapes = self.output_shape()
         return {
-            name: _first(features, *(-(-side // shapes[name].stride) for side in (height, width)))
+            name: _first(features, *(_begun(side, shapes[name].stride) for side in (height, width)))
             for name, features in self.body(padded).items()
         }
 
@@ -291,6 +289,11 @@ def _check_any_size(name: str, stages: TimmStages, channels: int) -> None:
         ) from error
     finally:
         stages.train()
+
+
+def _begun(side: int, stride: int) -> int:
+    """How many times ``stride`` begins in a side: without negative numbers, which ONNX divides otherwise."""
+    return (side + stride - 1) // stride
 
 
 def _first(maps: Tensor, height: int, width: int) -> Tensor:
