@@ -161,7 +161,8 @@ def assert_training_of_the_whole_model(path: Path, folder: Path) -> None:
     """Let the trainer take a step with a config's model as it is, and evaluate it; nothing is downloaded."""
     words = [str(word) for pair in SMALL_STEP.items() for word in pair]
     cfg = read_config(argparse.Namespace(config_file=str(path), opts=[*words, "OUTPUT_DIR", str(folder / "output")]))
-    halves = register_coco_folder(write_coco_folder(folder / "data", coco_content(images=1)))
+    content = coco_content(images=1)
+    halves = register_coco_folder(write_coco_folder(folder / "data", content, content))
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (halves.train,), (halves.val,)
     cfg.MODEL.TIMM.PRETRAINED = False
     if not cfg.MODEL.WEIGHTS.startswith(PACKAGE):
