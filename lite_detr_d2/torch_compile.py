@@ -51,9 +51,7 @@ class CompiledMethod:
         from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException  # noqa: PLC0415
 
         if self._compiled is None:
-            self._compiled = torch.compile(
-                self._method, fullgraph=True, dynamic=self._dynamic, options=self._options
-            )
+            self._compiled = torch.compile(self._method, fullgraph=True, dynamic=self._dynamic, options=self._options)
         try:
             return self._compiled(self._module, *args)
         except (TorchDynamoException, FailOnRecompileLimitHit) as error:

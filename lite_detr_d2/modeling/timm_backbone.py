@@ -49,9 +49,9 @@ class SameConv2d(nn.Conv2d):
     @classmethod
     def of(cls, module: nn.Conv2d) -> "SameConv2d":
         """With the weights of timm's ``module``."""
-        options = {name: getattr(module, name) for name in ("stride", "dilation", "groups")}
-        sizes = module.in_channels, module.out_channels, module.kernel_size
-        made = cls(*sizes, **options, bias=module.bias is not None, device="meta")
+        names = ("in_channels", "out_channels", "kernel_size", "stride", "dilation", "groups")
+        options: dict[str, Any] = {name: getattr(module, name) for name in names}
+        made = cls(**options, bias=module.bias is not None, device="meta")
         made.weight, made.bias = module.weight, module.bias
         return made
 
@@ -60,7 +60,8 @@ class SameConv2d(nn.Conv2d):
         for kernel, dilation, stride in list(zip(self.kernel_size, self.dilation, self.stride, strict=True))[::-1]:
             both = max(dilation * (kernel - 1) + 1 - stride, 0)
             padding += [both // 2, both - both // 2]
-        return self._conv_forward(F.pad(maps, padding), self.weight, self.bias)
+        convolved: Tensor = self._conv_forward(F.pad(maps, padding), self.weight, self.bias)
+        return convolved
 
 
 class TimmStages(Backbone):
@@ -85,7 +86,7 @@ class TimmStages(Backbone):
         self._out_feature_strides = dict(zip(self._out_features, (shape.stride for shape in shapes), strict=True))
         self.model.prune_intermediate_layers(self.indices, prune_norm=True, prune_head=True)
         for name, module in list(model.named_modules()):
-            if type(module).__name__ == "Conv2dSame":
+            if isinstance(module, nn.Conv2d) and type(module).__name__ == "Conv2dSame":
                 model.set_submodule(name, SameConv2d.of(module))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
