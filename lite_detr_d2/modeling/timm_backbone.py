@@ -56,7 +56,7 @@ class SameConv2d(nn.Conv2d):
         return made
 
     def forward(self, maps: Tensor) -> Tensor:
-        padding = []  # of the last dimension first
+        padding: list[int] = []  # of the last dimension first
         for kernel, dilation, stride in list(zip(self.kernel_size, self.dilation, self.stride, strict=True))[::-1]:
             both = max(dilation * (kernel - 1) + 1 - stride, 0)
             padding += [both // 2, both - both // 2]

@@ -10,8 +10,8 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from torch._inductor import config as inductor
 from torch import Tensor
+from torch._inductor import config as inductor
 
 from lite_detr_d2.config import validate_config
 from lite_detr_d2.detector import DetrDetector
