@@ -1,15 +1,23 @@
 """The configs that come with the project: where they are, what a name says, and how to make one small."""
 
+import argparse
+import json
+import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 
 from lite_detr_d2 import add_lite_detr_config
+from lite_detr_d2.checkpoint.packages import PACKAGE
+from lite_detr_d2.data import register_coco_folder
 from lite_detr_d2.encoder_spec import EncoderSpec
+from lite_detr_d2.engine import Trainer, read_config
 
 from .conftest import CONFIGS
+from .data.folders import CLASSES, coco_content, write_coco_folder
 from .helpers import batched_input
 
 LEAVES = sorted(path for path in CONFIGS.rglob("*.yaml") if "_base_" not in path.parts)
@@ -129,3 +137,46 @@ def assert_trains_a_step_and_evaluates(cfg: CfgNode) -> None:
         instances = model.eval()([item])[0]["instances"]
     assert 0 < len(instances) <= cfg.TEST.DETECTIONS_PER_IMAGE
     assert bool(instances.pred_boxes.tensor.isfinite().all()) and bool(instances.scores.isfinite().all())
+
+
+# One step, on an image of 192 x 256 pixels: 1,020 tokens, more than DINO's queries.
+SMALL_STEP: dict[str, Any] = {
+    "MODEL.DEVICE": "cpu",
+    "MODEL.LITE_DETR.NUM_CLASSES": len(CLASSES),
+    "INPUT.MIN_SIZE_TRAIN": (192,),
+    "INPUT.MAX_SIZE_TRAIN": 256,
+    "INPUT.MIN_SIZE_TEST": 192,
+    "INPUT.MAX_SIZE_TEST": 256,
+    "INPUT.CROP.ENABLED": False,
+    "DATALOADER.NUM_WORKERS": 0,
+    "SOLVER.IMS_PER_BATCH": 1,
+    "SOLVER.MAX_ITER": 1,
+    "SOLVER.STEPS": (),
+    "TEST.EVAL_PERIOD": 1,
+    "SEED": 0,
+}
+
+
+def assert_training_of_the_whole_model(path: Path, folder: Path) -> None:
+    """Let the trainer take a step with a config's model as it is, and evaluate it; nothing is downloaded."""
+    words = [str(word) for pair in SMALL_STEP.items() for word in pair]
+    cfg = read_config(argparse.Namespace(config_file=str(path), opts=[*words, "OUTPUT_DIR", str(folder / "output")]))
+    content = coco_content(images=1)
+    halves = register_coco_folder(write_coco_folder(folder / "data", content, content))
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (halves.train,), (halves.val,)
+    cfg.MODEL.TIMM.PRETRAINED = False
+    if not cfg.MODEL.WEIGHTS.startswith(PACKAGE):
+        cfg.MODEL.WEIGHTS = ""
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=False)
+    trained = {name: value for name, value in trainer.model.named_parameters() if value.requires_grad}
+    before = {name: value.detach().clone() for name, value in trained.items()}
+    trainer.train()
+    for part in ("backbone", "encoder", "decoder"):
+        changed = [not torch.equal(value, before[name]) for name, value in trained.items() if name.startswith(part)]
+        # Not all: the last layers of box heads start at zero, and those before them learn from the second step on.
+        assert sum(changed) > len(changed) / 2, part
+    assert all(bool(value.isfinite().all()) for value in trained.values())
+    lines = [json.loads(line) for line in (folder / "output" / "metrics.json").read_text().splitlines()]
+    assert [line["total_loss"] for line in lines if "total_loss" in line and math.isfinite(line["total_loss"])]
+    assert "AP" in json.loads((folder / "output" / "eval_metrics.json").read_text())["bbox"]

@@ -19,6 +19,7 @@ from .shipped_configs import (
     FOR_COCO,
     LEAVES,
     NAMED,
+    assert_training_of_the_whole_model,
     assert_trains_a_step_and_evaluates,
     detector_of,
     distinct_models,
@@ -155,12 +156,19 @@ def test_every_fragment_is_used() -> None:
     assert not [fragment for fragment in fragments if f"../{fragment.as_posix()}\n" not in leaves]
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in distinct_models(LEAVES) if not needs_timm(read(path))], ids=lambda path: path.stem
-)
+WITHOUT_TIMM = [path for path in distinct_models(LEAVES) if not needs_timm(read(path))]
+
+
+@pytest.mark.parametrize("path", WITHOUT_TIMM, ids=lambda path: path.stem)
 def test_leaf_trains_a_step_and_evaluates(path: Path) -> None:
     """Narrow versions; full width is built, and counted, in test_gflops.py."""
     assert_trains_a_step_and_evaluates(read(path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", WITHOUT_TIMM, ids=lambda path: path.stem)
+def test_the_whole_model_trains_a_step_and_evaluates(path: Path, tmp_path: Path) -> None:
+    assert_training_of_the_whole_model(path, tmp_path)
 
 
 @pytest.mark.parametrize(

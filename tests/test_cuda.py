@@ -19,7 +19,7 @@ from torch.testing import assert_close
 import lite_detr_d2
 from lite_detr_d2.deploy import prepare
 from lite_detr_d2.deploy.inference import DTYPES
-from lite_detr_d2.detector import DetrDetector
+from lite_detr_d2.detector import DetrDetector, Inputs
 from lite_detr_d2.engine import Trainer
 from lite_detr_d2.engine.compilation import compile_training
 from lite_detr_d2.ops.deform_attn import compiled_ops_status
@@ -104,20 +104,26 @@ def test_each_detector_predicts_as_on_the_cpu(small_cfg: CfgNode, name: str) -> 
     assert_close(found.boxes.cpu(), expected.boxes, rtol=1e-3, atol=1e-4)
 
 
+def gradients(model: DetrDetector, batch: Inputs, precision: torch.dtype | None = None) -> dict[str, Tensor]:
+    """Of those parameters that have one."""
+    model.train().zero_grad()
+    with torch.autocast(model.device.type, precision, enabled=precision is not None):
+        losses = model(batch)
+    torch.stack(list(losses.values())).sum().backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
 @each_detector
 @pytest.mark.parametrize("precision", [None, torch.bfloat16, torch.float16])
 def test_each_detector_learns(small_cfg: CfgNode, name: str, precision: torch.dtype | None) -> None:
-    """Gradients are finite, whatever the precision, with and without boxes."""
-    model = build(small_cfg, name)[1].train()
+    """All that has gradients on the CPU has finite ones, whatever the precision, with and without boxes."""
+    on_cpu, on_gpu = build(small_cfg, name)
     for boxes in ((3, 5), (0, 1), (0, 0)):
-        model.zero_grad()
         batch = [batched_input(96, 128, boxes[0]), batched_input(80, 100, boxes[1], seed=1)]
-        with torch.autocast("cuda", precision, enabled=precision is not None):
-            losses = model(batch)
-        torch.stack(list(losses.values())).sum().backward()
-        gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        assert gradients and all(bool(gradient.isfinite().all()) for gradient in gradients)
-        assert {gradient.dtype for gradient in gradients} == {torch.float32}
+        expected, found = gradients(on_cpu, batch), gradients(on_gpu, batch, precision)
+        assert found.keys() == expected.keys()
+        assert all(bool(gradient.isfinite().all()) for gradient in found.values())
+        assert {gradient.dtype for gradient in found.values()} == {torch.float32}
 
 
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)

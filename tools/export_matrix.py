@@ -5,8 +5,8 @@
 Each cell runs projects/LiteDETR/export.py in a process of its own, with a time limit; its outcome is a line of
 output/export_matrix.jsonl. A cell that is there is not run again, unless its config, weights, settings or images, the
 package with its compiled ops, or those that it is built on have changed since; --again tries those that failed.
-Detectors on a ResNet-18 are exported with dynamic sizes and batches where the format can, those on a Swin-T at one
-size.
+Detectors are exported with dynamic sizes and batches where the format can, but those on detectron2's Swin-T, which
+have one size. The backbones of timm need the extra "timm".
 
 There are no trained weights of these detectors: theirs are random, of one seed, with class heads so wide that scores
 differ, and with one learned content for all queries. With random contents, two of 900 tokens that swap ranks change
@@ -43,13 +43,14 @@ from lite_detr_d2.ops.deform_attn import LIBRARY
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "projects" / "LiteDETR" / "export.py"
 CONFIGS = ROOT / "configs"
-SWIN = CONFIGS / "_base_" / "backbone" / "swint.yaml"
 MODELS = {
     "Lite-DINO": "dino/lite_dino_h3l1_a2b3_r18_12ep.yaml",
     "Lite-Deformable-DETR": "deformable_detr/lite_deformable_detr_h3l1_a2b3_r18_50ep.yaml",
     "Lite-H-DETR": "h_detr/lite_h_detr_h3l1_a2b3_r18_12ep.yaml",
+    "Sparse-DETR": "sparse_detr/sparse_detr_rho03_r18_50ep.yaml",
 }
-BACKBONES = ("R-18", "Swin-T")
+# The fragment that a detector's config gets; "" for its own backbone.
+BACKBONES = {"R-18": "", "Swin-T": "swint", "EfficientNet-Lite0": "efflite0", "ConvNeXt-T": "convnextt"}
 DTYPES = ("float32", "bfloat16")
 PHOTOGRAPHS = (
     "astronaut.png",
@@ -59,7 +60,7 @@ PHOTOGRAPHS = (
     "motorcycle_right.png",
     "rocket.jpg",
 )
-PACKAGES = ("detectron2", "numpy", "torch", "torchvision", "onnx", "onnxscript", "onnxruntime", "openvino")
+PACKAGES = ("detectron2", "numpy", "torch", "torchvision", "timm", "onnx", "onnxscript", "onnxruntime", "openvino")
 COLUMNS = (
     *("detector", "format", "type", "sizes", "s", "MB"),
     *("tokens", "predictions", "selected", "detections", "matched", "scores"),
@@ -90,16 +91,19 @@ def cells(args: argparse.Namespace) -> Iterator[Cell]:
                 continue
             for name in args.formats or FORMATS:
                 for dtype in (dtype for dtype in FORMATS[name].dtypes if dtype in args.dtypes):
-                    dynamic = FORMATS[name].dynamic and backbone == "R-18"
+                    dynamic = FORMATS[name].dynamic and backbone != "Swin-T"
                     yield Cell(detector, backbone, name, dtype, tuple(args.size), dynamic)
 
 
 def write_model(cell: Cell, folder: Path) -> tuple[Path, Path]:
     """Write the config and the weights of a cell's detector, if those of this config and tool are not there."""
     config = folder / f"{cell.detector}_{cell.backbone}.yaml"
-    bases = [CONFIGS / MODELS[cell.detector], *([SWIN] if cell.backbone == "Swin-T" else [])]
+    bases, fragment = [CONFIGS / MODELS[cell.detector]], BACKBONES[cell.backbone]
+    if fragment:
+        bases.append(CONFIGS / "_base_" / "backbone" / f"{fragment}.yaml")
     config.write_text("_BASE_:\n" + "".join(f"  - {base}\n" for base in bases))
-    cfg = on_available_device(read_config(argparse.Namespace(config_file=str(config), opts=["MODEL.DEVICE", "cpu"])))
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.TIMM.PRETRAINED", "False"]
+    cfg = on_available_device(read_config(argparse.Namespace(config_file=str(config), opts=opts)))
     digest = hashlib.sha256(cfg.dump().encode() + Path(__file__).read_bytes()).hexdigest()
     weights = folder / f"{config.stem}_{digest[:8]}.pth"
     if not weights.is_file():

@@ -10,6 +10,7 @@ from detectron2.modeling.backbone.swin import SwinTransformer
 from ..detector import DetrDetector
 from ..errors import InputError
 from ..modeling.query_selection import QuerySelection
+from ..modeling.timm_backbone import TimmBackbone
 from .bounds import Bounds, Range, fixed
 
 logger = logging.getLogger(__name__)
@@ -69,10 +70,12 @@ def check_bounds(detector: DetrDetector, bounds: Bounds) -> None:
             f"Images of {height} x {width} (height x width) have {num_tokens(detector, height, width)} tokens, fewer "
             f"than the {detector.query_selection.num_queries} queries that start from them: export a larger size."
         )
-    if isinstance(detector.backbone, SwinTransformer) and not bounds.is_fixed:
+    backbone = detector.backbone
+    is_swin = isinstance(backbone, TimmBackbone) and backbone.shifts_windows
+    if not bounds.is_fixed and (is_swin or isinstance(backbone, SwinTransformer)):
         raise InputError(
-            "detectron2's Swin Transformer can be exported at one size and batch only: leave --dynamic out, and give "
-            "--size."
+            "Swin Transformers, detectron2's and timm's, can be exported at one size and batch only: leave --dynamic "
+            "out, and give --size."
         )
 
 

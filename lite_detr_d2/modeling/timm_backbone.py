@@ -39,6 +39,31 @@ class Output:
     shape: ShapeSpec
 
 
+class SameConv2d(nn.Conv2d):
+    """A convolution that pads as TensorFlow's "SAME" does, for maps whose sides are multiples of its stride.
+
+    For these the padding is the same whatever the size, so that ``torch.export`` makes one program for all sizes;
+    timm's own ``Conv2dSame`` computes it anew for each.
+    """
+
+    @classmethod
+    def of(cls, module: nn.Conv2d) -> "SameConv2d":
+        """With the weights of timm's ``module``."""
+        names = ("in_channels", "out_channels", "kernel_size", "stride", "dilation", "groups")
+        options: dict[str, Any] = {name: getattr(module, name) for name in names}
+        made = cls(**options, bias=module.bias is not None, device="meta")
+        made.weight, made.bias = module.weight, module.bias
+        return made
+
+    def forward(self, maps: Tensor) -> Tensor:
+        padding: list[int] = []  # of the last dimension first
+        for kernel, dilation, stride in list(zip(self.kernel_size, self.dilation, self.stride, strict=True))[::-1]:
+            both = max(dilation * (kernel - 1) + 1 - stride, 0)
+            padding += [both // 2, both - both // 2]
+        convolved: Tensor = self._conv_forward(F.pad(maps, padding), self.weight, self.bias)
+        return convolved
+
+
 class TimmStages(Backbone):
     """A model of timm whose inner feature maps are the outputs ``stage{i}``.
 
@@ -60,6 +85,9 @@ class TimmStages(Backbone):
         self._out_feature_channels = dict(zip(self._out_features, (shape.channels for shape in shapes), strict=True))
         self._out_feature_strides = dict(zip(self._out_features, (shape.stride for shape in shapes), strict=True))
         self.model.prune_intermediate_layers(self.indices, prune_norm=True, prune_head=True)
+        for name, module in list(model.named_modules()):
+            if isinstance(module, nn.Conv2d) and type(module).__name__ == "Conv2dSame":
+                model.set_submodule(name, SameConv2d.of(module))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         maps = self.model.forward_intermediates(
@@ -86,16 +114,23 @@ class TimmBackbone(Backbone):
         stages: TimmStages = self.body if isinstance(self.body, TimmStages) else self.body.net
         return stages
 
+    @property
+    def shifts_windows(self) -> bool:
+        """Whether the model has the shifted windows of Swin Transformers, whose masks depend on the size."""
+        return any(hasattr(module, "dynamic_mask") for module in self.modules())
+
     def output_shape(self) -> dict[str, ShapeSpec]:
         shapes: dict[str, ShapeSpec] = self.body.output_shape()
         return shapes
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         height, width = images.shape[-2:]
-        padded = F.pad(images, (0, -width % self._divisor, 0, -height % self._divisor))
+        # Products, of which torch.export knows that strides divide them.
+        bottom, right = (self._divisor * _begun(side, self._divisor) - side for side in (height, width))
+        padded = F.pad(images, (0, right, 0, bottom))
         shapes = self.output_shape()
         return {
-            name: features[..., : -(-height // shapes[name].stride), : -(-width // shapes[name].stride)]
+            name: _first(features, *(_begun(side, shapes[name].stride) for side in (height, width)))
             for name, features in self.body(padded).items()
         }
 
@@ -265,6 +300,20 @@ def _check_any_size(name: str, stages: TimmStages, channels: int) -> None:
         ) from error
     finally:
         stages.train()
+
+
+def _begun(side: int, stride: int) -> int:
+    """How many times ``stride`` begins in a side: without negative numbers, which ONNX divides otherwise."""
+    return (side + stride - 1) // stride
+
+
+def _first(maps: Tensor, height: int, width: int) -> Tensor:
+    """The first rows and columns of maps."""
+    if torch.compiler.is_exporting():  # it cannot tell of symbols that a slice ends where a map does, or before
+        for dim, number in ((2, height), (3, width)):
+            maps = maps.index_select(dim, torch.arange(number, device=maps.device))
+        return maps
+    return maps[..., :height, :width]
 
 
 def _pyramid(cfg: CfgNode, stages: TimmStages) -> SimpleFeaturePyramid:

@@ -21,6 +21,12 @@ VARIANTS: dict[str, list[Any]] = {
     "sequential": ["MODEL.LITE_DETR.ENCODER.FUSION", "sequential"],
     "Lite-H-DETR": ["MODEL.META_ARCHITECTURE", "HDETR"],
     "Lite-Deformable-DETR": ["MODEL.META_ARCHITECTURE", "DeformableDETR"],
+    "Sparse-DETR": [
+        *("MODEL.META_ARCHITECTURE", "DeformableDETR", "MODEL.LITE_DETR.MIXED_SELECTION", False),
+        *("MODEL.LITE_DETR.LOOK_FORWARD_TWICE", False, "MODEL.LITE_DETR.CLASS_SPECIFIC_PROPOSALS", True),
+        *("MODEL.LITE_DETR.CONTENT_FROM_MEMORY", True, "MODEL.LITE_DETR.ENCODER.NAME", "SparseEncoder"),
+        *("MODEL.LITE_DETR.ENCODER.NUM_LAYERS", 2),
+    ],
     "learned queries": [
         *("MODEL.META_ARCHITECTURE", "DeformableDETR", "MODEL.LITE_DETR.TWO_STAGE", False),
         *("MODEL.LITE_DETR.MIXED_SELECTION", False, "MODEL.LITE_DETR.LOOK_FORWARD_TWICE", False),
@@ -94,7 +100,7 @@ def test_predictions_of_given_tokens_are_theirs(small_cfg: CfgNode) -> None:
     assert not torch.allclose(others.predictions.boxes, inspection.predictions.boxes)
 
 
-@pytest.mark.parametrize("detector", ["Lite-H-DETR", "learned queries"], indirect=True)
+@pytest.mark.parametrize("detector", ["Lite-H-DETR", "Sparse-DETR", "learned queries"], indirect=True)
 @torch.no_grad()
 def test_a_program_serves_all_sizes_and_batches(detector: DetrDetector) -> None:
     model = InspectedModel(InferenceModel(detector))

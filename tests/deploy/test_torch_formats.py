@@ -313,6 +313,15 @@ def test_the_smallest_size_is_named(trained: TrainedModel, name: str, height: in
         capture(InferenceModel(trained.detector), trained.detector, bounds)
 
 
+def test_one_side_may_vary_alone(trained: TrainedModel) -> None:
+    settings = Settings(Bounds(Range(1, 2), Range(128, 128), Range(128, 160)))
+    program = capture(checked_model(trained.detector, settings), trained.detector, settings.bounds).module()
+    for inputs in (noise(1, 128, 133), noise(2, 128, 160)):
+        assert_same(tuple(eager(program, inputs)), eager(InferenceModel(trained.detector), inputs))
+    with pytest.raises(Exception, match="128"):
+        eager(program, noise(1, 129, 160))
+
+
 def test_dynamic_bounds_start_where_they_can(trained: TrainedModel) -> None:
     bounds = choose_bounds(trained.cfg, trained.detector, size=(128, 160), batch=2, dynamic=True)
     assert bounds.smallest == [1, 64, 64]

@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 from detectron2.config import CfgNode
 
-from lite_detr_d2.deploy.bounds import fixed
+from lite_detr_d2.deploy.bounds import Bounds, Range, fixed
 from lite_detr_d2.deploy.export import export, verify
 from lite_detr_d2.deploy.formats import Settings
 from lite_detr_d2.deploy.manifest import Manifest
 from lite_detr_d2.deploy.run import TrainedModel
 from tests.deploy.exports import assert_takes_rgb, load, write_run
 from tests.deploy.faults import FAULTS, Fault, assert_fault_is_seen
+from tests.helpers import choose_detector
 
 SETTINGS = Settings(fixed(1, 96, 128))
 
@@ -36,6 +37,16 @@ def test_what_is_computed_of_padding_does_not_count(
     trained = load(write_run(small_cfg, tmp_path / "run"))
     manifest = export(trained, "onnx", folder / "model.onnx", Settings(fixed(1, 224, 288)), images)
     assert manifest.check.token_difference < 1e-4
+
+
+@pytest.mark.parametrize("bounds", [fixed(1, 96, 128), Bounds(Range(1, 2), Range(64, 96), Range(64, 128))], ids=str)
+@pytest.mark.parametrize(("name", "suffix"), [("onnx", "onnx"), ("onnx-gather", "onnx"), ("openvino", "xml")])
+def test_sparse_detr(
+    small_cfg: CfgNode, images: Path, folder: Path, tmp_path: Path, name: str, suffix: str, bounds: Bounds
+) -> None:
+    choose_detector(small_cfg, "sparse_detr")
+    trained = load(write_run(small_cfg, tmp_path / "run"))
+    assert export(trained, name, folder / f"model.{suffix}", Settings(bounds), images).check.passed
 
 
 @pytest.mark.parametrize(("name", "suffix"), [("onnx", "onnx"), ("onnx-gather", "onnx"), ("openvino", "xml")])

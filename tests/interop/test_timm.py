@@ -12,12 +12,15 @@ from detectron2.modeling import build_backbone, build_model
 from detectron2.modeling.backbone import Backbone
 from timm.layers import DropPath
 from torch import Tensor, nn
+from torch.export import Dim
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lite_detr_d2.analysis import count_configs, describe, models_of
 from lite_detr_d2.config import with_random_weights
 from lite_detr_d2.data import register_coco_folder
+from lite_detr_d2.deploy.bounds import Bounds, Range, fixed
 from lite_detr_d2.deploy.run import load_trained
+from lite_detr_d2.deploy.sizing import check_bounds
 from lite_detr_d2.engine import Trainer, read_config
 from lite_detr_d2.engine.checkpointer import SafeCheckpointer
 from lite_detr_d2.errors import InputError
@@ -25,7 +28,14 @@ from tests.conftest import CONFIGS, make_small_cfg
 from tests.data.folders import write_coco_folder
 from tests.deploy.runs import write_config, write_run
 from tests.projects.scripts import TINY, load_script
-from tests.shipped_configs import LEAVES, assert_trains_a_step_and_evaluates, distinct_models, needs_timm, read
+from tests.shipped_configs import (
+    LEAVES,
+    assert_training_of_the_whole_model,
+    assert_trains_a_step_and_evaluates,
+    distinct_models,
+    needs_timm,
+    read,
+)
 from tests.test_gflops import STATED
 
 SWIN, VIT, CONVNEXT, RESNET = "swin_tiny_patch4_window7_224", "vit_tiny_patch16_224", "convnext_atto", "resnet18"
@@ -62,6 +72,45 @@ def test_any_size(name: str, size: tuple[int, int]) -> None:
         maps = backbone(torch.randn(2, 3, *size))
     expected = {key: (2, shape.channels, *(-(-side // shape.stride) for side in size)) for key, shape in shapes.items()}
     assert {key: tuple(value.shape) for key, value in maps.items()} == expected
+
+
+@pytest.mark.parametrize("name", [CONVNEXT, RESNET, "tf_efficientnet_lite0", VIT])
+def test_one_program_takes_any_size(name: str) -> None:
+    backbone = build(name).eval()
+    number, height, width = Dim("n", min=1, max=2), Dim("h", min=64, max=160), Dim("w", min=64, max=224)
+    with torch.no_grad():
+        program = torch.export.export(
+            backbone,
+            (torch.rand(2, 3, 160, 224),),
+            dynamic_shapes=({0: number, 2: height, 3: width},),
+            strict=False,
+        ).module()
+        for size in ((2, 3, 160, 224), (1, 3, 64, 64), (1, 3, 97, 131)):
+            images = torch.rand(size)
+            expected, found = backbone(images), program(images)
+            assert found.keys() == expected.keys()
+            for key, value in expected.items():
+                torch.testing.assert_close(found[key], value)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (97, 131)])
+def test_same_padding_is_timms(size: tuple[int, int]) -> None:
+    backbone = build("tf_efficientnet_lite0", TIMM__NORM="BN", BACKBONE__FREEZE_AT=0).eval()
+    model = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=[2, 3, 4]).eval()
+    model.load_state_dict(backbone.body.model.state_dict(), strict=False)
+    images = torch.randn(1, 3, *size)
+    padded = nn.functional.pad(images, (0, -size[1] % 32, 0, -size[0] % 32))
+    with torch.no_grad():
+        theirs, ours = model(padded), backbone(images)
+    for stage, value in zip(theirs, ours.values(), strict=True):
+        torch.testing.assert_close(value, stage[..., : value.shape[2], : value.shape[3]])
+
+
+def test_swin_transformers_are_exported_at_one_size() -> None:
+    detector = build_model(config(SWIN, LITE_DETR__IN_FEATURES=["stage1", "stage2", "stage3"])).eval()
+    check_bounds(detector, fixed(1, 64, 96))
+    with pytest.raises(InputError, match="timm's, can be exported at one size and batch only: leave --dynamic out"):
+        check_bounds(detector, Bounds(Range(1, 1), Range(64, 64), Range(64, 96)))
 
 
 def test_outputs_are_called_by_their_index() -> None:
@@ -383,6 +432,11 @@ WITH_TIMM = [path for path in distinct_models(LEAVES) if needs_timm(read(path))]
 @pytest.mark.parametrize("path", WITH_TIMM, ids=lambda path: path.stem)
 def test_leaf_trains_a_step_and_evaluates(path: Path) -> None:
     assert_trains_a_step_and_evaluates(read(path))
+
+
+@pytest.mark.parametrize("path", WITH_TIMM, ids=lambda path: path.stem)
+def test_the_whole_model_trains_a_step_and_evaluates(path: Path, tmp_path: Path) -> None:
+    assert_training_of_the_whole_model(path, tmp_path)
 
 
 def test_counts_are_those_of_the_model_zoo() -> None:

@@ -29,10 +29,8 @@ def capture(model: nn.Module, detector: DetrDetector, bounds: Bounds) -> Exporte
     # Of a symbol that is 1 here, torch.export would make a constant: the largest values are none.
     inputs = largest_inputs(bounds)
     batch = _dimension("batch", bounds.batch)
-    shapes = (
-        {0: batch, 2: _dimension("height", bounds.height), 3: _dimension("width", bounds.width)},
-        {0: batch},
-    )
+    height, width = _sides(bounds, strides(detector)[-1])
+    shapes = ({0: batch, 2: _dimension("height", height), 3: _dimension("width", width)}, {0: batch})
     try:
         with torch.no_grad():
             program = torch.export.export(model, inputs, dynamic_shapes=shapes, strict=False)
@@ -68,6 +66,21 @@ def _check_coarsest_level(detector: DetrDetector, bounds: Bounds) -> None:
                 f"The smallest {name} is {side.smallest}: one token on the coarsest level, which PyTorch cannot make a "
                 f"program of together with larger ones. It must be at least {stride + 1}."
             )
+
+
+def _sides(bounds: Bounds, stride: int) -> tuple[Range, Range]:
+    """The heights and widths to trace; the check in the model refuses those that are not within ``bounds``.
+
+    Where one side varies and the other does not, PyTorch asks whether a multiple of the varying one divides the number,
+    and finds no answer for all: the fixed side varies by a pixel, then.
+    """
+    if bounds.height.is_fixed == bounds.width.is_fixed:
+        return bounds.height, bounds.width
+    height, width = (
+        Range(side.smallest, side.largest + 1) if side.is_fixed and side.smallest > stride else side
+        for side in (bounds.height, bounds.width)
+    )
+    return height, width
 
 
 def _dimension(name: str, values: Range) -> Any:

@@ -36,6 +36,7 @@ PRODUCTS = ("Convolution", "MatMul")
 def _write(detector: DetrDetector, settings: Settings, path: Path, inspected_path: Path) -> Written:
     openvino = import_extra("openvino", extra=EXTRA)
     model = make_model(detector, settings, sample_grid)
+    _check_resizing(model)
     for target, content in ((inspected_path, model), (path, without_inspected(model))):
         converted = openvino.Core().read_model(content.SerializeToString())
         # OpenVINO refuses what is not within these: the check in the model is left with the sizes.
@@ -44,6 +45,20 @@ def _write(detector: DetrDetector, settings: Settings, path: Path, inspected_pat
             _round_products(openvino, converted)
         openvino.save_model(converted, str(target), compress_to_fp16=False)
     return _written(openvino, path, {CAPABILITY: "BF16"} if settings.dtype == "bfloat16" else {})
+
+
+def _check_resizing(model: Any) -> None:
+    """Refuse what OpenVINO computes otherwise: it reads antialiased cubic resizing, and its results differ by percents.
+
+    Raises:
+        InputError: the model has such, as of the position embeddings of timm's vision transformers.
+    """
+    resizing = [node for node in model.graph.node if node.op_type == "Resize"]
+    if any(attribute.name == "antialias" and attribute.i for node in resizing for attribute in node.attribute):
+        raise InputError(
+            "The backbone resizes with antialiasing, as vision transformers do their position embeddings, which "
+            "OpenVINO computes otherwise than PyTorch: choose the format onnx, for ONNX Runtime, or torch."
+        )
 
 
 def _written(openvino: Any, path: Path, requires: Mapping[str, Any]) -> Written:
