@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from . import names
+from . import detrex, names, transformers
 from .names import Rule, Split, Unused
 
 State = Mapping[str, Tensor]
@@ -21,12 +21,14 @@ class Format:
         marks: tensors that all its state dicts have. Of several formats whose marks are there, the first is meant.
         rules: the rules for a state dict, see :mod:`.names`.
         only_backbone: whether it is a backbone, trained to classify, and no detector.
+        is_strict: whether others have its marks, too, which tensors without a counterpart tell from it.
     """
 
     kind: str
     marks: tuple[str, ...]
     rules: Callable[[State], tuple[Rule, ...]]
     only_backbone: bool = False
+    is_strict: bool = False
 
 
 def detect(state: State) -> Format | None:
@@ -141,6 +143,35 @@ FORMATS = (
         "Deformable-DETR",
         ("transformer.level_embed", "transformer.reference_points.weight", "query_embed.weight"),
         _single_stage,
+    ),
+    Format(
+        "detrex's DINO",
+        ("transformer.level_embeds", "transformer.tgt_embed.weight", "label_enc.weight"),
+        detrex.dino,
+        is_strict=True,
+    ),
+    # H-DETR's is the same, with further queries whose content is learned.
+    Format(
+        "detrex's two-stage Deformable DETR or H-DETR",
+        ("transformer.level_embeds", "transformer.pos_trans.weight"),
+        detrex.two_stage,
+        is_strict=True,
+    ),
+    Format(
+        "detrex's Deformable DETR",
+        ("transformer.level_embeds", "transformer.reference_points.weight", "query_embedding.weight"),
+        detrex.single_stage,
+        is_strict=True,
+    ),
+    Format(
+        transformers.KIND,
+        (
+            "model.level_embed",
+            "model.encoder.layers.0.self_attn.sampling_offsets.weight",
+            "model.decoder.layers.0.encoder_attn.sampling_offsets.weight",
+        ),
+        transformers.deformable_detr,
+        is_strict=True,
     ),
     Format(
         "ImageNet ResNet (torchvision)", ("conv1.weight", "layer1.0.conv1.weight"), _imagenet_resnet, only_backbone=True

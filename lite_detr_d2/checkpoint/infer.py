@@ -22,7 +22,7 @@ def expected_shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     Which levels the encoder calls high, which share of the tokens a sparse one refines, what proposals learn, and how
     many of H-DETR's queries are of its one-to-many branch, cannot be told from weights, and changes no name or shape.
     """
-    return {name: tuple(tensor.shape) for name, tensor in build_model(_inferred_config(state)).state_dict().items()}
+    return {name: tuple(tensor.shape) for name, tensor in build_model(inferred_config(state)).state_dict().items()}
 
 
 def differences(state: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> list[str]:
@@ -51,7 +51,7 @@ def _told(state: Mapping[str, Tensor]) -> dict[str, str]:
     if "flatten.level_embed" not in state:
         return {}
     try:
-        cfg = _inferred_config(state)
+        cfg = inferred_config(state)
     except (KeyError, IndexError, ValueError, ZeroDivisionError):  # of a part, or of something that contradicts itself
         return {}
     model = cfg.MODEL.LITE_DETR
@@ -62,6 +62,8 @@ def _told(state: Mapping[str, Tensor]) -> dict[str, str]:
         f"NUM_QUERIES{' + ONE_TO_MANY.NUM_QUERIES' if is_both else ''}": None if content is None else len(content),
         "NUM_LEVELS": model.NUM_LEVELS,
         "HIDDEN_DIM": model.HIDDEN_DIM,
+        # Of other detectors, tensors do not tell.
+        "CONVENTIONS": model.CONVENTIONS if cfg.MODEL.META_ARCHITECTURE == "DINO" else None,
         "TWO_STAGE": model.TWO_STAGE,
         "BOX_REFINEMENT": model.BOX_REFINEMENT,
         "CONTENT_FROM_MEMORY": model.CONTENT_FROM_MEMORY,
@@ -117,7 +119,8 @@ def _told_of_backbone(cfg: CfgNode, state: Mapping[str, Tensor]) -> dict[str, ob
     }
 
 
-def _inferred_config(state: Mapping[str, Tensor]) -> CfgNode:
+def inferred_config(state: Mapping[str, Tensor]) -> CfgNode:
+    """The config of a detector of ours, as far as its tensors tell; its NUM_HEADS is 1, and NUM_POINTS of all heads."""
     cfg = get_cfg()
     add_lite_detr_config(cfg)
     cfg.MODEL.DEVICE = "cpu"
@@ -176,6 +179,7 @@ def _infer_detector(cfg: CfgNode, state: Mapping[str, Tensor]) -> None:
     model = cfg.MODEL.LITE_DETR
     if "decoder.norm.weight" in state:
         cfg.MODEL.META_ARCHITECTURE = "DINO"
+        model.CONVENTIONS = "detrex" if "decoder.heads.1.class_embed.weight" in state else "published"
         return
     model.TWO_STAGE = "query_selection.proj.weight" in state
     model.MIXED_SELECTION = model.TWO_STAGE and "query_selection.content.weight" in state
