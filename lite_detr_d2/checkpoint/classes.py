@@ -15,6 +15,7 @@ ClassNames: TypeAlias = Sequence[str | None]
 """One name per row; None where a row stands for no class."""
 
 NUM_COCO_IDS = 91  # the published heads have a row for each COCO category id, used or not
+NUM_COCO_CLASSES = 80
 
 _HEAD = re.compile(r"(.*\.)?class_embed\.(weight|bias)")
 _LABEL_EMBEDDING = "denoising.label_embed.weight"

@@ -10,7 +10,7 @@ from . import names
 from .formats import FORMATS, Format, detect
 from .infer import expected_shapes
 from .names import StateDict
-from .origins import origin_of
+from .origins import origin_of, resemblance
 from .report import ConversionReport, modules_of
 
 
@@ -32,7 +32,7 @@ def convert_published(state: Mapping[str, Tensor]) -> tuple[StateDict, Conversio
         kinds = ", ".join(known.kind for known in FORMATS)
         raise InputError(
             f"This is a checkpoint of no implementation that can be converted: expected one of {kinds}. "
-            f"{origin_of(state)}".strip()
+            f"{origin_of(state) or resemblance(state)}".strip()
         )
     converted, report = convert(published, state)
     if not report.only_backbone:

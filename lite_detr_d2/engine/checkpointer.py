@@ -25,6 +25,7 @@ from ..checkpoint import (
     origin_of,
     published_class_names,
     read_checkpoint,
+    resemblance,
     save_sealed,
 )
 from ..errors import InputError
@@ -362,10 +363,13 @@ class SafeCheckpointer(DetectionCheckpointer):
                 f"{self._address} is of other classes: {tensors}. It has {found}, and the dataset has {expected} "
                 f"(MODEL.LITE_DETR.NUM_CLASSES). {_CLASS_CURES[self._purpose]} {self._class_cure}".rstrip()
             )
+        cure = _ARCHITECTURE_CURES[self._purpose]
+        if not state.keys() & model.keys():
+            cure = f"{resemblance(state)} {cure}".lstrip()
         differing = "; ".join(differences(state, model)) or tensors
         return InputError(
             f"{self._address} is a checkpoint of another architecture: {differing}. "
-            f"{origin_of(state) or _ARCHITECTURE_CURES[self._purpose]}"
+            f"{origin_of(state) or cure}"
         )
 
 
