@@ -128,8 +128,8 @@ class DetrDetector(nn.Module):
             state_dict = reader(state_dict, self)
         if state_dict and not state_dict.keys() & self.state_dict().keys():
             raise InputError(
-                f"These weights have none of this detector's tensors, but {in_short(list(state_dict))}. Give a checkpoint "
-                "of this package, or a published one that it converts: docs/weights.md lists them."
+                f"These weights have none of this detector's tensors, but {in_short(list(state_dict))}. Give a "
+                "checkpoint of this package, or a published one that it converts: docs/weights.md lists them."
             )
         return super().load_state_dict(state_dict, *options, **named)
 

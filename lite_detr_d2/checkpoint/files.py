@@ -119,7 +119,7 @@ def write_state(path: str | Path, state: Mapping[str, Tensor]) -> None:
     """Write tensors and nothing else, for another library.
 
     Args:
-        path: where to; a name that ends in ``.safetensors`` makes a file of that format, any other one of ``torch.save``.
+        path: where to; a name that ends in ``.safetensors`` makes a file of that format, any other ``torch.save``'s.
         state: names -> tensors.
 
     Raises:

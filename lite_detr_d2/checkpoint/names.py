@@ -1,14 +1,16 @@
 """Rules from published names to ours, shared by the formats of :mod:`.formats`.
 
-A rule is a pattern and what the tensors become whose name matches it: their new name, several of a :class:`Split` or of
-:class:`Copies`, a :class:`Part` of one, one :class:`WithLastRow`, or nothing, for the reason that :class:`Unused` gives.
-The first match wins. The last part of a name (weight, bias, ...) need not be in the pattern, and then follows unchanged.
+A rule is a pattern and what the tensors become whose name matches it: their new name, several of a :class:`Split` or
+of :class:`Copies`, a :class:`Part` of one, one :class:`WithLastRow`, or nothing, for the reason that :class:`Unused`
+gives. The first match wins. The last part of a name (weight, bias, ...) need not be in the pattern, and then follows
+unchanged.
 
 Where names differ alone, they are :data:`Pairs`, of which rules for both directions are made.
 """
 
+import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -83,6 +85,7 @@ Rule: TypeAlias = tuple[str, str | Split | Part | Copies | WithLastRow | Unused]
 
 Pairs: TypeAlias = Iterable[tuple[str, str]]
 """Published names and ours, without the last part (weight, bias, ...); ``#`` stands for a number, the same in both."""
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -206,7 +209,7 @@ def efficientnet(state: Mapping[str, Tensor]) -> tuple[Rule, ...]:
 
 
 def neck(state: Mapping[str, Tensor], prefix: str = "") -> tuple[Rule, ...]:
-    """Projections, after ``prefix``: of the backbone's maps they have 1x1 kernels, those that add levels larger ones."""
+    """Projections, after ``prefix``: those of the backbone's maps have 1x1 kernels, the ones that add levels larger."""
     kernels = {
         int(match[1]): tensor.shape[-1]
         for name, tensor in state.items()
@@ -256,22 +259,35 @@ def apply(rules: Iterable[Rule], name: str, tensor: Tensor) -> StateDict | Piece
         match = re.fullmatch(rf"(?:{pattern})(?P<parameter>\.\w+)?", name)
         if match is None:
             continue
-        parameter = match["parameter"] or ""
         if isinstance(target, Unused):
             return target
-        if isinstance(target, str):
-            return {match.expand(target) + parameter: tensor}
-        if isinstance(target, Copies):
-            return {match.expand(new) + parameter: tensor for new in target.names}
+        name_of = functools.partial(_expanded, match)
         if isinstance(target, Part):
-            return Piece(match.expand(target.name) + parameter, target.dim, target.place, tensor)
-        if isinstance(target, WithLastRow):
-            return {match.expand(target.name) + parameter: torch.cat((tensor, torch.zeros_like(tensor[:1])))}
-        part = tensor.shape[target.dim] // sum(target.shares.values())
-        pieces = tensor.split([part * share for share in target.shares.values()], target.dim)
-        # Copies, so that saving one piece does not save the storage of the whole.
-        return {match.expand(new) + parameter: piece.clone() for new, piece in zip(target.shares, pieces, strict=True)}
+            return Piece(name_of(target.name), target.dim, target.place, tensor)
+        return _made(target, name_of, tensor)
     return Unused(NO_COUNTERPART)
+
+
+def knows(rules: Iterable[Rule], name: str) -> bool:
+    """Whether a rule is for a published name."""
+    return any(re.fullmatch(rf"(?:{pattern})(\.\w+)?", name) for pattern, _ in rules)
+
+
+def _expanded(match: re.Match[str], template: str) -> str:
+    return match.expand(template) + (match["parameter"] or "")
+
+
+def _made(target: str | Split | Copies | WithLastRow, name_of: Callable[[str], str], tensor: Tensor) -> StateDict:
+    if isinstance(target, str):
+        return {name_of(target): tensor}
+    if isinstance(target, Copies):
+        return {name_of(new): tensor for new in target.names}
+    if isinstance(target, WithLastRow):
+        return {name_of(target.name): torch.cat((tensor, torch.zeros_like(tensor[:1])))}
+    part = tensor.shape[target.dim] // sum(target.shares.values())
+    pieces = tensor.split([part * share for share in target.shares.values()], target.dim)
+    # Copies, so that saving one piece does not save the storage of the whole.
+    return {name_of(new): piece.clone() for new, piece in zip(target.shares, pieces, strict=True)}
 
 
 def apply_all(rules: Sequence[Rule], state: Mapping[str, Tensor], report: ConversionReport) -> StateDict:

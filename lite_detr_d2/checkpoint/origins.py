@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..wording import counted
 from .formats import FORMATS
+from .names import knows
 
 _ALIKE = 0.1  # the share of its names that makes a checkpoint resemble a kind
 _KINDS_TOLD = 3
@@ -29,7 +30,11 @@ class Origin:
 
 
 ORIGINS = (
-    Origin("another detector of detrex", (r"transformer\.(encoder|decoder)\.layers\.\d+\.(attentions|ffns)\.\d+\..+",), ("detrex",)),
+    Origin(
+        "another detector of detrex",
+        (r"transformer\.(encoder|decoder)\.layers\.\d+\.(attentions|ffns)\.\d+\..+",),
+        ("detrex",),
+    ),
     Origin("MMDetection", (r"(bbox_head|roi_head|rpn_head|mask_head)\..+",), ("mmdet", "mmengine", "mmcv")),
     Origin(
         "Ultralytics (YOLO, RT-DETR)",
@@ -65,11 +70,14 @@ def origin_of(names: Iterable[str]) -> str:
 
 
 def resemblance(state: Mapping[str, Tensor]) -> str:
-    """Say, in a whole sentence, which kinds a checkpoint of none resembles, by the names that it shares; "" for none."""
+    """Say, in a whole sentence, which kinds a checkpoint of none resembles, by names that it shares; "" for none."""
     shares = {}
     for known in FORMATS:
-        rules = known.rules(state)
-        shares[known.kind] = sum(any(re.fullmatch(rf"(?:{rule[0]})(\.\w+)?", name) for rule in rules) for name in state)
+        try:
+            rules = known.rules(state)
+        except (KeyError, IndexError):  # of a part of one, or of something that contradicts itself
+            continue
+        shares[known.kind] = sum(knows(rules, name) for name in state)
     found = sorted(((count, kind) for kind, count in shares.items() if count >= _ALIKE * len(state)), reverse=True)
     if not found:
         return ""

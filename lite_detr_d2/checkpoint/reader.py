@@ -13,7 +13,7 @@ from .convert import convert
 from .formats import detect
 from .infer import differences
 from .names import COUNTER, StateDict
-from .origins import origin_of
+from .origins import origin_of, resemblance
 
 logger = logging.getLogger(__name__)
 
@@ -39,14 +39,15 @@ def read_published(state: Mapping[str, Any], model: nn.Module) -> Mapping[str, A
     ours = model.state_dict()
     published = detect(state)
     if published is None:
-        origin = origin_of(state)
-        if origin and len(state.keys() & ours.keys()) < len(ours) / 2:
-            raise InputError(f"These weights are not this detector's. {origin}")
+        common = len(state.keys() & ours.keys())
+        whose = origin_of(state) or ("" if common else resemblance(state))
+        if whose and common < len(ours) / 2:
+            raise InputError(f"These weights are not this detector's. {whose}")
         return state
     if published.only_backbone:
         raise InputError(
-            f"These weights are of {published.kind}, a backbone alone, and all else would stay random. train_net.py and "
-            "lite_detr_d2.engine.SafeCheckpointer start a training from them."
+            f"These weights are of {published.kind}, a backbone alone, and all else would stay random. train_net.py "
+            "and lite_detr_d2.engine.SafeCheckpointer start a training from them."
         )
     converted, report = convert(published, state)
     converted = _fitting(converted, ours)
@@ -68,7 +69,8 @@ def _fitting(converted: StateDict, ours: StateDict) -> StateDict:
     if found != expected and all(map(is_class_tensor, wrong)):
         raise InputError(
             f"These published weights tell {found} classes apart, and the detector {expected} "
-            "(MODEL.LITE_DETR.NUM_CLASSES). train_net.py starts a training on other classes from them, as MODEL.WEIGHTS."
+            "(MODEL.LITE_DETR.NUM_CLASSES). train_net.py starts a training on other classes from them, as "
+            "MODEL.WEIGHTS."
         )
     tensors = f"{counted(len(wrong), 'tensor does', 'tensors do')} not fit ({in_short(wrong)})"
     raise InputError(

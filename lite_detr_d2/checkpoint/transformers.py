@@ -69,15 +69,7 @@ _HEADS = {"class_embed": "class_embed", "bbox_embed": "box_embed"}
 
 
 def deformable_detr(state: State) -> tuple[Rule, ...]:
-    """The rules for a checkpoint of any of its variants.
-
-    Raises:
-        InputError: it learns positions, which ours computes.
-    """
-    if "model.position_embedding.row_embeddings.weight" in state:
-        raise InputError(
-            f"This checkpoint of {KIND} has learned positions (position_embedding_type), which no detector here has."
-        )
+    """The rules for a checkpoint of any of its variants."""
     parts = {"query_selection.position.weight": 1, "query_selection.content.weight": 1}
     query_key = r"decoder.layers.\1.self_attention.query_key_proj"
     return (
@@ -102,7 +94,9 @@ def _heads(state: State) -> tuple[Rule, ...]:
         return names.shared_heads("model.decoder.")
     rules: list[Rule] = []
     for theirs, part in _HEADS.items():
-        given = {int(match[1]) for name in state if (match := re.match(rf"(?:model\.decoder\.)?{theirs}\.(\d+)\.", name))}
+        given = {
+            int(match[1]) for name in state if (match := re.match(rf"(?:model\.decoder\.)?{theirs}\.(\d+)\.", name))
+        }
         inner = r"(?P<inner>\.layers\.\d+)?"
         for index, head in enumerate(ours):
             owners = [head] if index else [head, *(other for place, other in enumerate(ours) if place not in given)]

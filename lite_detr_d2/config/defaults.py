@@ -125,9 +125,9 @@ def _detector_keys() -> CfgNode:
     node.NUM_HEADS = 8
     # The share of values that dropout sets to zero in training, in encoder and decoder.
     node.DROPOUT = 0.0
-    # "detrex": what the detectors of detrex compute otherwise than the code that they were published with. Positions are
-    # those of cells' centres, boxes nearer to an edge than 0.001 are moved there, and in DINO each layer of the decoder
-    # has a head of its own.
+    # "detrex": what the detectors of detrex compute otherwise than the code that they were published with. Positions
+    # are those of cells' centres, boxes nearer to an edge than 0.001 are taken for that near, and in DINO each layer of
+    # the decoder has a head of its own.
     node.CONVENTIONS = "published"
     # Temperature of the sine encoding of token positions; that of the queries' boxes is always 10000.
     node.POSITION_TEMPERATURE = 20

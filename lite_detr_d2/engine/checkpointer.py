@@ -368,8 +368,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             cure = f"{resemblance(state)} {cure}".lstrip()
         differing = "; ".join(differences(state, model)) or tensors
         return InputError(
-            f"{self._address} is a checkpoint of another architecture: {differing}. "
-            f"{origin_of(state) or cure}"
+            f"{self._address} is a checkpoint of another architecture: {differing}. {origin_of(state) or cure}"
         )
 
 

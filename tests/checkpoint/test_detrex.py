@@ -121,7 +121,9 @@ def test_conventions_of_detrex(small_cfg: CfgNode) -> None:
     """Half a cell off every position, 0.001 as the least distance from an edge, and a head for each layer of DINO."""
     model = build_model(detrex_cfg(small_cfg, "dino_4scale_r50"))
     column = model.flatten.position(torch.zeros(1, 4, 4, dtype=torch.bool))[0, 0, :, 0]
-    torch.testing.assert_close(column, torch.sin(torch.tensor([0.5, 1.5, 2.5, 3.5]) / 4 * 2 * torch.pi), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        column, torch.sin(torch.tensor([0.5, 1.5, 2.5, 3.5]) / 4 * 2 * torch.pi), atol=1e-4, rtol=0
+    )
     assert len(model.decoder.heads) == len(model.decoder.layers)
     other = build_model(detrex_cfg(small_cfg, "deformable_detr_two_stage_r50"))
     assert other.decoder.logit_eps == model.decoder.logit_eps == 1e-3

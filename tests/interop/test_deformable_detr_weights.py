@@ -182,5 +182,5 @@ def test_what_transformers_does_not_have_is_named(small_cfg: CfgNode) -> None:
 
 def test_learned_positions_are_refused() -> None:
     state = foreign("single_stage", position_embedding_type="learned").state_dict()
-    with pytest.raises(InputError, match=r"has learned positions \(position_embedding_type\)"):
+    with pytest.raises(InputError, match=r"but is of another model: that has no model\.position_embedding \(2\)"):
         convert_published(state)
