@@ -72,6 +72,10 @@ def foreign(variant: str, backbone: str = "timm", **others: Any) -> nn.Module:
                 tensor.normal_(std=0.1)
             elif tensor.dim() == 2:
                 tensor.normal_(std=0.15)
+        # The decoder's heads are the model's, in whatever is trained; not tied, they only start so.
+        for name, module in (("bbox_embed", model.bbox_embed), ("class_embed", model.class_embed)):
+            if getattr(model.model.decoder, name) is not None:
+                getattr(model.model.decoder, name).load_state_dict(module.state_dict())
     return model.eval()
 
 
@@ -178,6 +182,14 @@ def test_what_transformers_does_not_have_is_named(small_cfg: CfgNode) -> None:
     state = dict(build_model(small_cfg).state_dict())
     with pytest.raises(InputError, match=r"transformers has Deformable DETR alone.*this model has .*decoder\.norm"):
         to_transformers(state)
+
+
+def test_heads_of_the_decoder_that_are_others_are_refused() -> None:
+    """Without tied weights, transformers lets those that refine boxes and those that predict differ."""
+    state = foreign("refined").state_dict()
+    state["model.decoder.bbox_embed.1.layers.0.bias"] = state["bbox_embed.1.layers.0.bias"] + 1
+    with pytest.raises(InputError, match=r"differs from another tensor that also becomes decoder\.heads\.1\.box_embed"):
+        convert_published(state)
 
 
 def test_learned_positions_are_refused() -> None:
