@@ -50,9 +50,6 @@ class Conventions:
 
 _OF_DINO = Conventions(logit_eps=1e-3, giou_eps=1e-6, position_offset=0.0, proposal_suffix="_interm")
 _OF_DEFORMABLE_DETR = Conventions(logit_eps=1e-5, giou_eps=0.0, position_offset=0.5, proposal_suffix="_enc")
-# Of whatever detector; source: github.com/IDEA-Research/detrex, detrex/utils/misc.py, detrex/layers/box_ops.py and
-# the models of projects/.
-_IN_DETREX = {"logit_eps": 1e-3, "giou_eps": 1e-6, "position_offset": 0.5, "shared_heads": False}
 POINT_SIZE_OFFSET = -2.0  # boxes that start from a point are small at first: sigmoid(-2) is 0.12 of the image
 
 
@@ -138,8 +135,13 @@ class HDETR(DetrDetector):
 
 
 def _conventions(cfg: CfgNode, published: Conventions) -> Conventions:
-    """Those of the code that the detector was published with, or of detrex."""
-    return replace(published, **_IN_DETREX) if cfg.MODEL.LITE_DETR.CONVENTIONS == "detrex" else published
+    """Those of the code that the detector was published with; or of detrex, which are the same for all.
+
+    Source: github.com/IDEA-Research/detrex, detrex/utils/misc.py, detrex/layers/box_ops.py and the models of projects/.
+    """
+    if cfg.MODEL.LITE_DETR.CONVENTIONS != "detrex":
+        return published
+    return replace(published, logit_eps=1e-3, giou_eps=1e-6, position_offset=0.5, shared_heads=False)
 
 
 def _common_parts(cfg: CfgNode, conventions: Conventions) -> dict[str, Any]:

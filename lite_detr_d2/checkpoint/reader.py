@@ -34,7 +34,7 @@ def read_published(state: Mapping[str, Any], model: nn.Module) -> Mapping[str, A
         InputError: these are published weights of a backbone alone, or such as do not fit ``model``; or of an
             implementation whose weights are not converted.
     """
-    if _OURS in state:
+    if _OURS in state or not state:
         return state
     ours = model.state_dict()
     published = detect(state)
@@ -65,7 +65,8 @@ def _fitting(converted: StateDict, ours: StateDict) -> StateDict:
     wrong += [name for name in ours if name not in converted and not name.startswith(_DENOISING)]
     wrong = [name for name in wrong if not name.endswith(COUNTER)]
     if not wrong:
-        return converted
+        counters = {name: tensor for name, tensor in ours.items() if name.endswith(COUNTER)}
+        return counters | converted
     if found != expected and all(map(is_class_tensor, wrong)):
         raise InputError(
             f"These published weights tell {found} classes apart, and the detector {expected} "

@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import Tensor
 
-from lite_detr_d2.checkpoint import convert_published, detect
+from lite_detr_d2.checkpoint import COUNTER, convert_published, detect
 from lite_detr_d2.errors import InputError
 
 from .published import as_published, of_kind
@@ -86,8 +86,8 @@ def test_a_checkpoint_is_a_whole_model(small_cfg: CfgNode, fixture: str) -> None
     kind = detect(theirs)
     assert kind is not None and kind.kind == KINDS[fixture]
     converted, report = convert_published(theirs)
-    assert report.skipped == {} and report.errors() == []
-    expected = dict(state)
+    assert report.skipped == {}
+    expected = {name: tensor for name, tensor in state.items() if not name.endswith(COUNTER)}
     if fixture.startswith("dino"):  # nothing reads the last row
         expected["denoising.label_embed.weight"] = torch.cat((theirs["label_enc.weight"], torch.zeros(1, 64)))
     torch.testing.assert_close(converted, expected, rtol=0, atol=0)

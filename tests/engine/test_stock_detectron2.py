@@ -46,7 +46,7 @@ def test_default_trainer_trains_and_inference_on_dataset_evaluates(tmp_path: Pat
     assert {"AP", "AP50", "APs", "APm", "APl"} <= metrics["bbox"].keys()
 
 
-@pytest.mark.parametrize("fixture", KINDS)
+@pytest.mark.parametrize("fixture", [kind for kind in KINDS if not kind.endswith("swint")])
 def test_published_weights_are_converted_whatever_loads_them(small_cfg: CfgNode, tmp_path: Path, fixture: str) -> None:
     cfg = of_kind(small_cfg, fixture)
     source = build_model(cfg)
@@ -92,11 +92,11 @@ RESNET18 = torchvision.models.resnet18
         ),
         (("backbone.stem.conv1.weight", "roi_heads.box_predictor.cls_score.weight"), "another detector of detectron2"),
         (
-            ("transformer.level_embed", "transformer.enc_output.weight", "query_embed.weight", "mask_head.bias"),
+            ("transformer.level_embed", "transformer.enc_output.weight", "query_embed.weight", "extra.bias"),
             r"Of its 4 names, so many are those of: H-Deformable-DETR \(3\), ",
         ),
         (tuple(RESNET18().state_dict()), r"of ImageNet ResNet \(torchvision\), a backbone alone, and all else would"),
-        (("conv.weight", "fc.bias"), "have none of this detector's tensors, but conv.weight, fc.bias"),
+        (("conv.weight", "bias"), "have none of this detector's tensors, but conv.weight, bias"),
     ],
 )
 def test_no_weights_leave_a_detector_at_random(

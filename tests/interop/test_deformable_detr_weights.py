@@ -23,6 +23,7 @@ VARIANTS: dict[str, dict[str, bool]] = {
     "single_stage": {},
     "refined_shared": {"with_box_refine": True},  # transformers' default: all layers share one head for classes
     "refined": {"with_box_refine": True, "tie_word_embeddings": False},
+    "two_stage_shared": {"with_box_refine": True, "two_stage": True},  # with the decoder alone
     "two_stage": {"with_box_refine": True, "two_stage": True, "tie_word_embeddings": False},
 }
 BACKBONES: dict[str, dict[str, Any]] = {
@@ -141,13 +142,14 @@ def test_our_weights_compute_the_same_there(variant: str) -> None:
     assert_same_outputs(theirs, model)
 
 
-@pytest.mark.parametrize("variant", ["single_stage", "refined_shared", "two_stage"])
+@pytest.mark.parametrize("variant", ["single_stage", "refined_shared", "two_stage_shared", "two_stage"])
 def test_files_of_save_pretrained_are_read(tmp_path: Path, variant: str) -> None:
     """They have older names, and one of the tensors that modules share."""
     theirs = foreign(variant)
     theirs.save_pretrained(tmp_path)
     saved = read_checkpoint(tmp_path / "model.safetensors")["model"]
-    assert any(".out_proj." in name for name in saved) and len(saved) < len(theirs.state_dict())
+    assert any(".out_proj." in name for name in saved)
+    assert (len(saved) < len(theirs.state_dict())) == theirs.config.tie_word_embeddings
     converted, report = convert_published(saved)
     assert report.skipped == {} and report.errors() == []
     torch.testing.assert_close(converted, convert_published(theirs.state_dict())[0], rtol=0, atol=0)
