@@ -21,6 +21,7 @@ class Format:
         marks: tensors that all its state dicts have. Of several formats whose marks are there, the first is meant.
         rules: the rules for a state dict, see :mod:`.names`.
         only_backbone: whether it is a backbone, trained to classify, and no detector.
+        has_rows_of_ids: whether its heads have a row for each category id; else for each class.
         is_strict: whether others have its marks, too, which tensors without a counterpart tell from it.
     """
 
@@ -28,6 +29,7 @@ class Format:
     marks: tuple[str, ...]
     rules: Callable[[State], tuple[Rule, ...]]
     only_backbone: bool = False
+    has_rows_of_ids: bool = True
     is_strict: bool = False
 
 
@@ -148,6 +150,7 @@ FORMATS = (
         "detrex's DINO",
         ("transformer.level_embeds", "transformer.tgt_embed.weight", "label_enc.weight"),
         detrex.dino,
+        has_rows_of_ids=False,
         is_strict=True,
     ),
     # H-DETR's is the same, with further queries whose content is learned.
@@ -155,12 +158,14 @@ FORMATS = (
         "detrex's two-stage Deformable DETR or H-DETR",
         ("transformer.level_embeds", "transformer.pos_trans.weight"),
         detrex.two_stage,
+        has_rows_of_ids=False,
         is_strict=True,
     ),
     Format(
         "detrex's Deformable DETR",
         ("transformer.level_embeds", "transformer.reference_points.weight", "query_embedding.weight"),
         detrex.single_stage,
+        has_rows_of_ids=False,
         is_strict=True,
     ),
     Format(

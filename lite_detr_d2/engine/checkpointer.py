@@ -278,7 +278,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         logger.info("Converted %s: %s", self._address, report.summary(model))
         heuristics = report.only_backbone or checkpoint.get("matching_heuristics", False)
         if names is None and self.class_rows != "ids":
-            names = published_class_names(state)
+            names = published_class_names(state, by_id=published.has_rows_of_ids)
         return {"model": state, "matching_heuristics": heuristics, "class_names": names}
 
     def _with_model_classes(self, checkpoint: Mapping[str, Any]) -> StateDict:

@@ -130,7 +130,8 @@ def categories_of(file: Path) -> dict[int, str]:
 def our_checkpoint(source: str, checkpoint: dict[str, Any]) -> tuple[StateDict, dict[str, Any]]:
     """Our tensors of a file, and what is to be saved beside them."""
     state = checkpoint["model"]
-    is_our_backbone = detect(state) is None and checkpoint.get("matching_heuristics", False)
+    published = detect(state)
+    is_our_backbone = published is None and checkpoint.get("matching_heuristics", False)
     if "flatten.level_embed" in state or is_our_backbone:
         print(f"{source} is of lite_detr_d2: {len(state)} tensors stay as they are.")
         return state, {key: checkpoint[key] for key in ("class_names", "matching_heuristics") if key in checkpoint}
@@ -138,7 +139,8 @@ def our_checkpoint(source: str, checkpoint: dict[str, Any]) -> tuple[StateDict, 
     if report.errors():
         raise InputError("\n".join([f"{source} is not a whole model; nothing is written.", *report.errors()]))
     print("\n".join(report.lines()))
-    names = checkpoint.get("class_names") or published_class_names(converted)
+    by_id = published is None or published.has_rows_of_ids
+    names = checkpoint.get("class_names") or published_class_names(converted, by_id=by_id)
     return converted, {"matching_heuristics": report.only_backbone} | ({"class_names": names} if names else {})
 
 

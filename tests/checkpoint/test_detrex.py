@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from detectron2.modeling import build_model
 from torch import Tensor
 
 from lite_detr_d2.checkpoint import COUNTER, convert_published, detect
+from lite_detr_d2.engine import SafeCheckpointer
 from lite_detr_d2.errors import InputError
 
 from .published import as_published, of_kind
@@ -127,3 +129,18 @@ def test_conventions_of_detrex(small_cfg: CfgNode) -> None:
     assert len(model.decoder.heads) == len(model.decoder.layers)
     other = build_model(detrex_cfg(small_cfg, "deformable_detr_two_stage_r50"))
     assert other.decoder.logit_eps == model.decoder.logit_eps == 1e-3
+
+
+def test_rows_of_heads_are_cocos_classes(small_cfg: CfgNode, tmp_path: Path) -> None:
+    """In the order of their ids, without gaps: classes of one's own start from the rows of the same name."""
+    cfg = detrex_cfg(small_cfg, "deformable_detr_two_stage_r50")
+    cfg.MODEL.LITE_DETR.NUM_CLASSES = 80
+    source = build_model(cfg)
+    torch.nn.init.normal_(source.decoder.heads[1].class_embed.bias)
+    torch.save({"model": as_detrex(source.state_dict(), "deformable_detr_two_stage_r50")}, tmp_path / "detrex.pth")
+    cfg.MODEL.LITE_DETR.NUM_CLASSES = 2
+    model = build_model(cfg)
+    checkpointer = SafeCheckpointer(model, class_names=["toothbrush", "person"])
+    checkpointer.resume_or_load(str(tmp_path / "detrex.pth"), resume=False)
+    found, expected = (each.decoder.heads[1].class_embed.bias for each in (model, source))
+    assert torch.equal(found, expected[[79, 0]])
