@@ -170,6 +170,12 @@ def _detector_keys() -> CfgNode:
     # Sampling points per head and level.
     node.ENCODER.NUM_POINTS = 4
 
+    _add_decoder_keys(node)
+    _add_training_keys(node)
+    return node
+
+
+def _add_decoder_keys(node: CfgNode) -> None:
     node.DECODER = CfgNode()
     # Layers of the decoder, each of which has a loss.
     node.DECODER.NUM_LAYERS = 6
@@ -177,9 +183,6 @@ def _detector_keys() -> CfgNode:
     node.DECODER.DIM_FEEDFORWARD = 2048
     # Sampling points per head and level.
     node.DECODER.NUM_POINTS = 4
-
-    _add_training_keys(node)
-    return node
 
 
 def _add_training_keys(node: CfgNode) -> None:
