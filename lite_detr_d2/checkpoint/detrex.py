@@ -4,29 +4,21 @@ Source: github.com/IDEA-Research/detrex, the modules of ``projects/dino``, ``pro
 ``projects/h_deformable_detr``, and of ``detrex/layers/transformer.py`` and ``detrex/modeling/neck/channel_mapper.py``.
 """
 
-import re
-from collections.abc import Mapping
-
-from torch import Tensor
-
 from . import names
-from .names import Rule, Split, WithLastRow
-
-State = Mapping[str, Tensor]
+from .names import ATTENTION, Rule, Split, State, WithLastRow
 
 _ENCODER, _DECODER = "transformer.encoder.layers.#", "transformer.decoder.layers.#"
-_ATTENTION = ("sampling_offsets", "attention_weights", "value_proj", "output_proj")
 # Layers number their attentions, feed-forward networks and normalisations in the order in which they act.
 _TRANSFORMER = (
     ("transformer.level_embeds", "flatten.level_embed"),
-    *((f"{_ENCODER}.attentions.0.{part}", f"encoder.layers.#.attention.{part}") for part in _ATTENTION),
+    *((f"{_ENCODER}.attentions.0.{part}", f"encoder.layers.#.attention.{part}") for part in ATTENTION),
     (f"{_ENCODER}.norms.0", "encoder.layers.#.norm"),
     (f"{_ENCODER}.ffns.0.layers.0.0", "encoder.layers.#.feed_forward.linear1"),
     (f"{_ENCODER}.ffns.0.layers.1", "encoder.layers.#.feed_forward.linear2"),
     (f"{_ENCODER}.norms.1", "encoder.layers.#.feed_forward.norm"),
     (f"{_DECODER}.attentions.0.attn.out_proj", "decoder.layers.#.self_attention.output_proj"),
     (f"{_DECODER}.norms.0", "decoder.layers.#.self_attention_norm"),
-    *((f"{_DECODER}.attentions.1.{part}", f"decoder.layers.#.cross_attention.{part}") for part in _ATTENTION),
+    *((f"{_DECODER}.attentions.1.{part}", f"decoder.layers.#.cross_attention.{part}") for part in ATTENTION),
     (f"{_DECODER}.norms.1", "decoder.layers.#.cross_attention_norm"),
     (f"{_DECODER}.ffns.0.layers.0.0", "decoder.layers.#.feed_forward.linear1"),
     (f"{_DECODER}.ffns.0.layers.1", "decoder.layers.#.feed_forward.linear2"),
@@ -81,9 +73,8 @@ def single_stage(state: State) -> tuple[Rule, ...]:
 
 
 def _heads(state: State) -> tuple[Rule, ...]:
-    pattern = r"transformer\.decoder\.layers\.(\d+)\."
-    layers = {match[1] for name in state if (match := re.match(pattern, name))}
-    return (*names.head_of_encoder(len(layers)), *names.heads_of_layers())
+    layers = names.count(state, r"transformer\.decoder\.layers\.(\d+)\.")
+    return (*names.head_of_encoder(layers), *names.heads_of_layers())
 
 
 def _detector() -> tuple[Rule, ...]:

@@ -1,15 +1,11 @@
 """The published implementations whose checkpoints can be read: one :class:`Format` each."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from . import detrex, names, transformers
-from .names import Rule, Split, Unused
-
-State = Mapping[str, Tensor]
+from .names import Rule, Split, State, Unused
 
 
 @dataclass(frozen=True)
@@ -103,8 +99,7 @@ def _sparse(state: State) -> tuple[Rule, ...]:
 
 
 def _layers(state: State, part: str) -> int:
-    pattern = rf"transformer\.{part}\.layers\.(\d+)\."
-    return len({match[1] for name in state if (match := re.match(pattern, name))})
+    return names.count(state, rf"transformer\.{part}\.layers\.(\d+)\.")
 
 
 def _imagenet_resnet(_: State) -> tuple[Rule, ...]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..config import add_lite_detr_config
 from .classes import count_classes, makes_content
+from .names import count
 
 _RESNET_OUTPUTS = ["res2", "res3", "res4", "res5"]
 # (blocks of res4, whether blocks are bottlenecks) -> depth
@@ -133,7 +134,7 @@ def inferred_config(state: Mapping[str, Tensor]) -> CfgNode:
 
 def _infer_backbone(cfg: CfgNode, state: Mapping[str, Tensor]) -> None:
     model, swin, resnet = cfg.MODEL.LITE_DETR, cfg.MODEL.SWIN, cfg.MODEL.RESNETS
-    num_inputs = max(_count(state, r"neck\.inputs\.(\d+)\."), 1)
+    num_inputs = max(count(state, r"neck\.inputs\.(\d+)\."), 1)
     if "backbone.patch_embed.proj.weight" not in state:
         resnet.DEPTH = _resnet_depth(state) or 50
         if "backbone.res4.0.conv3.weight" not in state:
@@ -166,7 +167,7 @@ def _infer_sizes(cfg: CfgNode, state: Mapping[str, Tensor]) -> None:
         (model.ENCODER, "encoder", "attention"),
         (model.DECODER, "decoder", "cross_attention"),
     ):
-        node.NUM_LAYERS = max(_count(state, rf"{prefix}\.layers\.(\d+)\."), 1)
+        node.NUM_LAYERS = max(count(state, rf"{prefix}\.layers\.(\d+)\."), 1)
         offsets = state.get(f"{prefix}.layers.0.{attention}.sampling_offsets.weight")
         if offsets is not None:
             node.NUM_POINTS = offsets.shape[0] // (model.NUM_LEVELS * 2)
@@ -218,9 +219,4 @@ def _infer_encoder(cfg: CfgNode, state: Mapping[str, Tensor]) -> None:
 
 def _resnet_depth(state: Mapping[str, Tensor]) -> int | None:
     is_bottleneck = "backbone.res4.0.conv3.weight" in state
-    return _RESNET_DEPTHS.get((_count(state, r"backbone\.res4\.(\d+)\."), is_bottleneck))
-
-
-def _count(state: Mapping[str, Tensor], pattern: str) -> int:
-    """How many different indices the first group of ``pattern`` takes at the start of names."""
-    return len({match[1] for name in state if (match := re.match(pattern, name))})
+    return _RESNET_DEPTHS.get((count(state, r"backbone\.res4\.(\d+)\."), is_bottleneck))

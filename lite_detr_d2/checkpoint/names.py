@@ -23,6 +23,9 @@ from .report import NO_COUNTERPART, ConversionReport
 StateDict: TypeAlias = dict[str, Tensor]
 """Tensors of a model by name, as ``Module.state_dict`` gives them."""
 
+State: TypeAlias = Mapping[str, Tensor]
+"""One that is only read."""
+
 
 @dataclass(frozen=True)
 class Unused:
@@ -100,6 +103,8 @@ class Piece:
 COUNTER = ".num_batches_tracked"  # of batch normalisation, which does without
 WITHOUT_COUNTERS: Rule = (rf".*{re.escape(COUNTER)}", Unused("a counter that normalisation does not need"))
 
+# The layers of deformable attention without keys, which all implementations call so.
+ATTENTION = ("sampling_offsets", "attention_weights", "value_proj", "output_proj")
 _ATTENTION = r"(sampling_offsets|attention_weights|value_proj|key_proj|query_proj|output_proj)"
 _ENCODER = r"transformer\.encoder\.layers\.(\d+)"
 _DECODER = r"transformer\.decoder\.layers\.(\d+)"
@@ -169,6 +174,11 @@ def _with_groups(name: str) -> str:
     return first + "".join(rf"\g<{place}>{text}" for place, text in enumerate(others, 1))
 
 
+def count(state: State, pattern: str) -> int:
+    """How many different indices the first group of ``pattern`` takes at the start of names."""
+    return len({match[1] for name in state if (match := re.match(pattern, name))})
+
+
 def resnet(prefix: str) -> tuple[Rule, ...]:
     """torchvision's ResNet after ``prefix`` (a pattern)."""
     return (WITHOUT_COUNTERS, *renamed(RESNET, prefix))
@@ -182,7 +192,7 @@ def swin(prefix: str) -> tuple[Rule, ...]:
     )
 
 
-def efficientnet(state: Mapping[str, Tensor]) -> tuple[Rule, ...]:
+def efficientnet(state: State) -> tuple[Rule, ...]:
     """EfficientNet-PyTorch's blocks, which it counts from first to last, as timm's, which are in stages.
 
     A stage ends where the number of output channels changes. A first stage without expansion has one convolution less.
@@ -208,7 +218,7 @@ def efficientnet(state: Mapping[str, Tensor]) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
-def neck(state: Mapping[str, Tensor], prefix: str = "") -> tuple[Rule, ...]:
+def neck(state: State, prefix: str = "") -> tuple[Rule, ...]:
     """Projections, after ``prefix``: those of the backbone's maps have 1x1 kernels, the ones that add levels larger."""
     kernels = {
         int(match[1]): tensor.shape[-1]
@@ -290,7 +300,7 @@ def _made(target: str | Split | Copies | WithLastRow, name_of: Callable[[str], s
     return {name_of(new): piece.clone() for new, piece in zip(target.shares, pieces, strict=True)}
 
 
-def apply_all(rules: Sequence[Rule], state: Mapping[str, Tensor], report: ConversionReport) -> StateDict:
+def apply_all(rules: Sequence[Rule], state: State, report: ConversionReport) -> StateDict:
     """What rules make of a state dict; the report is told what was mapped and skipped.
 
     Raises:

@@ -6,32 +6,26 @@ Source: github.com/huggingface/transformers, ``models/deformable_detr/modeling_d
 """
 
 import re
-from collections.abc import Mapping
-
-from torch import Tensor
 
 from ..errors import InputError
 from . import names
 from .infer import inferred_config
-from .names import Copies, Part, Rule, Split, StateDict
+from .names import ATTENTION, Copies, Part, Rule, Split, State, StateDict
 from .report import ConversionReport, modules_of
-
-State = Mapping[str, Tensor]
 
 KIND = "transformers (DeformableDetrForObjectDetection)"
 
 _ENCODER, _DECODER = "model.encoder.layers.#", "model.decoder.layers.#"
-_ATTENTION = ("sampling_offsets", "attention_weights", "value_proj", "output_proj")
 _PAIRS = (
     ("model.level_embed", "flatten.level_embed"),
-    *((f"{_ENCODER}.self_attn.{part}", f"encoder.layers.#.attention.{part}") for part in _ATTENTION),
+    *((f"{_ENCODER}.self_attn.{part}", f"encoder.layers.#.attention.{part}") for part in ATTENTION),
     (f"{_ENCODER}.self_attn_layer_norm", "encoder.layers.#.norm"),
     (f"{_ENCODER}.mlp.fc#", "encoder.layers.#.feed_forward.linear#"),
     (f"{_ENCODER}.final_layer_norm", "encoder.layers.#.feed_forward.norm"),
     (f"{_DECODER}.self_attn.v_proj", "decoder.layers.#.self_attention.value_proj"),
     (f"{_DECODER}.self_attn.o_proj", "decoder.layers.#.self_attention.output_proj"),
     (f"{_DECODER}.self_attn_layer_norm", "decoder.layers.#.self_attention_norm"),
-    *((f"{_DECODER}.encoder_attn.{part}", f"decoder.layers.#.cross_attention.{part}") for part in _ATTENTION),
+    *((f"{_DECODER}.encoder_attn.{part}", f"decoder.layers.#.cross_attention.{part}") for part in ATTENTION),
     (f"{_DECODER}.encoder_attn_layer_norm", "decoder.layers.#.cross_attention_norm"),
     (f"{_DECODER}.mlp.fc#", "decoder.layers.#.feed_forward.linear#"),
     (f"{_DECODER}.final_layer_norm", "decoder.layers.#.feed_forward.norm"),
@@ -86,7 +80,7 @@ def deformable_detr(state: State) -> tuple[Rule, ...]:
 
 def _heads(state: State) -> tuple[Rule, ...]:
     """Of the heads that modules share, a file may have the first alone."""
-    layers = _count(state, r"model\.decoder\.layers\.(\d+)\.")
+    layers = names.count(state, r"model\.decoder\.layers\.(\d+)\.")
     ours = [f"decoder.heads.{layer}" for layer in range(layers)]
     if "model.enc_output.weight" in state:
         ours.append("query_selection.head")
@@ -117,10 +111,10 @@ def to_transformers(state: State) -> tuple[StateDict, ConversionReport]:
     Raises:
         InputError: naming what it has that transformers' model does not.
     """
-    layers = _count(state, r"decoder\.layers\.(\d+)\.")
-    inputs = _count(state, r"neck\.inputs\.(\d+)\.")
+    layers = names.count(state, r"decoder\.layers\.(\d+)\.")
+    inputs = names.count(state, r"neck\.inputs\.(\d+)\.")
     projections = [(f"input_proj.{level}.#", f"neck.inputs.{level}.#") for level in range(inputs)]
-    added = _count(state, r"neck\.added\.(\d+)\.")
+    added = names.count(state, r"neck\.added\.(\d+)\.")
     projections += [(f"input_proj.{inputs + level}.#", f"neck.added.{level}.#") for level in range(added)]
     query_key = {_SELF_ATTENTION.format("model.decoder", part): 1 for part in "qk"}
     rules: tuple[Rule, ...] = (
@@ -189,7 +183,3 @@ def config_for_transformers(state: State) -> dict[str, int | bool]:
         "tie_word_embeddings": not model.BOX_REFINEMENT,
         **({} if model.TWO_STAGE else {"num_queries": model.NUM_QUERIES}),
     }
-
-
-def _count(state: State, pattern: str) -> int:
-    return len({match[1] for name in state if (match := re.match(pattern, name))})
