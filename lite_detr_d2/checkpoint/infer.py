@@ -7,7 +7,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from torch import Tensor
 
-from ..config import add_lite_detr_config
+from ..config import DETREX_TEMPERATURE, add_lite_detr_config
 from .classes import count_classes, makes_content
 from .names import count
 
@@ -180,7 +180,8 @@ def _infer_detector(cfg: CfgNode, state: Mapping[str, Tensor]) -> None:
     model = cfg.MODEL.LITE_DETR
     if "decoder.norm.weight" in state:
         cfg.MODEL.META_ARCHITECTURE = "DINO"
-        model.CONVENTIONS = "detrex" if "decoder.heads.1.class_embed.weight" in state else "published"
+        if "decoder.heads.1.class_embed.weight" in state:
+            model.CONVENTIONS, model.POSITION_TEMPERATURE = "detrex", DETREX_TEMPERATURE
         return
     model.TWO_STAGE = "query_selection.proj.weight" in state
     model.MIXED_SELECTION = model.TWO_STAGE and "query_selection.content.weight" in state

@@ -76,7 +76,7 @@ def as_detrex(state: Mapping[str, Tensor], fixture: str) -> dict[str, Tensor]:
 
 def detrex_cfg(cfg: CfgNode, fixture: str) -> CfgNode:
     cfg = of_kind(cfg, fixture)
-    cfg.MODEL.LITE_DETR.CONVENTIONS = "detrex"
+    cfg.MODEL.LITE_DETR.CONVENTIONS, cfg.MODEL.LITE_DETR.POSITION_TEMPERATURE = "detrex", 10000
     return cfg
 
 

@@ -139,7 +139,7 @@ CHANGES: dict[str, tuple[tuple[object, ...], str]] = {
         f"{NODE}.ENCODER.KEY_PROJ is True in the file, False in the config",
     ),
     "conventions": (
-        (f"{NODE}.CONVENTIONS", "detrex"),
+        (f"{NODE}.CONVENTIONS", "detrex", f"{NODE}.POSITION_TEMPERATURE", 10000),
         f"{NODE}.CONVENTIONS is detrex in the file, published in the config",
     ),
     "points": (

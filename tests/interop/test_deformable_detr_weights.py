@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lite_detr_d2.checkpoint import config_for_transformers, convert_published, read_checkpoint, to_transformers
 from lite_detr_d2.checkpoint.infer import inferred_config
 from lite_detr_d2.detector import DetrDetector
+from lite_detr_d2.engine import SafeCheckpointer
 from lite_detr_d2.errors import InputError
 from tests.projects.scripts import load_script
 
@@ -153,6 +154,9 @@ def test_files_of_save_pretrained_are_read(tmp_path: Path, variant: str) -> None
     converted, report = convert_published(saved)
     assert report.skipped == {} and report.errors() == []
     torch.testing.assert_close(converted, convert_published(theirs.state_dict())[0], rtol=0, atol=0)
+    model = ours(saved)
+    SafeCheckpointer(model).load(str(tmp_path / "model.safetensors"))
+    torch.testing.assert_close(dict(model.state_dict()), converted, rtol=0, atol=0)
 
 
 def test_there_and_back_by_the_program(
