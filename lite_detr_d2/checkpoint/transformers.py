@@ -59,6 +59,7 @@ _RESNET = (
 _BACKBONE = r"model\.backbone\.(?:conv_encoder\.)?model\."
 _QUERIES = "model.query_position_embeddings.weight"
 _SELF_ATTENTION = r"{}.layers.\1.self_attn.{}_proj.\2"
+_ALONE = "transformers has Deformable DETR alone, with plain attention on all levels and a ResNet"
 _HEADS = {"class_embed": "class_embed", "bbox_embed": "box_embed"}
 
 
@@ -111,6 +112,7 @@ def to_transformers(state: State) -> tuple[StateDict, ConversionReport]:
     Raises:
         InputError: naming what it has that transformers' model does not.
     """
+    _check_is_theirs(state)
     layers = names.count(state, r"decoder\.layers\.(\d+)\.")
     inputs = names.count(state, r"neck\.inputs\.(\d+)\.")
     projections = [(f"input_proj.{level}.#", f"neck.inputs.{level}.#") for level in range(inputs)]
@@ -137,14 +139,27 @@ def to_transformers(state: State) -> tuple[StateDict, ConversionReport]:
     )
     report = ConversionReport(f"lite_detr_d2, for {KIND}")
     converted = names.apply_all(rules, state, report)
-    foreign = report.without_counterpart
-    if foreign or "flatten.level_embed" not in state:
-        has = modules_of(foreign, state) if foreign else "no flatten.level_embed"
-        raise InputError(
-            "transformers has Deformable DETR alone, with DeformableEncoder and a ResNet, and no DINO, H-DETR, Lite or "
-            f"Sparse DETR: this model has {has}."
-        )
+    if report.without_counterpart:
+        raise InputError(f"{_ALONE}, and this model has {modules_of(report.without_counterpart, state)}.")
     return converted, report
+
+
+def _check_is_theirs(state: State) -> None:
+    """See that transformers has the detector, as far as tensors tell."""
+    if "flatten.level_embed" not in state:
+        raise InputError("This is no whole detector of lite_detr_d2, which --to transformers needs.")
+    cfg = inferred_config(state)
+    model = cfg.MODEL.LITE_DETR
+    found = {
+        "MODEL.META_ARCHITECTURE": (cfg.MODEL.META_ARCHITECTURE, "DeformableDETR"),
+        "MODEL.BACKBONE.NAME": (cfg.MODEL.BACKBONE.NAME, "build_resnet_backbone"),
+        "MODEL.LITE_DETR.ENCODER.NAME": (model.ENCODER.NAME, "DeformableEncoder"),
+        "MODEL.LITE_DETR.ENCODER.KEY_AWARE": (model.ENCODER.KEY_AWARE, False),
+        "MODEL.LITE_DETR.CONTENT_FROM_MEMORY": (model.CONTENT_FROM_MEMORY, False),
+    }
+    others = [f"{key} {value}" for key, (value, theirs) in found.items() if value != theirs]
+    if others:
+        raise InputError(f"{_ALONE}, and this is a model with {', '.join(others)}.")
 
 
 def _heads_back(state: State, layers: int) -> tuple[Rule, ...]:

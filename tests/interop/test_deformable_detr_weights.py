@@ -184,10 +184,26 @@ def test_there_and_back_by_the_program(
     assert_same_outputs(again, model)
 
 
-def test_what_transformers_does_not_have_is_named(small_cfg: CfgNode) -> None:
-    state = dict(build_model(small_cfg).state_dict())
-    with pytest.raises(InputError, match=r"transformers has Deformable DETR alone.*this model has .*decoder\.norm"):
-        to_transformers(state)
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            [],
+            r"a model with MODEL\.META_ARCHITECTURE DINO, .*NAME InterleavedEncoder, .*KEY_AWARE True",
+        ),
+        (["MODEL.META_ARCHITECTURE", "HDETR"], r"a model with MODEL\.META_ARCHITECTURE HDETR"),
+        (
+            ["MODEL.META_ARCHITECTURE", "DeformableDETR", "MODEL.LITE_DETR.MIXED_SELECTION", False],
+            r"a model with MODEL\.LITE_DETR\.ENCODER\.NAME InterleavedEncoder",
+        ),
+    ],
+)
+def test_what_transformers_does_not_have_is_named(small_cfg: CfgNode, overrides: list[Any], message: str) -> None:
+    small_cfg.merge_from_list(overrides)
+    with pytest.raises(InputError, match=f"^transformers has Deformable DETR alone.*{message}"):
+        to_transformers(build_model(small_cfg).state_dict())
+    with pytest.raises(InputError, match="no whole detector of lite_detr_d2"):
+        to_transformers({"decoder.norm.weight": torch.zeros(2)})
 
 
 def test_heads_of_the_decoder_that_are_others_are_refused() -> None:
