@@ -4,9 +4,12 @@ import importlib.util
 import os
 import sys
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from .deploy.predictor import load
 
 __version__ = "0.1.0"
@@ -17,8 +20,16 @@ if importlib.util.find_spec("detectron2") is not None:
         warnings.filterwarnings("ignore", "`torch.jit.script", FutureWarning)
         from . import meta_arch, modeling  # noqa: F401  (imported for what they register)
     from .config import add_lite_detr_config
+    from .detector import read_weights_by
     from .ops.flops import register_flop_handlers
 
+    def _read_published(state: Mapping[str, Any], model: "nn.Module") -> Mapping[str, Any]:
+        """Import what converts published weights when some are loaded."""
+        from .checkpoint import read_published  # noqa: PLC0415
+
+        return read_published(state, model)
+
+    read_weights_by(_read_published)
     register_flop_handlers()
     __all__ = ["__version__", "add_lite_detr_config", "load"]
 elif os.environ.get("LITE_DETR_OPS_ONLY") == "1" or "lite_detr_d2.doctor" in sys.orig_argv:

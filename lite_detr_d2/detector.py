@@ -1,7 +1,7 @@
 """A DETR with multi-scale features, as one flow from images to losses or detections."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from detectron2.config import configurable
@@ -35,6 +35,15 @@ from .structures import (
 from .wording import in_short
 
 Inputs = Sequence[dict[str, Any]]
+WeightReader: TypeAlias = Callable[[Mapping[str, Any], nn.Module], Mapping[str, Any]]
+"""Takes weights and the detector that is to load them, and returns those that it loads, or raises an error."""
+
+_weight_readers: list[WeightReader] = []
+
+
+def read_weights_by(reader: WeightReader) -> None:
+    """Let ``reader`` see, and translate, whatever weights a detector is given from now on, after those before it."""
+    _weight_readers.append(reader)
 
 
 class DetrDetector(nn.Module):
@@ -107,16 +116,20 @@ class DetrDetector(nn.Module):
         return self.decoder.num_classes
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *options: Any, **named: Any) -> Any:
-        """As of ``nn.Module``; whoever calls it, the weights of another model do not pass for ours with all missing.
+        """As of ``nn.Module``; whoever calls it, published weights are converted.
+
+        The weights of another model do not pass for ours with all missing.
 
         Raises:
-            InputError: not one tensor is called as one of this detector's.
+            InputError: not one tensor is called as one of this detector's; or the weights are published ones that do
+                not fit, or of another implementation.
         """
+        for reader in _weight_readers:
+            state_dict = reader(state_dict, self)
         if state_dict and not state_dict.keys() & self.state_dict().keys():
             raise InputError(
-                f"These weights have none of this detector's tensors, but {in_short(list(state_dict))}. Published ones "
-                "are converted by lite_detr_d2.load, train_net.py and lite_detr_d2.engine.SafeCheckpointer; or once, "
-                "for all programs, by convert_checkpoint.py."
+                f"These weights have none of this detector's tensors, but {in_short(list(state_dict))}. Give a "
+                "checkpoint of this package, or a published one that it converts: docs/weights.md lists them."
             )
         return super().load_state_dict(state_dict, *options, **named)
 

@@ -1,7 +1,7 @@
 """The detectors that detectron2 finds by name: each says how its parts are made from a config."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -38,16 +38,18 @@ class Conventions:
         giou_eps: see ``geometry.pairwise_giou``.
         position_offset: see ``SinePositionEncoding``.
         proposal_suffix: what the names of the proposals' losses end with.
+        shared_heads: whether DINO's decoder layers share one head; else each has its own.
     """
 
     logit_eps: float
     giou_eps: float
     position_offset: float
     proposal_suffix: str
+    shared_heads: bool = True
 
 
-DINO_CONVENTIONS = Conventions(logit_eps=1e-3, giou_eps=1e-6, position_offset=0.0, proposal_suffix="_interm")
-DEFORMABLE_DETR_CONVENTIONS = Conventions(logit_eps=1e-5, giou_eps=0.0, position_offset=0.5, proposal_suffix="_enc")
+_OF_DINO = Conventions(logit_eps=1e-3, giou_eps=1e-6, position_offset=0.0, proposal_suffix="_interm")
+_OF_DEFORMABLE_DETR = Conventions(logit_eps=1e-5, giou_eps=0.0, position_offset=0.5, proposal_suffix="_enc")
 POINT_SIZE_OFFSET = -2.0  # boxes that start from a point are small at first: sigmoid(-2) is 0.12 of the image
 
 
@@ -57,7 +59,8 @@ class DINO(DetrDetector):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        parts = _common_parts(cfg, DINO_CONVENTIONS)
+        conventions = _conventions(cfg, _OF_DINO)
+        parts = _common_parts(cfg, conventions)
         model = cfg.MODEL.LITE_DETR
         channels, classes = model.HIDDEN_DIM, model.NUM_CLASSES
         content = nn.Embedding(model.NUM_QUERIES, channels)
@@ -72,8 +75,11 @@ class DINO(DetrDetector):
         )
         decoder = _decoder(
             cfg,
-            DINO_CONVENTIONS,
-            heads=[DetectionHead(channels, classes)],
+            conventions,
+            heads=[
+                DetectionHead(channels, classes)
+                for _ in range(1 if conventions.shared_heads else model.DECODER.NUM_LAYERS)
+            ],
             position=BoxPosition(channels),
             norm=nn.LayerNorm(channels),
         )
@@ -85,7 +91,7 @@ class DINO(DetrDetector):
                 num_queries=model.DENOISING.NUM_QUERIES,
                 label_noise=model.DENOISING.LABEL_NOISE,
                 box_noise=model.DENOISING.BOX_NOISE,
-                logit_eps=DINO_CONVENTIONS.logit_eps,
+                logit_eps=conventions.logit_eps,
             )
         parts = _with_selection(parts, selection)
         return parts | {"decoder": decoder, "denoising": denoising, "one_to_many": None}
@@ -97,7 +103,7 @@ class DeformableDETR(DetrDetector):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        parts = _common_parts(cfg, DEFORMABLE_DETR_CONVENTIONS)
+        parts = _common_parts(cfg, _conventions(cfg, _OF_DEFORMABLE_DETR))
         return _with_selection(parts, _query_selection(cfg, num_extra=0)) | {
             "decoder": _decoder_with_own_heads(cfg),
             "denoising": None,
@@ -111,7 +117,7 @@ class HDETR(DetrDetector):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        parts = _common_parts(cfg, DEFORMABLE_DETR_CONVENTIONS)
+        parts = _common_parts(cfg, _conventions(cfg, _OF_DEFORMABLE_DETR))
         model = cfg.MODEL.LITE_DETR
         num_extra, one_to_many = model.ONE_TO_MANY.NUM_QUERIES, None
         if num_extra > 0:
@@ -126,6 +132,16 @@ class HDETR(DetrDetector):
             "denoising": None,
             "one_to_many": one_to_many,
         }
+
+
+def _conventions(cfg: CfgNode, published: Conventions) -> Conventions:
+    """Those of the code that the detector was published with; or of detrex, which are the same for all.
+
+    Source: github.com/IDEA-Research/detrex, detrex/utils/misc.py, detrex/layers/box_ops.py and the models of projects/.
+    """
+    if cfg.MODEL.LITE_DETR.CONVENTIONS != "detrex":
+        return published
+    return replace(published, logit_eps=1e-3, giou_eps=1e-6, position_offset=0.5, shared_heads=False)
 
 
 def _common_parts(cfg: CfgNode, conventions: Conventions) -> dict[str, Any]:
@@ -211,7 +227,7 @@ def _decoder_with_own_heads(cfg: CfgNode) -> Decoder:
     if model.BOX_REFINEMENT:
         size_offsets += [0.0] * (model.DECODER.NUM_LAYERS - 1)
     heads = [DetectionHead(model.HIDDEN_DIM, model.NUM_CLASSES, size_offset=offset) for offset in size_offsets]
-    return _decoder(cfg, DEFORMABLE_DETR_CONVENTIONS, heads=heads, position=None, norm=None)
+    return _decoder(cfg, _conventions(cfg, _OF_DEFORMABLE_DETR), heads=heads, position=None, norm=None)
 
 
 def _decoder(

@@ -211,6 +211,8 @@ def test_the_whole_model_trains_a_step_and_evaluates(path: Path, tmp_path: Path)
         ("TWO_STAGE", False, "MIXED_SELECTION is True, and TWO_STAGE is False"),
         ("MIXED_SELECTION", False, "'DINO', of which MODEL.LITE_DETR.MIXED_SELECTION and LOOK_FORWARD_TWICE are parts"),
         ("LOOK_FORWARD_TWICE", False, "'DINO', of which MODEL.LITE_DETR.MIXED_SELECTION and LOOK_FORWARD_TWICE are"),
+        ("CONVENTIONS", "mmdet", "CONVENTIONS is 'mmdet': expected one of published, detrex"),
+        ("CONVENTIONS", "detrex", r"CONVENTIONS is 'detrex', .*\.POSITION_TEMPERATURE 20, which .*: set that to 10000"),
         ("ONE_TO_MANY.REPEATS", 0, "ONE_TO_MANY.REPEATS is 0: expected an integer from 1 to"),
         ("ONE_TO_MANY.NUM_QUERIES", -1, "ONE_TO_MANY.NUM_QUERIES is -1: expected an integer from 0 to"),
         ("DENOISING.NUM_QUERIES", -1, "DENOISING.NUM_QUERIES is -1"),

@@ -11,13 +11,15 @@ from .classes import (
     select_rows,
 )
 from .convert import convert, convert_published
-from .files import SAFETENSORS, check_there, read_checkpoint, write_checkpoint
+from .files import SAFETENSORS, check_there, read_checkpoint, write_checkpoint, write_state
 from .formats import detect
 from .infer import differences
 from .names import COUNTER, StateDict
-from .origins import origin_of
+from .origins import origin_of, resemblance
+from .reader import read_published
 from .report import ConversionReport, modules_of
 from .seal import is_intact, iteration_of, save_sealed, seal_of, skimmed
+from .transformers import config_for_transformers, to_transformers
 
 __all__ = [
     "COUNTER",
@@ -26,6 +28,7 @@ __all__ = [
     "ConversionReport",
     "StateDict",
     "check_there",
+    "config_for_transformers",
     "convert",
     "convert_published",
     "count_classes",
@@ -40,10 +43,14 @@ __all__ = [
     "origin_of",
     "published_class_names",
     "read_checkpoint",
+    "read_published",
+    "resemblance",
     "rows_by_name",
     "save_sealed",
     "seal_of",
     "select_rows",
     "skimmed",
+    "to_transformers",
     "write_checkpoint",
+    "write_state",
 ]

@@ -15,6 +15,7 @@ ClassNames: TypeAlias = Sequence[str | None]
 """One name per row; None where a row stands for no class."""
 
 NUM_COCO_IDS = 91  # the published heads have a row for each COCO category id, used or not
+NUM_COCO_CLASSES = 80
 
 _HEAD = re.compile(r"(.*\.)?class_embed\.(weight|bias)")
 _LABEL_EMBEDDING = "denoising.label_embed.weight"
@@ -25,12 +26,17 @@ def count_classes(state: Mapping[str, Tensor]) -> int | None:
     return next((len(tensor) for name, tensor in state.items() if _HEAD.fullmatch(name)), None)
 
 
-def published_class_names(state: Mapping[str, Tensor]) -> list[str | None] | None:
-    """Class names of a converted checkpoint: COCO's by category id if it has as many rows, else unknown (None)."""
-    if count_classes(state) != NUM_COCO_IDS:
-        return None
-    by_id = {category["id"]: category["name"] for category in COCO_CATEGORIES if category["isthing"]}
-    return [by_id.get(identifier) for identifier in range(NUM_COCO_IDS)]
+def published_class_names(state: Mapping[str, Tensor], *, by_id: bool = True) -> list[str | None] | None:
+    """Class names of a converted checkpoint: COCO's if it has as many rows as COCO's, else unknown (None).
+
+    Args:
+        state: our names -> tensors.
+        by_id: whether rows are for category ids, of which COCO has 91; else they are for its 80 classes, in the order
+            of their ids.
+    """
+    by_number = {category["id"]: category["name"] for category in COCO_CATEGORIES if category["isthing"]}
+    names = [by_number.get(identifier) for identifier in range(NUM_COCO_IDS)] if by_id else list(by_number.values())
+    return names if count_classes(state) == len(names) else None
 
 
 def keep_coco_classes(state: Mapping[str, Tensor]) -> tuple[StateDict, list[str]]:

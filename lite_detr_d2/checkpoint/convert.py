@@ -9,9 +9,9 @@ from ..errors import InputError
 from . import names
 from .formats import FORMATS, Format, detect
 from .infer import expected_shapes
-from .names import StateDict, Unused
-from .origins import origin_of
-from .report import ConversionReport
+from .names import StateDict
+from .origins import origin_of, resemblance
+from .report import ConversionReport, modules_of
 
 
 def convert_published(state: Mapping[str, Tensor]) -> tuple[StateDict, ConversionReport]:
@@ -32,7 +32,7 @@ def convert_published(state: Mapping[str, Tensor]) -> tuple[StateDict, Conversio
         kinds = ", ".join(known.kind for known in FORMATS)
         raise InputError(
             f"This is a checkpoint of no implementation that can be converted: expected one of {kinds}. "
-            f"{origin_of(state)}".strip()
+            f"{origin_of(state) or resemblance(state)}".strip()
         )
     converted, report = convert(published, state)
     if not report.only_backbone:
@@ -44,25 +44,16 @@ def convert(published: Format, state: Mapping[str, Tensor]) -> tuple[StateDict, 
     """Convert a state dict of a known format; the report says what was mapped and skipped.
 
     Raises:
-        InputError: when two tensors that should be one differ.
+        InputError: when two tensors that should be one differ, or a detector has tensors that its kind does not have.
     """
     report = ConversionReport(published.kind, published.only_backbone)
-    converted: StateDict = {}
-    rules = published.rules(state)
-    for name, tensor in state.items():
-        pieces = names.apply(rules, name, tensor)
-        if isinstance(pieces, Unused):
-            report.skipped[name] = pieces.reason
-            continue
-        differing = [
-            new for new, piece in pieces.items() if new in converted and not torch.equal(converted[new], piece)
-        ]
-        if differing:
-            raise InputError(
-                f"{name} differs from another tensor that also becomes {differing[0]}: heads are not shared."
-            )
-        converted |= pieces
-        report.mapped[name] = tuple(pieces)
+    converted = names.apply_all(published.rules(state), state, report)
+    foreign = report.without_counterpart
+    if foreign and published.is_strict:
+        raise InputError(
+            f"This looks like a checkpoint of {published.kind}, but is of another model: that has no "
+            f"{modules_of(foreign, state)}."
+        )
     return converted | _window_indices(converted), report
 
 

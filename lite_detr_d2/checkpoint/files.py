@@ -110,12 +110,33 @@ def write_checkpoint(path: str | Path, state: Mapping[str, Tensor], **extra: Any
         content = {"model": dict(state), "__author__": "lite_detr_d2", **extra}
         write_atomically(str(path), lambda file: save_sealed(content, file))
         return
-    library = _library("safetensors.torch", path)
     metadata = {key: json.dumps(extra[key]) for key in _METADATA if key in extra}
+    data = _as_safetensors(path, state, {**metadata, **UNSEALED})
+    write_atomically(str(path), lambda file: file.write(seal_safetensors(data)))
+
+
+def write_state(path: str | Path, state: Mapping[str, Tensor]) -> None:
+    """Write tensors and nothing else, for another library.
+
+    Args:
+        path: where to; a name that ends in ``.safetensors`` makes a file of that format, any other ``torch.save``'s.
+        state: names -> tensors.
+
+    Raises:
+        InputError: the format needs a package that is not installed.
+    """
+    if str(path).endswith(SAFETENSORS):
+        data = _as_safetensors(path, state, {})
+        write_atomically(str(path), lambda file: file.write(data))
+    else:
+        write_atomically(str(path), lambda file: torch.save(dict(state), file))
+
+
+def _as_safetensors(path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     # Copies, because the format has no tensors that share memory.
     tensors = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
-    data = library.save(tensors, metadata={"format": "pt", **metadata, **UNSEALED})
-    write_atomically(str(path), lambda file: file.write(seal_safetensors(data)))
+    data: bytes = _library("safetensors.torch", path).save(tensors, metadata={"format": "pt", **metadata})
+    return data
 
 
 def _read(path: str | Path, trust_pickle: bool) -> tuple[Any, bool]:

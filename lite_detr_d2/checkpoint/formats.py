@@ -1,15 +1,11 @@
 """The published implementations whose checkpoints can be read: one :class:`Format` each."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from . import names
-from .names import Rule, Split, Unused
-
-State = Mapping[str, Tensor]
+from . import detrex, names, transformers
+from .names import Rule, Split, State, Unused
 
 
 @dataclass(frozen=True)
@@ -21,12 +17,16 @@ class Format:
         marks: tensors that all its state dicts have. Of several formats whose marks are there, the first is meant.
         rules: the rules for a state dict, see :mod:`.names`.
         only_backbone: whether it is a backbone, trained to classify, and no detector.
+        has_rows_of_ids: whether its heads have a row for each category id; else for each class.
+        is_strict: whether others have its marks, too, which tensors without a counterpart tell from it.
     """
 
     kind: str
     marks: tuple[str, ...]
     rules: Callable[[State], tuple[Rule, ...]]
     only_backbone: bool = False
+    has_rows_of_ids: bool = True
+    is_strict: bool = False
 
 
 def detect(state: State) -> Format | None:
@@ -99,8 +99,7 @@ def _sparse(state: State) -> tuple[Rule, ...]:
 
 
 def _layers(state: State, part: str) -> int:
-    pattern = rf"transformer\.{part}\.layers\.(\d+)\."
-    return len({match[1] for name in state if (match := re.match(pattern, name))})
+    return names.count(state, rf"transformer\.{part}\.layers\.(\d+)\.")
 
 
 def _imagenet_resnet(_: State) -> tuple[Rule, ...]:
@@ -141,6 +140,38 @@ FORMATS = (
         "Deformable-DETR",
         ("transformer.level_embed", "transformer.reference_points.weight", "query_embed.weight"),
         _single_stage,
+    ),
+    Format(
+        "detrex's DINO",
+        ("transformer.level_embeds", "transformer.tgt_embed.weight", "label_enc.weight"),
+        detrex.dino,
+        has_rows_of_ids=False,
+        is_strict=True,
+    ),
+    # H-DETR's is the same, with further queries whose content is learned.
+    Format(
+        "detrex's two-stage Deformable DETR or H-DETR",
+        ("transformer.level_embeds", "transformer.pos_trans.weight"),
+        detrex.two_stage,
+        has_rows_of_ids=False,
+        is_strict=True,
+    ),
+    Format(
+        "detrex's Deformable DETR",
+        ("transformer.level_embeds", "transformer.reference_points.weight", "query_embedding.weight"),
+        detrex.single_stage,
+        has_rows_of_ids=False,
+        is_strict=True,
+    ),
+    Format(
+        transformers.KIND,
+        (
+            "model.level_embed",
+            "model.encoder.layers.0.self_attn.sampling_offsets.weight",
+            "model.decoder.layers.0.encoder_attn.sampling_offsets.weight",
+        ),
+        transformers.deformable_detr,
+        is_strict=True,
     ),
     Format(
         "ImageNet ResNet (torchvision)", ("conv1.weight", "layer1.0.conv1.weight"), _imagenet_resnet, only_backbone=True

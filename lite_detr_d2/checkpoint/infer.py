@@ -7,8 +7,9 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from torch import Tensor
 
-from ..config import add_lite_detr_config
+from ..config import DETREX_TEMPERATURE, add_lite_detr_config
 from .classes import count_classes, makes_content
+from .names import count
 
 _RESNET_OUTPUTS = ["res2", "res3", "res4", "res5"]
 # (blocks of res4, whether blocks are bottlenecks) -> depth
@@ -22,7 +23,7 @@ def expected_shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     Which levels the encoder calls high, which share of the tokens a sparse one refines, what proposals learn, and how
     many of H-DETR's queries are of its one-to-many branch, cannot be told from weights, and changes no name or shape.
     """
-    return {name: tuple(tensor.shape) for name, tensor in build_model(_inferred_config(state)).state_dict().items()}
+    return {name: tuple(tensor.shape) for name, tensor in build_model(inferred_config(state)).state_dict().items()}
 
 
 def differences(state: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> list[str]:
@@ -51,7 +52,7 @@ def _told(state: Mapping[str, Tensor]) -> dict[str, str]:
     if "flatten.level_embed" not in state:
         return {}
     try:
-        cfg = _inferred_config(state)
+        cfg = inferred_config(state)
     except (KeyError, IndexError, ValueError, ZeroDivisionError):  # of a part, or of something that contradicts itself
         return {}
     model = cfg.MODEL.LITE_DETR
@@ -62,6 +63,8 @@ def _told(state: Mapping[str, Tensor]) -> dict[str, str]:
         f"NUM_QUERIES{' + ONE_TO_MANY.NUM_QUERIES' if is_both else ''}": None if content is None else len(content),
         "NUM_LEVELS": model.NUM_LEVELS,
         "HIDDEN_DIM": model.HIDDEN_DIM,
+        # Of other detectors, tensors do not tell.
+        "CONVENTIONS": model.CONVENTIONS if cfg.MODEL.META_ARCHITECTURE == "DINO" else None,
         "TWO_STAGE": model.TWO_STAGE,
         "BOX_REFINEMENT": model.BOX_REFINEMENT,
         "CONTENT_FROM_MEMORY": model.CONTENT_FROM_MEMORY,
@@ -117,7 +120,8 @@ def _told_of_backbone(cfg: CfgNode, state: Mapping[str, Tensor]) -> dict[str, ob
     }
 
 
-def _inferred_config(state: Mapping[str, Tensor]) -> CfgNode:
+def inferred_config(state: Mapping[str, Tensor]) -> CfgNode:
+    """The config of a detector of ours, as far as its tensors tell; its NUM_HEADS is 1, and NUM_POINTS of all heads."""
     cfg = get_cfg()
     add_lite_detr_config(cfg)
     cfg.MODEL.DEVICE = "cpu"
@@ -130,7 +134,7 @@ def _inferred_config(state: Mapping[str, Tensor]) -> CfgNode:
 
 def _infer_backbone(cfg: CfgNode, state: Mapping[str, Tensor]) -> None:
     model, swin, resnet = cfg.MODEL.LITE_DETR, cfg.MODEL.SWIN, cfg.MODEL.RESNETS
-    num_inputs = max(_count(state, r"neck\.inputs\.(\d+)\."), 1)
+    num_inputs = max(count(state, r"neck\.inputs\.(\d+)\."), 1)
     if "backbone.patch_embed.proj.weight" not in state:
         resnet.DEPTH = _resnet_depth(state) or 50
         if "backbone.res4.0.conv3.weight" not in state:
@@ -163,7 +167,7 @@ def _infer_sizes(cfg: CfgNode, state: Mapping[str, Tensor]) -> None:
         (model.ENCODER, "encoder", "attention"),
         (model.DECODER, "decoder", "cross_attention"),
     ):
-        node.NUM_LAYERS = max(_count(state, rf"{prefix}\.layers\.(\d+)\."), 1)
+        node.NUM_LAYERS = max(count(state, rf"{prefix}\.layers\.(\d+)\."), 1)
         offsets = state.get(f"{prefix}.layers.0.{attention}.sampling_offsets.weight")
         if offsets is not None:
             node.NUM_POINTS = offsets.shape[0] // (model.NUM_LEVELS * 2)
@@ -176,6 +180,8 @@ def _infer_detector(cfg: CfgNode, state: Mapping[str, Tensor]) -> None:
     model = cfg.MODEL.LITE_DETR
     if "decoder.norm.weight" in state:
         cfg.MODEL.META_ARCHITECTURE = "DINO"
+        if "decoder.heads.1.class_embed.weight" in state:
+            model.CONVENTIONS, model.POSITION_TEMPERATURE = "detrex", DETREX_TEMPERATURE
         return
     model.TWO_STAGE = "query_selection.proj.weight" in state
     model.MIXED_SELECTION = model.TWO_STAGE and "query_selection.content.weight" in state
@@ -214,9 +220,4 @@ def _infer_encoder(cfg: CfgNode, state: Mapping[str, Tensor]) -> None:
 
 def _resnet_depth(state: Mapping[str, Tensor]) -> int | None:
     is_bottleneck = "backbone.res4.0.conv3.weight" in state
-    return _RESNET_DEPTHS.get((_count(state, r"backbone\.res4\.(\d+)\."), is_bottleneck))
-
-
-def _count(state: Mapping[str, Tensor], pattern: str) -> int:
-    """How many different indices the first group of ``pattern`` takes at the start of names."""
-    return len({match[1] for name in state if (match := re.match(pattern, name))})
+    return _RESNET_DEPTHS.get((count(state, r"backbone\.res4\.(\d+)\."), is_bottleneck))

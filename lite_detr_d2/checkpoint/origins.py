@@ -1,10 +1,17 @@
 """Whose a checkpoint is that cannot be read here, by what is found in it."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from torch import Tensor
+
+from ..wording import counted
 from .formats import FORMATS
+from .names import knows
+
+_ALIKE = 0.1  # the share of its names that makes a checkpoint resemble a kind
+_KINDS_TOLD = 3
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,11 @@ class Origin:
 
 
 ORIGINS = (
-    Origin("detrex", (r"transformer\.(encoder|decoder)\.layers\.\d+\.(attentions|ffns)\.\d+\..+",), ("detrex",)),
+    Origin(
+        "another detector of detrex",
+        (r"transformer\.(encoder|decoder)\.layers\.\d+\.(attentions|ffns)\.\d+\..+",),
+        ("detrex",),
+    ),
     Origin("MMDetection", (r"(bbox_head|roi_head|rpn_head|mask_head)\..+",), ("mmdet", "mmengine", "mmcv")),
     Origin(
         "Ultralytics (YOLO, RT-DETR)",
@@ -31,7 +42,7 @@ ORIGINS = (
         ("ultralytics", "models.yolo"),
     ),
     Origin(
-        "transformers (DETR, Deformable DETR, RT-DETR, ...)",
+        "another detector of transformers (DETR, RT-DETR, Grounding DINO, ...)",
         (r"model\.backbone\.(conv_encoder|model)\..+|class_labels_classifier\..+|bbox_predictor\.layers\..+",),
         ("transformers",),
     ),
@@ -56,6 +67,22 @@ def origin_of(names: Iterable[str]) -> str:
         if all(any(re.fullmatch(mark, name) for name in names) for mark in origin.marks):
             return _advice(origin)
     return ""
+
+
+def resemblance(state: Mapping[str, Tensor]) -> str:
+    """Say, in a whole sentence, which kinds a checkpoint of none resembles, by names that it shares; "" for none."""
+    shares = {}
+    for known in FORMATS:
+        try:
+            rules = known.rules(state)
+        except (KeyError, IndexError):  # of a part of one, or of something that contradicts itself
+            continue
+        shares[known.kind] = sum(knows(rules, name) for name in state)
+    found = sorted(((count, kind) for kind, count in shares.items() if count >= _ALIKE * len(state)), reverse=True)
+    if not found:
+        return ""
+    told = ", ".join(f"{kind} ({count})" for count, kind in found[:_KINDS_TOLD])
+    return f"Of its {counted(len(state), 'name', 'names')}, so many are those of: {told}."
 
 
 def origin_of_object(path: str) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..wording import in_short
 
 _MODULES_SHOWN = 20
+NO_COUNTERPART = "no counterpart"
 
 
 @dataclass
@@ -38,6 +39,11 @@ class ConversionReport:
         for name, tensor in converted.items():
             if tuple(tensor.shape) != expected.get(name):
                 self.mismatched[name] = f"{tuple(tensor.shape)}, expected {expected.get(name, 'no such tensor')}"
+
+    @property
+    def without_counterpart(self) -> list[str]:
+        """The published names that no rule knows."""
+        return [name for name, reason in self.skipped.items() if reason == NO_COUNTERPART]
 
     def errors(self) -> list[str]:
         """What keeps the result from being a whole model, one tensor per line."""

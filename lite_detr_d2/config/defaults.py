@@ -129,6 +129,10 @@ def _detector_keys() -> CfgNode:
     node.NUM_HEADS = 8
     # The share of values that dropout sets to zero in training, in encoder and decoder.
     node.DROPOUT = 0.0
+    # "detrex": what the detectors of detrex compute otherwise than the code that they were published with. Positions
+    # are those of cells' centres, boxes nearer to an edge than 0.001 are taken for that near, and in DINO each layer of
+    # the decoder has a head of its own.
+    node.CONVENTIONS = "published"
     # Temperature of the sine encoding of token positions; that of the queries' boxes is always 10000.
     node.POSITION_TEMPERATURE = 20
     # Each decoder layer starts from the boxes of the layer before. DINO needs this and the next three.
@@ -170,6 +174,12 @@ def _detector_keys() -> CfgNode:
     # Sampling points per head and level.
     node.ENCODER.NUM_POINTS = 4
 
+    _add_decoder_keys(node)
+    _add_training_keys(node)
+    return node
+
+
+def _add_decoder_keys(node: CfgNode) -> None:
     node.DECODER = CfgNode()
     # Layers of the decoder, each of which has a loss.
     node.DECODER.NUM_LAYERS = 6
@@ -177,9 +187,6 @@ def _detector_keys() -> CfgNode:
     node.DECODER.DIM_FEEDFORWARD = 2048
     # Sampling points per head and level.
     node.DECODER.NUM_POINTS = 4
-
-    _add_training_keys(node)
-    return node
 
 
 def _add_training_keys(node: CfgNode) -> None:

@@ -18,6 +18,8 @@ _NORM_GROUPS = 32
 _BATCH_NORMS = ("SyncBN", "SyncBN_N")
 # Layers of an encoder, beyond which a number of its spec is a slip.
 _MOST_LAYERS = 1000
+# Of the positions of all of detrex's detectors. No tensor of their checkpoints tells it.
+DETREX_TEMPERATURE = 10000
 logger = logging.getLogger(__name__)
 
 
@@ -234,6 +236,11 @@ def _check_stages(cfg: CfgNode) -> None:
         raise InputError(
             "MODEL.META_ARCHITECTURE is 'DINO', of which MODEL.LITE_DETR.MIXED_SELECTION and LOOK_FORWARD_TWICE are "
             "parts: set them to True, or choose 'DeformableDETR' or 'HDETR'."
+        )
+    if model.CONVENTIONS == "detrex" and model.POSITION_TEMPERATURE != DETREX_TEMPERATURE:
+        raise InputError(
+            "MODEL.LITE_DETR.CONVENTIONS is 'detrex', and MODEL.LITE_DETR.POSITION_TEMPERATURE "
+            f"{model.POSITION_TEMPERATURE}, which none of its detectors has: set that to {DETREX_TEMPERATURE}."
         )
 
 

@@ -25,6 +25,7 @@ from ..checkpoint import (
     origin_of,
     published_class_names,
     read_checkpoint,
+    resemblance,
     save_sealed,
 )
 from ..errors import InputError
@@ -277,7 +278,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         logger.info("Converted %s: %s", self._address, report.summary(model))
         heuristics = report.only_backbone or checkpoint.get("matching_heuristics", False)
         if names is None and self.class_rows != "ids":
-            names = published_class_names(state)
+            names = published_class_names(state, by_id=published.has_rows_of_ids)
         return {"model": state, "matching_heuristics": heuristics, "class_names": names}
 
     def _with_model_classes(self, checkpoint: Mapping[str, Any]) -> StateDict:
@@ -362,10 +363,12 @@ class SafeCheckpointer(DetectionCheckpointer):
                 f"{self._address} is of other classes: {tensors}. It has {found}, and the dataset has {expected} "
                 f"(MODEL.LITE_DETR.NUM_CLASSES). {_CLASS_CURES[self._purpose]} {self._class_cure}".rstrip()
             )
+        cure = _ARCHITECTURE_CURES[self._purpose]
+        if not state.keys() & model.keys():
+            cure = f"{resemblance(state)} {cure}".lstrip()
         differing = "; ".join(differences(state, model)) or tensors
         return InputError(
-            f"{self._address} is a checkpoint of another architecture: {differing}. "
-            f"{origin_of(state) or _ARCHITECTURE_CURES[self._purpose]}"
+            f"{self._address} is a checkpoint of another architecture: {differing}. {origin_of(state) or cure}"
         )
 
 

@@ -1,6 +1,6 @@
 """Convert a published checkpoint, or one of lite_detr_d2 to another file format, so that MODEL.WEIGHTS can name it.
 
-usage: convert_checkpoint.py INPUT OUTPUT [--classes keep|coco80|FILE.json] [--ema] [--trust-pickle]
+usage: convert_checkpoint.py INPUT OUTPUT [--classes keep|coco80|FILE.json] [--to transformers] [--ema] [--trust-pickle]
 """
 
 import argparse
@@ -12,6 +12,7 @@ from typing import Any
 from lite_detr_d2.checkpoint import (
     SAFETENSORS,
     StateDict,
+    config_for_transformers,
     convert_published,
     count_classes,
     detect,
@@ -19,7 +20,9 @@ from lite_detr_d2.checkpoint import (
     keep_rows_of_ids,
     published_class_names,
     read_checkpoint,
+    to_transformers,
     write_checkpoint,
+    write_state,
 )
 from lite_detr_d2.data.source import read_coco_file
 from lite_detr_d2.engine import add_trust_pickle
@@ -32,11 +35,12 @@ _OTHER_FORMATS = (".pkl", ".pyth")
 def main() -> int:
     """Convert, print what became of every tensor, and save; or say why not."""
     parser = argparse.ArgumentParser(
-        description="Convert a checkpoint of Lite-DETR, DINO, Deformable-DETR, H-Deformable-DETR or Sparse DETR, or an "
-        "ImageNet backbone (torchvision's ResNet, the official Swin Transformer), whichever it is. A checkpoint of "
-        "lite_detr_d2 keeps its names, and loses the state of its training.",
-        epilog="train_net.py takes published checkpoints as they are. Convert those that detectron2 itself is to load, "
-        "as DefaultPredictor does, with --classes coco80 if they are of COCO.",
+        description="Convert a checkpoint of Lite-DETR, DINO, Deformable-DETR, H-Deformable-DETR or Sparse DETR, of "
+        "detrex (DINO, Deformable DETR, H-DETR) or transformers (DeformableDetrForObjectDetection), or an ImageNet "
+        "backbone (torchvision's ResNet, the official Swin Transformer), whichever it is. A checkpoint of lite_detr_d2 "
+        "keeps its names, and loses the state of its training.",
+        epilog="train_net.py and detectron2's own checkpointer take published checkpoints as they are. Convert what "
+        "DefaultPredictor is to load from .safetensors, which detectron2 does not read.",
     )
     parser.add_argument(
         "input",
@@ -53,6 +57,13 @@ def main() -> int:
         "FILE, annotations in COCO's format: the rows of their categories' ids, and the categories' names",
     )
     parser.add_argument(
+        "--to",
+        choices=["lite_detr_d2", "transformers"],
+        default="lite_detr_d2",
+        help="transformers: write the bare state dict of a Deformable DETR for DeformableDetrForObjectDetection, and "
+        "print the arguments of its DeformableDetrConfig",
+    )
+    parser.add_argument(
         "--ema",
         action="store_true",
         help="take the average of the weights, which a training with SOLVER.EMA.ENABLED keeps beside them",
@@ -60,14 +71,14 @@ def main() -> int:
     add_trust_pickle(parser)
     args = parser.parse_args()
     try:
-        convert(args.input, Path(args.output), args.classes, ema=args.ema, trust_pickle=args.trust_pickle)
+        convert(args.input, Path(args.output), args.classes, to=args.to, ema=args.ema, trust_pickle=args.trust_pickle)
     except ValueError as error:
         print(f"convert_checkpoint.py: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def convert(source: str, target: Path, classes: str, *, ema: bool, trust_pickle: bool) -> None:
+def convert(source: str, target: Path, classes: str, *, to: str, ema: bool, trust_pickle: bool) -> None:
     if target.is_dir() or not target.parent.is_dir():
         raise InputError(f"{target} cannot be written: OUTPUT must be a file in a folder that exists.")
     if target.resolve() == Path(source).resolve():
@@ -90,8 +101,19 @@ def convert(source: str, target: Path, classes: str, *, ema: bool, trust_pickle:
         state, extra["class_names"] = keep_rows_of_ids(state, names)
         print(f"Classes: {', '.join(extra['class_names'])}")
         print(f"Rows of ids that no category has, left out: {in_short(others) or 'none'}")
-    write_checkpoint(target, state, **extra)
+    if to == "transformers":
+        write_for_transformers(target, state)
+    else:
+        write_checkpoint(target, state, **extra)
     print(f"Wrote {target}")
+
+
+def write_for_transformers(target: Path, state: StateDict) -> None:
+    theirs, report = to_transformers(state)
+    print("\n".join(report.lines()))
+    arguments = ", ".join(f"{key}={value}" for key, value in config_for_transformers(state).items())
+    print(f"For DeformableDetrConfig({arguments}), with backbone, numbers of heads and of points as here")
+    write_state(target, theirs)
 
 
 def categories_of(file: Path) -> dict[int, str]:
@@ -108,7 +130,8 @@ def categories_of(file: Path) -> dict[int, str]:
 def our_checkpoint(source: str, checkpoint: dict[str, Any]) -> tuple[StateDict, dict[str, Any]]:
     """Our tensors of a file, and what is to be saved beside them."""
     state = checkpoint["model"]
-    is_our_backbone = detect(state) is None and checkpoint.get("matching_heuristics", False)
+    published = detect(state)
+    is_our_backbone = published is None and checkpoint.get("matching_heuristics", False)
     if "flatten.level_embed" in state or is_our_backbone:
         print(f"{source} is of lite_detr_d2: {len(state)} tensors stay as they are.")
         return state, {key: checkpoint[key] for key in ("class_names", "matching_heuristics") if key in checkpoint}
@@ -116,7 +139,8 @@ def our_checkpoint(source: str, checkpoint: dict[str, Any]) -> tuple[StateDict, 
     if report.errors():
         raise InputError("\n".join([f"{source} is not a whole model; nothing is written.", *report.errors()]))
     print("\n".join(report.lines()))
-    names = checkpoint.get("class_names") or published_class_names(converted)
+    by_id = published is None or published.has_rows_of_ids
+    names = checkpoint.get("class_names") or published_class_names(converted, by_id=by_id)
     return converted, {"matching_heuristics": report.only_backbone} | ({"class_names": names} if names else {})
 
 

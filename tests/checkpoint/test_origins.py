@@ -9,7 +9,7 @@ import torchvision
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
-from lite_detr_d2.checkpoint import convert_published, origin_of, read_checkpoint
+from lite_detr_d2.checkpoint import convert_published, origin_of, read_checkpoint, resemblance
 from lite_detr_d2.engine import SafeCheckpointer
 from lite_detr_d2.errors import InputError
 
@@ -17,7 +17,7 @@ from .published import KINDS, of_kind, published
 
 RESNET = ("conv1.weight", "bn1.weight", "layer1.0.conv1.weight", "layer4.2.bn3.running_var")
 NAMES = {
-    "detrex": (
+    "another detector of detrex": (
         "backbone.res2.0.conv1.weight",
         "neck.convs.0.conv.weight",
         "transformer.level_embeds",
@@ -34,7 +34,7 @@ NAMES = {
         "bbox_head.cls_branches.0.weight",
         "bbox_head.reg_branches.0.0.weight",
     ),
-    "transformers": (
+    "another detector of transformers": (
         "model.backbone.conv_encoder.model.layer1.0.conv1.weight",
         "model.input_proj.0.0.weight",
         "model.encoder.layers.0.self_attn.sampling_offsets.weight",
@@ -73,9 +73,12 @@ NAMES = {
 MORE_NAMES = [
     ("MMDetection", ("backbone.conv1.weight", "rpn_head.rpn_conv.weight", "roi_head.bbox_head.fc_cls.weight")),
     ("MMDetection", ("bbox_head.transformer.encoder.layers.0.attentions.0.sampling_offsets.weight",)),
-    ("transformers", ("model.backbone.conv_encoder.model.conv1.weight", "class_labels_classifier.weight")),
     (
-        "transformers",
+        "another detector of transformers",
+        ("model.backbone.conv_encoder.model.conv1.weight", "class_labels_classifier.weight"),
+    ),
+    (
+        "another detector of transformers",
         ("model.backbone.model.embedder.embedder.0.convolution.weight", "model.decoder.class_embed.0.bias"),
     ),
     ("Ultralytics", ("model.model.1.conv.weight", "model.model.2.cv1.conv.weight")),
@@ -162,3 +165,13 @@ def test_backbones_and_others_have_no_origin(model: Any) -> None:
         assert origin_of(model().state_dict()) == ""
     assert origin_of(()) == ""
     assert origin_of(("roi_heads.1", "decoder.layers.0.weight", "model.0.weight")) == ""
+
+
+def test_a_file_of_no_kind_says_which_it_resembles() -> None:
+    """Of a published DINO without the names that all have, and others of its own."""
+    state = {name: torch.zeros(2) for name in published("dino_4scale_r50") if "enc_out_class_embed" not in name}
+    state |= {f"extra.{place}.weight": torch.zeros(2) for place in range(7)}
+    known = len(state) - 7
+    with pytest.raises(InputError, match=rf"Of its {len(state)} names, so many are those of: DINO .*\({known}\), "):
+        convert_published(state)
+    assert resemblance({"extra.weight": torch.zeros(2)}) == ""

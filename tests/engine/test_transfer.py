@@ -138,6 +138,10 @@ CHANGES: dict[str, tuple[tuple[object, ...], str]] = {
         (f"{NODE}.ENCODER.KEY_PROJ", True),
         f"{NODE}.ENCODER.KEY_PROJ is True in the file, False in the config",
     ),
+    "conventions": (
+        (f"{NODE}.CONVENTIONS", "detrex", f"{NODE}.POSITION_TEMPERATURE", 10000),
+        f"{NODE}.CONVENTIONS is detrex in the file, published in the config",
+    ),
     "points": (
         (f"{NODE}.DECODER.NUM_POINTS", 2),
         f"{NODE}.NUM_HEADS x DECODER.NUM_POINTS is 8 in the file, 16 in the config",

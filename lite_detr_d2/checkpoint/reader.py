@@ -1,0 +1,80 @@
+"""Published weights wherever a detector loads some: detectron2's checkpointer and predictors, ``load_state_dict``."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from ..errors import InputError
+from ..wording import counted, in_short
+from .classes import NUM_COCO_CLASSES, NUM_COCO_IDS, count_classes, is_class_tensor, keep_coco_classes
+from .convert import convert
+from .formats import detect
+from .infer import differences
+from .names import COUNTER, StateDict
+from .origins import origin_of, resemblance
+
+logger = logging.getLogger(__name__)
+
+_OURS = "flatten.level_embed"  # every detector of this package has it
+_DENOISING = "denoising."  # of training alone
+
+
+def read_published(state: Mapping[str, Any], model: nn.Module) -> Mapping[str, Any]:
+    """What a detector is to load: published weights with our names, and others as they are.
+
+    Of heads with a row for each of COCO's 91 category ids, a detector of 80 classes gets its classes' rows.
+
+    Args:
+        state: names -> tensors, ours or published.
+        model: a detector of this package.
+
+    Raises:
+        InputError: these are published weights of a backbone alone, or such as do not fit ``model``; or of an
+            implementation whose weights are not converted.
+    """
+    if _OURS in state or not state:
+        return state
+    ours = model.state_dict()
+    published = detect(state)
+    if published is None:
+        common = len(state.keys() & ours.keys())
+        whose = origin_of(state) or ("" if common else resemblance(state))
+        if whose and common < len(ours) / 2:
+            raise InputError(f"These weights are not this detector's. {whose}")
+        return state
+    if published.only_backbone:
+        raise InputError(
+            f"These weights are of {published.kind}, a backbone alone, and all else would stay random. train_net.py "
+            "and lite_detr_d2.engine.SafeCheckpointer start a training from them."
+        )
+    converted, report = convert(published, state)
+    converted = _fitting(converted, ours)
+    logger.info("Converted published weights: %s", report.summary(ours))
+    return converted
+
+
+def _fitting(converted: StateDict, ours: StateDict) -> StateDict:
+    """The tensors that a detector with ``ours`` loads, if they are all of it."""
+    found, expected = count_classes(converted), count_classes(ours)
+    if (found, expected) == (NUM_COCO_IDS, NUM_COCO_CLASSES):
+        converted, _ = keep_coco_classes(converted)
+    converted = {name: tensor for name, tensor in converted.items() if name in ours or not name.startswith(_DENOISING)}
+    wrong = [name for name, tensor in converted.items() if name not in ours or tensor.shape != ours[name].shape]
+    wrong += [name for name in ours if name not in converted and not name.startswith(_DENOISING)]
+    wrong = [name for name in wrong if not name.endswith(COUNTER)]
+    if not wrong:
+        counters = {name: tensor for name, tensor in ours.items() if name.endswith(COUNTER)}
+        return counters | converted
+    if found != expected and all(map(is_class_tensor, wrong)):
+        raise InputError(
+            f"These published weights tell {found} classes apart, and the detector {expected} "
+            "(MODEL.LITE_DETR.NUM_CLASSES). train_net.py starts a training on other classes from them, as "
+            "MODEL.WEIGHTS."
+        )
+    tensors = f"{counted(len(wrong), 'tensor does', 'tensors do')} not fit ({in_short(wrong)})"
+    raise InputError(
+        "These published weights are of another architecture: "
+        f"{'; '.join(differences(converted, ours)) or tensors}. Give the config that they are of."
+    )

@@ -1,0 +1,146 @@
+"""Checkpoints of detrex: names as its own converters have them, and models that have its conventions."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import Tensor
+
+from lite_detr_d2.checkpoint import COUNTER, convert_published, detect
+from lite_detr_d2.engine import SafeCheckpointer
+from lite_detr_d2.errors import InputError
+
+from .published import as_published, of_kind
+
+# From the published Deformable DETR's names to detrex's; source: projects/deformable_detr/converter.py of
+# IDEA-Research/detrex, which makes its checkpoints of the published ones.
+RENAMED = [
+    (r"backbone\.0\.body\.(conv1|bn1)(.*)", r"backbone.stem.\1\2"),
+    (r"backbone\.0\.body\.layer1\.(.*)", r"backbone.res2.\1"),
+    (r"backbone\.0\.body\.layer2\.(.*)", r"backbone.res3.\1"),
+    (r"backbone\.0\.body\.layer3\.(.*)", r"backbone.res4.\1"),
+    (r"backbone\.0\.body\.layer4\.(.*)", r"backbone.res5.\1"),
+    (r"(backbone\..*)\bbn(\d)(.*)", r"\1conv\2.norm\3"),
+    (r"(backbone\..*)downsample\.0(.*)", r"\1shortcut\2"),
+    (r"(backbone\..*)downsample\.1(.*)", r"\1shortcut.norm\2"),
+    (r"input_proj\.([012])\.0(.*)", r"neck.convs.\1.conv\2"),
+    (r"input_proj\.([012])\.1(.*)", r"neck.convs.\1.norm\2"),
+    (r"input_proj\.3\.0(.*)", r"neck.extra_convs.0.conv\1"),
+    (r"input_proj\.3\.1(.*)", r"neck.extra_convs.0.norm\1"),
+    (r"(.*encoder\.layers\.\d+\.)self_attn(.*)", r"\1attentions.0\2"),
+    (r"(.*encoder\.layers\.\d+\.)norm1(.*)", r"\1norms.0\2"),
+    (r"(.*encoder\.layers\.\d+\.)norm2(.*)", r"\1norms.1\2"),
+    (r"(.*coder\.layers\.\d+\.)linear1(.*)", r"\1ffns.0.layers.0.0\2"),
+    (r"(.*coder\.layers\.\d+\.)linear2(.*)", r"\1ffns.0.layers.1\2"),
+    (r"(.*decoder\.layers\.\d+\.)norm1(.*)", r"\1norms.1\2"),
+    (r"(.*decoder\.layers\.\d+\.)norm2(.*)", r"\1norms.0\2"),
+    (r"(.*decoder\.layers\.\d+\.)norm3(.*)", r"\1norms.2\2"),
+    (r"(.*decoder\.layers\.\d+\.)self_attn(.*)", r"\1attentions.0.attn\2"),
+    (r"(.*decoder\.layers\.\d+\.)cross_attn(.*)", r"\1attentions.1\2"),
+    (r"(.*)level_embed(.*)", r"\1level_embeds\2"),
+    (r"query_embed(.*)", r"query_embedding\1"),
+]
+KINDS = {
+    "deformable_detr_r50": "detrex's Deformable DETR",
+    "deformable_detr_two_stage_r50": "detrex's two-stage Deformable DETR or H-DETR",
+    "h_detr_r50": "detrex's two-stage Deformable DETR or H-DETR",
+    "dino_4scale_r50": "detrex's DINO",
+}
+
+
+def as_detrex(state: Mapping[str, Tensor], fixture: str) -> dict[str, Tensor]:
+    """What detrex would have called our tensors ``state``, of a small model of the kind of ``fixture``."""
+    renamed = {}
+    for name, tensor in as_published(state, fixture).items():
+        for pattern, target in RENAMED:
+            name = re.sub(rf"^{pattern}$", target, name)  # noqa: PLW2901
+        renamed[name] = tensor
+    if fixture.startswith("dino"):
+        layers = len({name.split(".")[3] for name in renamed if name.startswith("transformer.decoder.layers.")})
+        heads = {name: tensor for name, tensor in renamed.items() if re.search(r"(class|bbox)_embed", name)}
+        renamed = {name: tensor for name, tensor in renamed.items() if name not in heads}
+        for name, tensor in state.items():
+            match = re.fullmatch(r"(?:decoder\.heads\.(\d+)|query_selection\.head)\.(class|box)_embed(.*)", name)
+            if match:
+                part = {"class": "class_embed", "box": "bbox_embed"}[match[2]]
+                place = layers if match[1] is None else match[1]
+                for owner in ("", "transformer.decoder."):
+                    renamed[f"{owner}{part}.{place}{match[3]}"] = tensor
+        renamed["label_enc.weight"] = renamed["label_enc.weight"][:-1]
+    return renamed
+
+
+def detrex_cfg(cfg: CfgNode, fixture: str) -> CfgNode:
+    cfg = of_kind(cfg, fixture)
+    cfg.MODEL.LITE_DETR.CONVENTIONS, cfg.MODEL.LITE_DETR.POSITION_TEMPERATURE = "detrex", 10000
+    return cfg
+
+
+@pytest.mark.parametrize("fixture", KINDS)
+def test_a_checkpoint_is_a_whole_model(small_cfg: CfgNode, fixture: str) -> None:
+    torch.manual_seed(0)
+    state = build_model(detrex_cfg(small_cfg, fixture)).state_dict()
+    theirs = as_detrex(state, fixture)
+    kind = detect(theirs)
+    assert kind is not None and kind.kind == KINDS[fixture]
+    converted, report = convert_published(theirs)
+    assert report.skipped == {}
+    expected = {name: tensor for name, tensor in state.items() if not name.endswith(COUNTER)}
+    if fixture.startswith("dino"):  # nothing reads the last row
+        expected["denoising.label_embed.weight"] = torch.cat((theirs["label_enc.weight"], torch.zeros(1, 64)))
+    torch.testing.assert_close(converted, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("fixture", KINDS)
+def test_any_way_of_loading_takes_it(small_cfg: CfgNode, fixture: str) -> None:
+    model, other = (build_model(detrex_cfg(small_cfg, fixture)) for _ in range(2))
+    other.load_state_dict(as_detrex(model.state_dict(), fixture))
+    ours, theirs = model.state_dict(), other.state_dict()
+    for name in ours.keys() - {"denoising.label_embed.weight"}:
+        torch.testing.assert_close(theirs[name], ours[name], rtol=0, atol=0)
+
+
+def test_a_dino_of_detrex_needs_its_conventions(small_cfg: CfgNode) -> None:
+    theirs = as_detrex(build_model(detrex_cfg(small_cfg, "dino_4scale_r50")).state_dict(), "dino_4scale_r50")
+    model = build_model(of_kind(small_cfg, "dino_4scale_r50"))
+    message = r"of another architecture: MODEL\.LITE_DETR\.CONVENTIONS is detrex in the file, published in the config"
+    with pytest.raises(InputError, match=message):
+        model.load_state_dict(theirs, strict=False)
+
+
+def test_another_model_of_detrex_is_told_by_what_it_has_more(small_cfg: CfgNode) -> None:
+    state = build_model(detrex_cfg(small_cfg, "deformable_detr_r50")).state_dict()
+    theirs = as_detrex(state, "deformable_detr_r50") | {"anchor_center.weight": torch.zeros(2)}
+    with pytest.raises(InputError, match=r"of detrex's Deformable DETR, but is of another model: .*anchor_center"):
+        convert_published(theirs)
+
+
+def test_conventions_of_detrex(small_cfg: CfgNode) -> None:
+    """Half a cell off every position, 0.001 as the least distance from an edge, and a head for each layer of DINO."""
+    model = build_model(detrex_cfg(small_cfg, "dino_4scale_r50"))
+    column = model.flatten.position(torch.zeros(1, 4, 4, dtype=torch.bool))[0, 0, :, 0]
+    torch.testing.assert_close(
+        column, torch.sin(torch.tensor([0.5, 1.5, 2.5, 3.5]) / 4 * 2 * torch.pi), atol=1e-4, rtol=0
+    )
+    assert len(model.decoder.heads) == len(model.decoder.layers)
+    other = build_model(detrex_cfg(small_cfg, "deformable_detr_two_stage_r50"))
+    assert other.decoder.logit_eps == model.decoder.logit_eps == 1e-3
+
+
+def test_rows_of_heads_are_cocos_classes(small_cfg: CfgNode, tmp_path: Path) -> None:
+    """In the order of their ids, without gaps: classes of one's own start from the rows of the same name."""
+    cfg = detrex_cfg(small_cfg, "deformable_detr_two_stage_r50")
+    cfg.MODEL.LITE_DETR.NUM_CLASSES = 80
+    source = build_model(cfg)
+    torch.nn.init.normal_(source.decoder.heads[1].class_embed.bias)
+    torch.save({"model": as_detrex(source.state_dict(), "deformable_detr_two_stage_r50")}, tmp_path / "detrex.pth")
+    cfg.MODEL.LITE_DETR.NUM_CLASSES = 2
+    model = build_model(cfg)
+    checkpointer = SafeCheckpointer(model, class_names=["toothbrush", "person"])
+    checkpointer.resume_or_load(str(tmp_path / "detrex.pth"), resume=False)
+    found, expected = (each.decoder.heads[1].class_embed.bias for each in (model, source))
+    assert torch.equal(found, expected[[79, 0]])
