@@ -1,0 +1,106 @@
+"""What a training has come to: how well each class is found, pictures, where the time went, and what comes next."""
+
+import json
+import logging
+import os
+import random
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from detectron2.utils import comm
+
+from ..deploy.run import TrainedModel
+from ..engine import Trainer, class_names
+from ..errors import InputError
+from ..visualization import draw_curves
+from ..wording import shown
+from .dataset import EvaluationSet, own_dataset
+from .per_class import class_table
+from .report import Report, draw_images, report_on
+
+PREDICTIONS, CURVES = "predictions.png", "curves.png"
+
+_WORST_DRAWN = _OTHERS_DRAWN = 6
+
+logger = logging.getLogger(__name__)
+
+
+def log_end(trainer: Trainer, began: float, modules: Sequence[str] = ()) -> None:
+    """Say what a training has come to, and draw it in its ``OUTPUT_DIR``. What cannot be drawn or scored is said.
+
+    Args:
+        trainer: after its training.
+        began: when that was, by ``time.perf_counter``.
+        modules: that its config needs imported, as ``--import`` names them.
+    """
+    if not comm.is_main_process():
+        return
+    output = Path(trainer.cfg.OUTPUT_DIR)
+    lines = [_time(trainer, time.perf_counter() - began)]
+    logger.info("Drawing %s and %s", CURVES, PREDICTIONS)
+    for part in (_curves, _predictions):
+        try:
+            lines += part(trainer, output)
+        except (InputError, OSError) as error:
+            logger.warning("%s", error)
+    run = " ".join([shlex.quote(shown(output)), *(f"--import {module}" for module in modules)])
+    lines += [
+        f"to predict:  python projects/LiteDETR/predict.py {run} --input IMAGES --output FOUND",
+        f"its errors:  python projects/LiteDETR/evaluate.py {run}",
+    ]
+    logger.info("%s", "\n".join(["The training is done:", *(f"  {line}" for line in lines)]))
+
+
+def _time(trainer: Trainer, seconds: float) -> str:
+    histories, done = trainer.storage.histories(), trainer.iter - trainer.start_iter
+
+    def total(name: str) -> float:
+        return float(histories[name].global_avg()) * done if name in histories else 0.0
+
+    steps, data = total("time"), total("data_time")
+    parts = f"{_duration(steps)} in steps, of which {_duration(data)} waiting for data"
+    return f"time: {_duration(seconds)}; {parts}; the rest in evaluations and checkpoints"
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+def _curves(trainer: Trainer, output: Path) -> Iterator[str]:
+    draw_curves({output.name: output / "metrics.json"}, output / CURVES)
+    yield f"curves: {shown(output / CURVES)}"
+
+
+def _predictions(trainer: Trainer, output: Path) -> Iterator[str]:
+    """The classes, and the worst images beside some of the others, of the last evaluation."""
+    file, datasets = output / "inference" / "coco_instances_results.json", trainer.cfg.DATASETS.TEST
+    if len(datasets) > 1:
+        yield f"predictions: of {len(datasets)} datasets none are drawn; evaluate.py --dataset DIR does, of one"
+    if len(datasets) != 1 or not file.is_file():
+        return
+    cfg = trainer.cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.WEIGHTS = os.fspath(output / "model_final.pth")
+    names = class_names(datasets[0]) or [str(number) for number in range(cfg.MODEL.LITE_DETR.NUM_CLASSES)]
+    dataset = own_dataset(TrainedModel(cfg, trainer.checkpointer.model, names))
+    records: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+    report = report_on(dataset, records)
+    yield from class_table(report.classes).split("\n")
+    if report.best.score is not None:
+        yield (
+            f"of all classes: F1 is {report.best.f1:.1f} on average from a score of {report.best.score:.2f} on: a "
+            "--threshold to predict with"
+        )
+    draw_images(report, dataset, records, _chosen(report, dataset), output / PREDICTIONS)
+    yield f"predictions: {shown(output / PREDICTIONS)}, the worst images first, and then others"
+
+
+def _chosen(report: Report, dataset: EvaluationSet) -> list[Any]:
+    """The images of the most errors, and some of the others."""
+    worst = [image.image_id for image in report.confusion.worst(_WORST_DRAWN)]
+    others = [image["image_id"] for image in dataset.images if image["image_id"] not in worst]
+    return worst + random.Random(0).sample(others, min(_OTHERS_DRAWN, len(others)))
