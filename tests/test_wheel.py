@@ -3,9 +3,11 @@
 The wheel is installed and tested outside of the tree. `make test-wheel` does so in environments without detectron2.
 """
 
+import ast
 import filecmp
 import os
 import platform
+import runpy
 import shutil
 import subprocess
 import sys
@@ -144,3 +146,23 @@ def test_installed_wheel_passes_the_tests_of_the_ops(wheel: Path, tmp_path: Path
     arguments = (site, "-q", "-p", "no:cacheprovider", f"--rootdir={elsewhere}", *tests)
     result = run("-c", SCRIPT, *arguments, cwd=elsewhere, PYTHONPATH=str(site), LITE_DETR_PURE_TORCH="")
     assert " passed" in result.stdout and "skipped" not in result.stdout
+
+
+def imported_by(file: Path) -> Iterator[str]:
+    """The modules that a file of tests/ops imports, but those beside it."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module or ""
+
+
+def test_of_the_ops_what_is_run_beside_pytorch_alone_needs_nothing_else() -> None:
+    left_out = runpy.run_path(str(ROOT / "tools" / "wheel_matrix.py"))["LEFT_OUT"]
+    files = {path.name: path for path in (ROOT / "tests" / "ops").glob("*.py")}
+    assert left_out.keys() < files.keys()
+    packages = {"torch", "pytest", "hypothesis", *sys.stdlib_module_names}
+    for name in files.keys() - left_out:
+        for module in imported_by(files[name]):
+            ours = module == "lite_detr_d2" or module.startswith("lite_detr_d2.ops")
+            assert ours or module.split(".")[0] in packages, f"{name} imports {module}"
