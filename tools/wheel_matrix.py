@@ -1,7 +1,7 @@
 """Install the wheel beside PyTorch, pytest and hypothesis alone, run the tests of the ops, and print a table.
 
     make test-wheel
-    python tools/wheel_matrix.py [--pythons 3.10 3.13] [--torch 2.10.* newest] [--wheel dist/lite_detr_d2-....whl]
+    python tools/wheel_matrix.py [--pythons 3.10 3.13] [--torch 2.10.* newest] [--tests test_deform_attn.py]
 
 For each interpreter and each PyTorch: a fresh virtual environment, by uv, which is removed again. The wheel comes with
 --no-deps: detectron2 is not there, nor is NumPy. The tests lie outside of the checkout, and may not fall back to the
@@ -77,8 +77,8 @@ def copy_tests(folder: Path) -> None:
         shutil.copy(ROOT / "tests" / name, folder / "tests" / name)
 
 
-def try_wheel(wheel: Path, python: str, torch: str, folder: Path) -> Outcome:
-    """Install ``wheel`` with one interpreter and one PyTorch in ``folder``, and run the tests there."""
+def try_wheel(wheel: Path, python: str, torch: str, names: Sequence[str], folder: Path) -> Outcome:
+    """Install ``wheel`` with one interpreter and one PyTorch in ``folder``, and run the tests of these names there."""
     uv, start = Path(sys.executable).with_name("uv"), time.monotonic()
     interpreter = folder / "env" / "bin" / "python"
     wanted = "torch" if torch == "newest" else f"torch=={torch}"
@@ -96,10 +96,10 @@ def try_wheel(wheel: Path, python: str, torch: str, folder: Path) -> Outcome:
         if done.returncode:
             return Outcome(*found, {}, time.monotonic() - start, done.stderr[-2000:])
     found = tuple(done.stdout.split())
-    tests = (interpreter, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", "tests/ops")
+    pytest = (interpreter, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow")
     del environment["LITE_DETR_PURE_TORCH"]  # tests of the choice set it
     start = time.monotonic()
-    done = run(*tests, cwd=folder, OMP_NUM_THREADS="1", **environment)
+    done = run(*pytest, *(f"tests/ops/{name}" for name in names), cwd=folder, OMP_NUM_THREADS="1", **environment)
     last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
     counts = {name: int(count) for count, name in re.findall(r"(\d+) (passed|failed|skipped)", last)}
     error = done.stdout[-4000:] + done.stderr[-2000:] if done.returncode else ""
@@ -111,6 +111,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pythons", nargs="+", default=PYTHONS, metavar="P", help=f"(default: {' '.join(PYTHONS)})")
     parser.add_argument("--torch", nargs="+", default=TORCH, metavar="V", help=f"(default: {' '.join(TORCH)})")
+    parser.add_argument("--tests", nargs="+", default=[""], metavar="FILE", help="of tests/ops; all, if not given")
     parser.add_argument("--wheel", type=Path, metavar="FILE", help="the one in dist/, if not given")
     args = parser.parse_args()
     wheels = [args.wheel] if args.wheel else sorted((ROOT / "dist").glob("lite_detr_d2-*.whl"))
@@ -120,7 +121,7 @@ def main() -> int:
     for python in args.pythons:
         for torch in args.torch:
             with tempfile.TemporaryDirectory() as folder:
-                outcome = try_wheel(wheels[0].resolve(), python, torch, Path(folder))
+                outcome = try_wheel(wheels[0].resolve(), python, torch, args.tests, Path(folder))
             outcomes.append(outcome)
             print(outcome.row, outcome.error, sep="\n" if outcome.error else "", file=sys.stderr, flush=True)
     print("\n".join([line(COLUMNS), "|---" * len(COLUMNS) + "|", *(outcome.row for outcome in outcomes)]))
