@@ -1,6 +1,6 @@
 # make setup | test | test-slow | demo | lint | coverage | fuzz | soak | cuda | links | lock, and test-export |
-# test-interop | export-matrix | docs, which have virtual environments of their own. Set-up runs by itself when it is
-# missing or out of date.
+# test-interop | export-matrix | wheel | test-wheel | docs, which have virtual environments of their own. Set-up runs by
+# itself when it is missing or out of date.
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -18,7 +18,7 @@ UV := 0.13.9
 # They would bring other packages into $(VENV).
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: setup test test-slow test-export test-interop export-matrix docs links demo lint coverage fuzz soak cuda lock always
+.PHONY: setup test test-slow test-export test-interop export-matrix wheel test-wheel docs links demo lint coverage fuzz soak cuda lock always
 
 setup: $(BUILT)
 
@@ -36,6 +36,15 @@ test-export test-interop: test-%: $(VENV)-%/.installed
 # Every format of every detector: a table. What an earlier run has done is not done again.
 export-matrix: $(VENV)-export/.installed
 	$(VENV)-export/bin/python tools/export_matrix.py
+
+# The source distribution and its wheel, in dist. FORCE_CUDA=1 gives it CUDA kernels.
+wheel: $(VENV)-wheel/.installed
+	$(VENV)-wheel/bin/python tools/build_wheel.py
+
+# The wheel in dist beside PyTorch alone, in an environment for each interpreter and each PyTorch: a table. It downloads
+# PyTorch as often, and takes an hour.
+test-wheel: $(VENV)-wheel/.installed
+	$(VENV)-wheel/bin/python tools/wheel_matrix.py
 
 # The documentation as a site, in output/site: open its index.html. A warning is an error.
 docs: $(VENV)-docs/.installed
@@ -98,7 +107,7 @@ lock:
 			--generate-hashes" && \
 		export UV_CUSTOM_COMPILE_COMMAND="make lock" && \
 		$$compile $(UPGRADE) requirements/dev.in --output-file requirements/dev.txt && \
-		for name in build export interop docs; do \
+		for name in build export interop docs wheel; do \
 			$$compile $(UPGRADE) --constraints requirements/dev.txt requirements/$$name.in \
 				--output-file requirements/$$name.txt || exit; \
 		done

@@ -93,6 +93,7 @@ def ops_extension() -> Extension:
     # Without errno and traps more loops vectorise, to the same results. Vectors are passed between inlined functions
     # only, so no ABI is at stake.
     cxx = ["-std=c++20", "-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-Wno-psabi"]
+    cxx += ["-include", str((SOURCES / "old_systems.h").absolute())]
     if CUDA_ROOT is None:
         return CppExtension(
             EXTENSION, sources, define_macros=define_macros, extra_compile_args=cxx, py_limited_api=True
