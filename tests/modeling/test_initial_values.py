@@ -8,6 +8,7 @@ uniform rule; what is created around it keeps PyTorch's own values, if nothing e
 
 import math
 import re
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -30,13 +31,12 @@ RULES = {
     rf"|neck\..+\.0\.bias|{ANY_HEAD}box_embed\.layers\.2\.weight|query_selection\.reference_points\.bias"
     r"|query_selection\.(proposal_embed\.)?proj\.bias|.*norm\.bias|neck\..+\.1\.bias|encoder\.scorer\.embed\.0\.bias",
     "ones": r".*norm\.weight|neck\..+\.1\.weight|encoder\.scorer\.embed\.0\.weight",
-    "glorot": rf"{ATTENTION}(value|output|query|key)_proj\.weight|{SELF_ATTENTION}output_proj\.weight|neck\..+\.0\.weight"
-    r"|.*feed_forward\.linear\d\.weight|query_selection\.(proj|proposal_embed\.proj|reference_points)\.weight"
+    "glorot": rf"{ATTENTION}(value|output|query|key)_proj\.weight|{SELF_ATTENTION}output_proj\.weight"
+    r"|neck\..+\.0\.weight|.*feed_forward\.linear\d\.weight|query_selection\.(proj|proposal_embed\.proj|reference_points)\.weight"
     r"|decoder\.position\.mlp\.layers\.\d\.weight|encoder\.scorer\.(embed\.1|score\.\d)\.weight"
     rf"|{ANY_HEAD}box_embed\.layers\.[01]\.weight",
     "glorot as one of three": rf"{SELF_ATTENTION}(query_key|value)_proj\.weight",
-    "torch's weight": rf"{ANY_HEAD}class_embed\.weight",
-    "torch's bias": rf".*feed_forward\.linear\d\.bias|decoder\.position\.mlp\.layers\.\d\.bias"
+    "torch's": rf"{ANY_HEAD}class_embed\.weight|.*feed_forward\.linear\d\.bias|decoder\.position\.mlp\.layers\.\d\.bias"
     rf"|encoder\.scorer\.(embed\.1|score\.\d)\.bias|{ANY_HEAD}box_embed\.layers\.[01]\.bias",
     "normal": r"flatten\.level_embed|denoising\.label_embed\.weight|query_selection\.position\.weight",
     "content": r"query_selection\.content\.weight",
@@ -75,6 +75,26 @@ def rule_of(name: str) -> str:
     return rule
 
 
+def assert_follows(rule: str, value: Tensor, *, fan_in: int, points: int, detector: str, first: bool) -> None:
+    """``fan_in`` is that of the layer, ``points`` those of its attention, ``first`` whether it is the first head."""
+    from_point = first and detector in ("deformable_detr", "deformable_detr_refined")
+    checks: dict[str, Callable[[], None]] = {
+        "zeros": lambda: torch.testing.assert_close(value, torch.zeros_like(value), rtol=0, atol=0),
+        "ones": lambda: torch.testing.assert_close(value, torch.ones_like(value), rtol=0, atol=0),
+        "looking around": lambda: assert_looks_around(value, points),
+        "glorot": lambda: assert_glorot(value),
+        # Of a matrix that makes queries, keys and values at once, as PyTorch's.
+        "glorot as one of three": lambda: assert_glorot(value, fan_out=3 * fan_in),
+        "torch's": lambda: assert_uniform(value, 1 / math.sqrt(fan_in)),
+        "normal": lambda: assert_normal(value),
+        # Part of the transformer in DINO alone.
+        "content": lambda: assert_glorot(value) if detector == "dino" else assert_normal(value),
+        "rare classes": lambda: torch.testing.assert_close(value, torch.full((CLASSES,), LOGIT_OF_A_HUNDREDTH)),
+        "box": lambda: torch.testing.assert_close(value, torch.tensor([0.0, 0.0, *[-2.0 * from_point] * 2])),
+    }
+    checks[rule]()
+
+
 def configure(cfg: CfgNode, detector: str) -> None:
     """Eight heads, as the recipes have; plain attention in the Deformable DETRs; no two widths alike."""
     choose_detector(cfg, detector)
@@ -93,34 +113,12 @@ def configure(cfg: CfgNode, detector: str) -> None:
 def test_a_detector_starts_as_the_published_one(small_cfg: CfgNode, detector: str) -> None:
     configure(small_cfg, detector)
     starts = {n: p.detach() for n, p in build_model(small_cfg).named_parameters() if not n.startswith("backbone.")}
-    seen = set()
     for name, value in starts.items():
-        rule = rule_of(name)
-        seen.add(rule)
-        match rule:
-            case "zeros" | "ones":
-                assert bool((value == float(rule == "ones")).all()), name
-            case "looking around":
-                assert_looks_around(value, points=3 if "decoder" in name else 4)
-            case "glorot":
-                assert_glorot(value)
-            case "glorot as one of three":  # of a matrix that makes queries, keys and values at once, as PyTorch's
-                assert_glorot(value, fan_out=3 * 64)
-            case "torch's weight":
-                assert_uniform(value, 1 / math.sqrt(value.shape[1]))
-            case "torch's bias":
-                fan_in = starts[name.replace("bias", "weight")].shape[1]
-                assert_uniform(value, 1 / math.sqrt(fan_in))
-            case "normal":
-                assert_normal(value)
-            case "content":  # part of the transformer in DINO alone
-                (assert_glorot if detector == "dino" else assert_normal)(value)
-            case "rare classes":
-                torch.testing.assert_close(value, torch.full((CLASSES,), LOGIT_OF_A_HUNDREDTH))
-            case "box":  # the first of those that start from a point
-                from_point = detector in ("deformable_detr", "deformable_detr_refined") and ".heads.0." in name
-                assert value.tolist() == ([0, 0, -2, -2] if from_point else [0, 0, 0, 0])
-    assert {"looking around", "zeros", "ones", "glorot", "normal", "rare classes", "box"} <= seen
+        weight = starts[re.sub(r"bias$", "weight", name)]
+        points = 3 if name.startswith("decoder.") else 4
+        first = name.startswith("decoder.heads.0.")
+        fan_in = weight.shape[-1]
+        assert_follows(rule_of(name), value, fan_in=fan_in, points=points, detector=detector, first=first)
 
 
 def test_every_rule_is_needed(small_cfg: CfgNode) -> None:
