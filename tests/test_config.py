@@ -114,6 +114,7 @@ def test_leaf_trains_a_step_and_evaluates(path: Path) -> None:
         ("ENCODER.SPEC", "H3L1-(2+1)x3", r"ENCODER.SPEC is 'H3L1-\(2\+1\)x3': expected HxLy with x \+ y"),
         ("ENCODER.FUSION", "both", "ENCODER.FUSION is 'both': expected one of joint, sequential, high_only"),
         ("ENCODER.LOW_LEVEL_FFN_RATIO", 7, "LOW_LEVEL_FFN_RATIO is 7"),
+        ("ENCODER.LOW_LEVEL_FFN_RATIO", -8, "LOW_LEVEL_FFN_RATIO is -8: expected an integer from 0 to"),
         ("ENCODER.RHO", 0.0, "ENCODER.RHO is 0.0: expected a number above 0 and at most 1"),
         ("ENCODER.RHO", 1.5, "ENCODER.RHO is 1.5: expected a number above 0 and at most 1"),
         ("ENCODER.RHO", float("nan"), "ENCODER.RHO is nan: expected a number above 0 and at most 1"),
