@@ -14,7 +14,11 @@ from lite_detr_d2.checkpoint.infer import expected_shapes
 
 from ..helpers import choose_detector
 
-RESNET = {"MODEL.BACKBONE.NAME": "build_resnet_backbone", "MODEL.RESNETS.STEM_OUT_CHANNELS": 64}
+RESNET = {
+    "MODEL.BACKBONE.NAME": "build_resnet_backbone",
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": 64,
+    "MODEL.RESNETS.NORM": "FrozenBN",  # whose statistics are no counters
+}
 SWIN = {"MODEL.BACKBONE.NAME": "build_swin_backbone", "MODEL.LITE_DETR.IN_FEATURES": ["p1", "p2", "p3"]}
 NODE = "MODEL.LITE_DETR."
 

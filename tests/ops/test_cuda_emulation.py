@@ -35,8 +35,12 @@ def build(library: Path) -> None:
     subprocess.run([*command, "-ltorch", "-ltorch_cpu"], check=True)
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def _emulated_ops(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Once in a process, whatever the order of the tests: torch registers an op once, and ends the process at a second.
+
+    A fixture of the module is set up again where tests of another module come between.
+    """
     library = tmp_path_factory.mktemp("emulation") / "emulated.so"
     build(library)
     torch.ops.load_library(library)
