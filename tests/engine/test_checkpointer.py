@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 
 from lite_detr_d2.checkpoint import write_checkpoint
@@ -278,3 +279,35 @@ def test_tensors_of_another_shape_are_not_loaded(tmp_path: Path, log: pytest.Log
     path = save(tmp_path / "model.pth", {"model": state})
     SafeCheckpointer(model).load(path, [])
     assert f"{path}: 1 of the model's 3 tensors are loaded, and not class_embed (2)" in log.messages
+
+
+class Normalised(nn.Module):
+    def __init__(self, norm: type[nn.Module]) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(*(norm(2) for _ in range(3)))
+        self.decoder = nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("saved", "loaded"), [(nn.BatchNorm2d, FrozenBatchNorm2d), (FrozenBatchNorm2d, nn.BatchNorm2d)]
+)
+def test_counters_of_batch_normalisation_do_not_matter(
+    tmp_path: Path, log: pytest.LogCaptureFixture, saved: type[nn.Module], loaded: type[nn.Module]
+) -> None:
+    """A backbone of which more is frozen has fewer; they would be a fifth of this one's tensors."""
+    state = Normalised(saved).state_dict()
+    state = {name: torch.rand_like(value) if value.is_floating_point() else value for name, value in state.items()}
+    path = save(tmp_path / "model.pth", {"model": state})
+    for purpose in ("evaluate", "train", "resume", "init"):
+        model = Normalised(loaded)
+        optimizer = {"optimizer": torch.optim.SGD(model.parameters(), lr=0.1)} if purpose == "resume" else {}
+        checkpointer = SafeCheckpointer(model, **optimizer)
+        if purpose == "init":
+            assert checkpointer.initialize(path).new == []
+        else:
+            checkpointer.load(path, [] if purpose == "train" else None)
+        common = [name for name in model.state_dict() if not name.endswith("num_batches_tracked")]
+        assert len(common) == 3 * 4 + 2
+        assert all(torch.equal(model.state_dict()[name], state[name]) for name in common)
+    assert log.text.count(f"{path}: 14 of the model's 14 tensors are loaded\n") == 3
+    assert "14 tensors are taken, 0 new" in log.text and "another backbone" not in log.text
