@@ -4,6 +4,9 @@ Sources, all by their constructors and ``_reset_parameters``: fundamentalvision/
 ``deformable_transformer.py``, ``ms_deform_attn.py``), which H-DETR and Sparse DETR have taken over; IDEA-Research/DINO;
 IDEA-Research/Lite-DETR for key-aware attention. Within the transformer, every matrix is drawn by Glorot and Bengio's
 uniform rule; what is created around it keeps PyTorch's own values, if nothing else is said.
+
+Ours differ from the published ones in two places: the hidden layers of box heads follow Glorot's rule, too, where the
+published keep PyTorch's; and the biases of what proposals are projected with are zeros, where they keep PyTorch's.
 """
 
 import math
