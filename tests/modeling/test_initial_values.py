@@ -4,9 +4,6 @@ Sources, all by their constructors and ``_reset_parameters``: fundamentalvision/
 ``deformable_transformer.py``, ``ms_deform_attn.py``), which H-DETR and Sparse DETR have taken over; IDEA-Research/DINO;
 IDEA-Research/Lite-DETR for key-aware attention. Within the transformer, every matrix is drawn by Glorot and Bengio's
 uniform rule; what is created around it keeps PyTorch's own values, if nothing else is said.
-
-Ours differ from the published ones in two places: the hidden layers of box heads follow Glorot's rule, too, where the
-published keep PyTorch's; and the biases of what proposals are projected with are zeros, where they keep PyTorch's.
 """
 
 import math
@@ -32,15 +29,15 @@ RULES = {
     "looking around": rf"{ATTENTION}sampling_offsets\.bias",
     "zeros": rf"{ATTENTION}(sampling_offsets\.weight|attention_weights\.\w+|\w+_proj\.bias)|{SELF_ATTENTION}\w+\.bias"
     rf"|neck\..+\.0\.bias|{ANY_HEAD}box_embed\.layers\.2\.weight|query_selection\.reference_points\.bias"
-    r"|query_selection\.(proposal_embed\.)?proj\.bias|.*norm\.bias|neck\..+\.1\.bias|encoder\.scorer\.embed\.0\.bias",
+    r"|.*norm\.bias|neck\..+\.1\.bias|encoder\.scorer\.embed\.0\.bias",
     "ones": r".*norm\.weight|neck\..+\.1\.weight|encoder\.scorer\.embed\.0\.weight",
     "glorot": rf"{ATTENTION}(value|output|query|key)_proj\.weight|{SELF_ATTENTION}output_proj\.weight"
     r"|neck\..+\.0\.weight|.*feed_forward\.linear\d\.weight|query_selection\.(proj|proposal_embed\.proj|reference_points)\.weight"
-    r"|decoder\.position\.mlp\.layers\.\d\.weight|encoder\.scorer\.(embed\.1|score\.\d)\.weight"
-    rf"|{ANY_HEAD}box_embed\.layers\.[01]\.weight",
+    r"|decoder\.position\.mlp\.layers\.\d\.weight|encoder\.scorer\.(embed\.1|score\.\d)\.weight",
     "glorot as one of three": rf"{SELF_ATTENTION}(query_key|value)_proj\.weight",
     "torch's": rf"{ANY_HEAD}class_embed\.weight|.*feed_forward\.linear\d\.bias|decoder\.position\.mlp\.layers\.\d\.bias"
-    rf"|encoder\.scorer\.(embed\.1|score\.\d)\.bias|{ANY_HEAD}box_embed\.layers\.[01]\.bias",
+    rf"|encoder\.scorer\.(embed\.1|score\.\d)\.bias|{ANY_HEAD}box_embed\.layers\.[01]\.\w+"
+    r"|query_selection\.(proposal_embed\.)?proj\.bias",
     "normal": r"flatten\.level_embed|denoising\.label_embed\.weight|query_selection\.position\.weight",
     "content": r"query_selection\.content\.weight",
     "rare classes": rf"{ANY_HEAD}class_embed\.bias",
