@@ -27,6 +27,7 @@ from lite_detr_d2.deploy.formats import FORMATS, Settings
 from lite_detr_d2.deploy.inference import DTYPES, InferenceModel
 from lite_detr_d2.deploy.sizing import num_tokens
 from lite_detr_d2.engine import Trainer
+from lite_detr_d2.engine.compilation import compile_training
 from lite_detr_d2.engine.step import Step
 
 Size = tuple[int, int]
@@ -57,19 +58,24 @@ class FormWorker:
         self.now = time.process_time if setup["processor_time"] else time.perf_counter
         self.subject = Subject(setup["model"], setup["device"], (64, 64), (64, 64), self.now)
         self.timed: dict[Size, Timed] = {}
+        self.first: dict[Size, float] = {}
         self.built: dict[str, nn.Module] = {}
 
     def __call__(self, size: Size) -> dict[str, float]:
         if size not in self.timed:
             self.timed[size] = FORMS[self.setup["form"]].make(self, size)
-            for _ in range(WARM_UPS):
+            start = time.perf_counter()
+            self.timed[size]()
+            self.first[size] = time.perf_counter() - start
+            for _ in range(WARM_UPS - 1):
                 self.timed[size]()
         seconds = self.timed[size]()
         if self.subject.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(self.subject.device) / 2**20
         else:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        return seconds | {"peak MiB": peak, "tokens": num_tokens(self.subject.model, *size)}
+        others = {"first call": self.first[size], "tokens": num_tokens(self.subject.model, *size)}
+        return seconds | {"peak MiB": peak} | others
 
     def images(self, size: Size) -> torch.Tensor:
         """Noise, (N, 3, H, W) uint8."""
@@ -85,12 +91,7 @@ class FormWorker:
         return Path(self.setup["exported"], name).with_suffix(FORMATS[format].suffix)
 
     def whole(self, call: Callable[[], Any]) -> Timed:
-        def timed() -> dict[str, float]:
-            start = self.now()
-            call()
-            return {"whole": self.now() - start}
-
-        return timed
+        return lambda: {"whole": self.subject.clock(call)["whole"]}
 
 
 def _eager(dtype: str) -> Form:
@@ -108,9 +109,12 @@ def _eager(dtype: str) -> Form:
     return Form(make, on_gpu=True)
 
 
-def _step(precision: torch.dtype | None) -> Form:
+def _step(precision: torch.dtype | None, *, compiled: bool = False) -> Form:
     def make(worker: FormWorker, size: Size) -> Timed:
         model = worker.subject.model
+        if compiled and not worker.timed:
+            worker.subject.clock.leave_parts()
+            compile_training(model)
         batch = [example for _ in range(worker.setup["batch"]) for example in batched_input(*size)]
         step = Step(model, repeat(batch), Trainer.build_optimizer(worker.subject.cfg, model), precision=precision)
         step.iter = 0
@@ -120,7 +124,7 @@ def _step(precision: torch.dtype | None) -> Form:
             with EventStorage():
                 step.run_step()
 
-        return lambda: worker.subject.clock(call)
+        return worker.whole(call) if compiled else lambda: worker.subject.clock(call)
 
     return Form(make, on_gpu=True)
 
@@ -133,6 +137,17 @@ def _prepared(dtype: str) -> Form:
         model = worker.built["prepared"]
         clock = PartClock(model.model.detector, worker.subject.device, worker.now)
         return lambda: clock(lambda: model(inputs))
+
+    return Form(make, on_gpu=True)
+
+
+def _compiled(dtype: str) -> Form:
+    def make(worker: FormWorker, size: Size) -> Timed:
+        inputs = worker.inputs(size)
+        if not worker.built:
+            worker.subject.clock.leave_parts()
+            worker.built["compiled"] = prepare(worker.subject.model, dtype=DTYPES[dtype], compile=True)
+        return worker.whole(lambda: worker.built["compiled"](inputs))
 
     return Form(make, on_gpu=True)
 
@@ -163,8 +178,12 @@ FORMS = {
     "eager bfloat16": _eager("bfloat16"),
     "prepared": _prepared("float32"),
     "prepared bfloat16": _prepared("bfloat16"),
+    "compiled": _compiled("float32"),
+    "compiled bfloat16": _compiled("bfloat16"),
     "training step": _step(None),
     "training step bfloat16": _step(torch.bfloat16),
+    "compiled training step": _step(None, compiled=True),
+    "compiled training step bfloat16": _step(torch.bfloat16, compiled=True),
     "floor": _floor("float32"),
     "floor bfloat16": _floor("bfloat16"),
     "ONNX Runtime": _exported("onnx", "float32", "onnxruntime"),

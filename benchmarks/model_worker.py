@@ -32,10 +32,11 @@ class PartClock:
     def __init__(self, model: nn.Module, device: torch.device, now: Callable[[], float]) -> None:
         self.device, self.now = device, now
         self.seconds = dict.fromkeys(PARTS, 0.0)
+        self._hooks = []
         for part in PARTS:
             module = getattr(model, part)
-            module.register_forward_pre_hook(lambda *_, part=part: self._count(part, -1))
-            module.register_forward_hook(lambda *_, part=part: self._count(part, 1))
+            self._hooks.append(module.register_forward_pre_hook(lambda *_, part=part: self._count(part, -1)))
+            self._hooks.append(module.register_forward_hook(lambda *_, part=part: self._count(part, 1)))
 
     def __call__(self, call: Callable[[], Any]) -> dict[str, float]:
         """Seconds of the whole ``call``, of the model's parts, and of the rest."""
@@ -44,6 +45,11 @@ class PartClock:
         call()
         whole = self._now() - start
         return {"whole": whole, **self.seconds, "rest": whole - sum(self.seconds.values())}
+
+    def leave_parts(self) -> None:
+        """Count the whole alone from now on: torch.compile has no graph of what looks at a clock."""
+        for hook in self._hooks:
+            hook.remove()
 
     def _count(self, part: str, sign: int) -> None:
         self.seconds[part] += sign * self._now()

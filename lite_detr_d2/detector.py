@@ -93,7 +93,7 @@ class DetrDetector(nn.Module):
         mean, std = (torch.tensor(list(values), dtype=torch.float32).view(-1, 1, 1) for values in stats)
         self.register_buffer("pixel_mean", mean, persistent=False)
         self.register_buffer("pixel_std", std, persistent=False)
-        self._trains_channels_last = _can_train_channels_last(backbone)
+        self.trains_channels_last = _can_train_channels_last(backbone)
 
     @property
     def device(self) -> torch.device:
@@ -161,7 +161,7 @@ class DetrDetector(nn.Module):
         Returns:
             The predictions of all groups, and these, ``denoising`` last.
         """
-        if images.device.type == "cpu" and self._trains_channels_last:
+        if images.device.type == "cpu" and self.trains_channels_last:
             # The backbone is faster so; in bfloat16, the whole step by a quarter.
             images = images.contiguous(memory_format=torch.channels_last)
         features = self.extract(images, padding)

@@ -21,6 +21,7 @@ from lite_detr_d2.deploy import prepare
 from lite_detr_d2.deploy.inference import DTYPES
 from lite_detr_d2.detector import DetrDetector
 from lite_detr_d2.engine import Trainer
+from lite_detr_d2.engine.compilation import compile_training
 from lite_detr_d2.ops.deform_attn import compiled_ops_status
 
 from .engine.stops import assert_same_training, stoppable_config, train
@@ -139,8 +140,7 @@ def cfg(tmp_path: Path) -> CfgNode:
     return cfg
 
 
-@pytest.mark.parametrize("precision", ["", "bfloat16", "float16"])
-def test_the_loss_falls(cfg: CfgNode, precision: str) -> None:
+def assert_the_loss_falls(cfg: CfgNode, precision: str) -> None:
     cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.DTYPE = bool(precision), precision or "float16"
     cfg.SOLVER.MAX_ITER, cfg.SOLVER.BASE_LR, cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.STEPS = 60, 1e-3, 0, ()
     cfg.SOLVER.EMA.ENABLED = True
@@ -150,6 +150,11 @@ def test_the_loss_falls(cfg: CfgNode, precision: str) -> None:
     losses = [line["total_loss"] for line in lines if "total_loss" in line]
     assert losses[-1] < 0.9 * losses[0]
     assert [line["max_mem"] for line in lines if "max_mem" in line]
+
+
+@pytest.mark.parametrize("precision", ["", "bfloat16", "float16"])
+def test_the_loss_falls(cfg: CfgNode, precision: str) -> None:
+    assert_the_loss_falls(cfg, precision)
 
 
 def test_a_training_that_stops_goes_on_as_if_it_had_not(cfg: CfgNode, tmp_path: Path) -> None:
@@ -171,3 +176,39 @@ def test_what_was_trained_predicts_on_either_device(cfg: CfgNode, tmp_path: Path
     assert (on_cpu.device.type, on_gpu.device.type) == ("cpu", "cuda")
     assert len(on_cpu) == len(on_gpu) > 0
     assert_close(on_gpu.cpu(), on_cpu, rtol=1e-3, atol=1e-3)
+
+
+# Compiled detectors come last: they take a minute each.
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+def test_the_compiled_form_predicts_as_the_prepared_one(small_cfg: CfgNode, dtype: torch.dtype) -> None:
+    detector, inputs = build(small_cfg, "dino")[1], [batched_input(96, 128, 0)]
+    found, expected = (
+        prepare(detector, dtype=dtype, compile=compile)(inputs)[0]["instances"] for compile in (True, False)
+    )
+    limits = {"rtol": 1e-3, "atol": 1e-3} if dtype == torch.float32 else {"rtol": 0.1, "atol": 0.1}
+    assert_close(found.scores[:10], expected.scores[:10], **limits)
+    assert found.scores.device.type == "cuda"
+
+
+def test_a_compiled_training_has_the_losses_of_another(small_cfg: CfgNode) -> None:
+    model = build(small_cfg, "dino")[1].train()
+    batch = [batched_input(96, 128, 3), batched_input(80, 100, 5, seed=1)]
+    found = []
+    for is_compiled in (False, True):
+        if is_compiled:
+            compile_training(model)
+        torch.manual_seed(0)
+        model.zero_grad()
+        losses = model(batch)
+        torch.stack(list(losses.values())).sum().backward()
+        gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        found.append({name: loss.detach() for name, loss in losses.items()} | gradients)
+    for name, value in found[0].items():
+        assert_close(found[1][name], value, rtol=1e-3, atol=1e-3 * max(1.0, float(value.abs().max())))
+
+
+def test_the_loss_of_a_compiled_training_falls(cfg: CfgNode) -> None:
+    cfg.SOLVER.COMPILE = True
+    assert_the_loss_falls(cfg, "bfloat16")

@@ -57,6 +57,9 @@ def add_lite_detr_config(cfg: CfgNode) -> None:
     # "backbone" and "encoder", or one of them: what their layers compute is not kept for the backward pass, which
     # computes it again. It takes less memory, and more time.
     cfg.SOLVER.RECOMPUTE = []
+    # torch.compile makes one graph of what is trained, from the backbone to the decoder, for images of all sizes. It
+    # takes minutes before the first step, and a C++ compiler on the CPU; steps are faster from then on.
+    cfg.SOLVER.COMPILE = False
     # PyTorch's deterministic algorithms in training, with which a GPU gives the same bits each time, and gradients of
     # attention take much longer. On the CPU they are the same without.
     cfg.SOLVER.DETERMINISTIC = False

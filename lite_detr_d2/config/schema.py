@@ -183,6 +183,7 @@ SCHEMA: Mapping[str, Kind] = {
     "SOLVER.CHECKPOINT_PERIOD": Integer(1, _EVER),
     "SOLVER.KEEP_LAST": Integer(0, _ITERATIONS),
     "SOLVER.RECOMPUTE": Items(Choice("backbone", "encoder"), distinct=True),
+    "SOLVER.COMPILE": _FLAG,
     "SOLVER.DETERMINISTIC": _FLAG,
     "SOLVER.EARLY_STOP.PATIENCE": Integer(0, _ITERATIONS),
     "SOLVER.EMA.ENABLED": _FLAG,

@@ -100,6 +100,15 @@ class InferenceModel(nn.Module):
         """The inputs, if they pass the check."""
         return (images, sizes) if self.check is None else self.check(images, sizes)
 
+    def detect(self, images: Tensor, sizes: Tensor, *, is_padded: bool = True) -> Detections:
+        """Detect, by the detector's function of tensors, which may be compiled.
+
+        ``images`` and ``sizes`` are as of :meth:`forward`; ``is_padded`` says whether any image may be padded.
+        """
+        with self.precision(images.device):
+            predictions = self.detector.detect(*self._normalised(images, sizes), is_padded)
+        return self._best(predictions, sizes)
+
     def inspect(
         self, images: Tensor, sizes: Tensor, selected: Tensor | None = None, *, is_padded: bool = True
     ) -> Inspection:
@@ -117,10 +126,7 @@ class InferenceModel(nn.Module):
 
     def _inspect(self, images: Tensor, sizes: Tensor, selected: Tensor | None, is_padded: bool) -> Inspection:
         detector = self.detector
-        padding = _padding(images, sizes)
-        ordered = images.flip(1) if detector.input_format == "BGR" else images
-        normalised = detector.normalise(ordered).masked_fill(padding[:, None], 0.0)
-        features = detector.encode(normalised, padding, is_padded)
+        features = detector.encode(*self._normalised(images, sizes), is_padded)
         selection = detector.query_selection
         if isinstance(selection, QuerySelection):
             tokens, anchors = selection.candidates(features)
@@ -135,7 +141,16 @@ class InferenceModel(nn.Module):
 
     def detections(self, inspection: Inspection, sizes: Tensor) -> Detections:
         """Keep the best pairs of a query and a class."""
-        boxes, scores, labels = best_pairs(inspection.predictions, self.detector.max_detections)
+        return self._best(inspection.predictions, sizes)
+
+    def _normalised(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """What the detector takes: normalised images that are zero where they are padded, and (N, H, W) where."""
+        padding = _padding(images, sizes)
+        ordered = images.flip(1) if self.detector.input_format == "BGR" else images
+        return self.detector.normalise(ordered).masked_fill(padding[:, None], 0.0), padding
+
+    def _best(self, predictions: LayerPredictions, sizes: Tensor) -> Detections:
+        boxes, scores, labels = best_pairs(predictions, self.detector.max_detections)
         limits = sizes.flip(1).repeat(1, 2)[:, None].float()
         return Detections(boxes.clamp(0, 1) * limits, scores, labels)
 

@@ -11,7 +11,10 @@ from torch import nn
 from ..detector import DetrDetector, Inputs
 from ..errors import InputError
 from ..modeling.layers import FeedForward
+from ..torch_compile import check_compiler
 from ..wording import quoted
+from .checks import check_flag
+from .compiled_form import compile_detection
 from .fused import FusedBlock, FusedConv2d, FusedFeedForward, FusedLinear, FusedStem
 from .inference import DTYPES, InferenceModel
 
@@ -51,7 +54,7 @@ class PreparedDetector(nn.Module):
         return super().train(False)
 
 
-def prepare(model: nn.Module, *, dtype: torch.dtype = torch.float32) -> PreparedDetector:
+def prepare(model: nn.Module, *, dtype: torch.dtype = torch.float32, compile: bool = False) -> PreparedDetector:
     """Make the inference form of a detector, which is left as it is.
 
     Batch norms are in the weights of the convolutions before them, maps are in channels-last, what follows a product is
@@ -62,9 +65,12 @@ def prepare(model: nn.Module, *, dtype: torch.dtype = torch.float32) -> Prepared
         model: a detector of this package, in whatever mode; or one in ``DistributedDataParallel``.
         dtype: ``torch.float32``; or ``torch.bfloat16``, in which products are then computed, and what follows from
             them, as by autocast. Reference points and boxes are of float32.
+        compile: let torch.compile make one graph of it, which takes minutes when it first detects, and again after it
+            was saved and loaded. See :func:`.compile_detection`.
 
     Raises:
-        InputError: the model is no detector of this package, or is prepared already; or of other dtypes.
+        InputError: the model is no detector of this package, or is prepared already; of other dtypes; or it is to be
+            compiled, and there is no compiler.
     """
     if isinstance(model, nn.parallel.DistributedDataParallel):
         model = model.module
@@ -75,9 +81,15 @@ def prepare(model: nn.Module, *, dtype: torch.dtype = torch.float32) -> Prepared
     named = next((name for name, allowed in DTYPES.items() if dtype is allowed), None)
     if named is None:
         raise InputError(f"dtype is {quoted(dtype)}: expected one of {', '.join(map(str, DTYPES.values()))}.")
+    check_flag("compile", compile)
+    if compile:
+        check_compiler(model.device, "compile is True")
     detector = copy.deepcopy(model).eval()
     detector.denoising = detector.one_to_many = None
+    vars(detector).pop("learn", None)  # compiled, of a training
     _fuse(detector, dtype)
+    if compile:
+        compile_detection(detector)
     return PreparedDetector(InferenceModel(detector, dtype=named))
 
 

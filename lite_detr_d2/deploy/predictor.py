@@ -49,6 +49,7 @@ def load(
     device: str | torch.device | None = None,
     dtype: str = "float32",
     prepared: bool = False,
+    compile: bool = False,
     opts: Sequence[object] = (),
     trust_pickle: bool = False,
 ) -> "Predictor":
@@ -63,6 +64,7 @@ def load(
         device: such as "cuda:1"; None for CUDA where there is some, else the CPU.
         dtype: "float32"; or "bfloat16", in which products are then computed, and what follows from them.
         prepared: take the detector's inference form, see :func:`.prepare`.
+        compile: with ``prepared``: let torch.compile make one graph of it, when it first detects.
         opts: with ``config_file``, overrides of it: KEY, VALUE, KEY, VALUE, ...
         trust_pickle: let weights of a ``.pkl`` or ``.pyth`` file hold, and run, anything.
 
@@ -72,6 +74,9 @@ def load(
     """
     check_choice("dtype", dtype, list(DTYPES))
     check_flag("prepared", prepared)
+    check_flag("compile", compile)
+    if compile and not prepared:
+        raise InputError("compile is True, and prepared is False: what is compiled is the inference form; take both.")
     check_sources(run=run, config_file=config_file, weights=weights, device=device)
     if run is not None and Path(run).is_file() and is_exported(Path(run)):
         if config_file is not None or weights is not None:
@@ -87,7 +92,7 @@ def load(
         run, config_file=config_file, weights=weights, device=device, opts=opts, trust_pickle=trust_pickle
     )
     files = [*(files_of_run(run) if run is not None else [config_file or ""]), trained.cfg.MODEL.WEIGHTS]
-    model = prepare(trained.detector, dtype=DTYPES[dtype]) if prepared else trained.detector
+    model = prepare(trained.detector, dtype=DTYPES[dtype], compile=compile) if prepared else trained.detector
     return Predictor(trained.cfg, trained.class_names, model, dtype=dtype, files=files)
 
 
@@ -250,7 +255,7 @@ def _of_model(model: InferenceModel) -> _Detect:
         device = model.detector.device  # it may be moved
         inputs = torch.from_numpy(images).to(device), torch.from_numpy(sizes).to(device)
         is_padded = bool((sizes != images.shape[2:]).any())
-        found = model.detections(model.inspect(*inputs, is_padded=is_padded), inputs[1])
+        found = model.detect(*inputs, is_padded=is_padded)
         return found.boxes, found.scores, found.labels
 
     return detect

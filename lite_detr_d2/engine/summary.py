@@ -135,4 +135,6 @@ def _of_machine(cfg: CfgNode) -> Iterator[str]:
     else:
         ops = "compiled"
     yield f"runs on    {device} ({name}){processes}; attention ops {ops}"
+    if cfg.SOLVER.COMPILE:
+        yield "           compiled by torch.compile, which takes minutes before the first step"
     yield f"writes to  {shown(cfg.OUTPUT_DIR)}, where log.txt has what is not shown here"

@@ -26,7 +26,9 @@ from ..config import warn_of_idle_keys
 from ..data import TrainingLoader
 from ..errors import InputError
 from ..randomness import STEP, deterministic_algorithms, seed_generators
+from ..torch_compile import check_compiler
 from .checkpointer import SafeCheckpointer
+from .compilation import compile_training
 from .datasets import annotation_errors, check_datasets, class_names, classes_for_checkpoints
 from .early_stop import EarlyStop, TrainingEnded
 from .ema import EMA, Averaging, WeightAverage, with_average
@@ -62,7 +64,7 @@ class Trainer(DefaultTrainer):
 
     Raises:
         InputError: a dataset is not there, or has another number of classes than the model; ``SOLVER.AMP`` with float16
-            on the CPU.
+            on the CPU; ``SOLVER.COMPILE`` without a compiler, or of what cannot be compiled.
         FloatingPointError: in training, when losses or gradients are not finite in more batches than
             SOLVER.MAX_SKIPPED_STEPS.
     """
@@ -74,6 +76,8 @@ class Trainer(DefaultTrainer):
         check_datasets(cfg, "TRAIN", "TEST")
         _check_precision(cfg)
         check_loggers(cfg)
+        if cfg.SOLVER.COMPILE:
+            check_compiler(torch.device(cfg.MODEL.DEVICE), "SOLVER.COMPILE is True")
         for name in cfg.DATASETS.TEST:
             self.build_test_loader(cfg, name)  # what is wrong with it is to be known before the training, not after
         self._build(cfg)
@@ -91,6 +95,8 @@ class Trainer(DefaultTrainer):
             setup_logger()
         cfg = scaled_to_processes(cfg, comm.get_world_size())
         model = self.build_model(cfg)
+        if cfg.SOLVER.COMPILE:
+            compile_training(model)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
         devices = {"device_ids": None} if cfg.MODEL.DEVICE == "cpu" else {}

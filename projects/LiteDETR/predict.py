@@ -49,6 +49,11 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--prepared", action="store_true", help="take the detector's inference form, which is faster, above all on CPUs"
     )
+    model.add_argument(
+        "--compile",
+        action="store_true",
+        help="with --prepared: compile it, which takes minutes before the first image: for many images",
+    )
     result.add_argument(
         "--input",
         metavar="INPUT",
@@ -89,6 +94,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     check_config(commands, args)
     if args.prepared and args.model is not None:
         commands.error("--prepared is for a RUN or --config-file: an exported model is ready as it is")
+    if args.compile and not args.prepared:
+        commands.error("--compile is of the inference form: give --prepared, too")
     if args.output is None and args.json is None:
         commands.error("give --output DIR for pictures, or --json FILE for detections, or both")
     if args.annotations and not args.json:
@@ -114,6 +121,7 @@ def main(arguments: Sequence[str]) -> int:
         opts=args.opts,
         dtype=args.dtype,
         prepared=args.prepared,
+        compile=args.compile,
         trust_pickle=args.trust_pickle,
     )
     outcome = annotate(

@@ -12,7 +12,6 @@ from torch import nn
 
 from lite_detr_d2.checkpoint import differences, published_class_names, rows_by_name
 from lite_detr_d2.engine import SafeCheckpointer
-from lite_detr_d2.engine.transfer import InitReport
 from lite_detr_d2.errors import InputError
 from tests.checkpoint.published import KINDS, as_published, of_kind
 
@@ -285,26 +284,6 @@ def test_unknown_classes(
         SafeCheckpointer(fewer, class_names=names).load(path)
 
 
-def test_a_checkpoint_that_alone_knows_its_classes(
-    tmp_path: Path, small_cfg: CfgNode, log: pytest.LogCaptureFixture
-) -> None:
-    """Its names are compared with none: as many as the model's are these, and of others it is said what is unknown."""
-    saved, same, fewer = model(small_cfg), model(small_cfg), model(small_cfg, 2)
-    optimizers = [torch.optim.SGD(each.parameters(), lr=0.1) for each in (saved, same)]
-    names = ["cat", "dog", "owl"]
-    SafeCheckpointer(saved, str(tmp_path), class_names=names, optimizer=optimizers[0]).save("model")
-    for checkpointer in (
-        SafeCheckpointer(same),
-        SafeCheckpointer(same, str(tmp_path), optimizer=optimizers[1]),
-    ):
-        checkpointer.resume_or_load(str(tmp_path / "model.pth"), resume=bool(checkpointer.save_dir))
-        assert_same_weights(same, saved)
-    assert "was trained on" not in log.text and "not known" not in log.text
-    SafeCheckpointer(fewer).resume_or_load(str(tmp_path / "model.pth"), resume=False)
-    told = "it has 3 classes, the model has 2, and the model's names are not known: none is matched. A dataset of 3 "
-    assert f"{told}classes takes them all." in log.text
-
-
 @pytest.mark.parametrize("fixture", [LITE, "h_detr_r50"])
 def test_a_published_checkpoint_knows_coco(tmp_path: Path, small_cfg: CfgNode, fixture: str) -> None:
     cfg = of_kind(small_cfg, fixture)
@@ -414,15 +393,3 @@ def test_init_errors_name_the_key(tmp_path: Path, small_cfg: CfgNode) -> None:
     (tmp_path / "bad.pth").write_bytes(b"bad")
     with pytest.raises(InputError, match=r"^MODEL\.LITE_DETR\.INIT: \S+bad\.pth cannot be read: it is damaged"):
         checkpointer.initialize(str(tmp_path / "bad.pth"))
-
-
-def test_the_report_counts_each_tensor_once() -> None:
-    state = {"a.weight": torch.zeros(2), "a.bias": torch.zeros(2), "b.weight": torch.zeros(3), "c.bias": torch.zeros(1)}
-    ours = {**state, "b.weight": torch.zeros(4), "d.weight": torch.zeros(1), "d.num_batches_tracked": torch.tensor(0)}
-    del ours["c.bias"]
-    assert InitReport.compare(state, ours).summary().splitlines() == [
-        "2 tensors are taken, 1 new, 1 unused, 1 of another shape",
-        "  new: d (1)",
-        "  unused: c (1)",
-        "  of another shape: b (1)",
-    ]

@@ -37,9 +37,10 @@ def build(library: Path) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _emulated_ops(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Once in a process, whatever the order of the tests: torch registers an op once, and ends the process at a second.
+    """Once in a process: torch refuses a namespace's second library, and its stable interface goes on without one.
 
-    A fixture of the module is set up again where tests of another module come between.
+    So the process would crash where tests of another module come between these, and a fixture of the module is set up
+    again.
     """
     library = tmp_path_factory.mktemp("emulation") / "emulated.so"
     build(library)

@@ -41,6 +41,7 @@ NOT_RUN_HERE = {
     r"visualize_(attention|data)\.py": "tests beside this one run them",
     r"^python (benchmarks|tools)/|paper_tables\.py": "they take minutes",
     r"CoarseToFine": "test_docs.py runs it",
+    r"--compile": "it compiles for minutes: tests/deploy has it at small sizes",
     r"MODEL\.WEIGHTS output/whole": "it goes on from a training of the demo",
     r"^python -m ": "they are Python's and PyTorch's, or have tests of their own",
 }

@@ -214,6 +214,7 @@ def test_wrong_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         ("--model", "", *where),
         ("run", *where, "--dtype", "float16"),
         ("run", *where, "--annotations", "val.json"),
+        ("run", *where, "--compile"),
         ("run", *where, "--thresh", "0.5"),
     ):
         with pytest.raises(SystemExit) as stop:

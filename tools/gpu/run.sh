@@ -98,9 +98,14 @@ TESTS=$((LIMIT - SECONDS - 160))
 tests "$((TESTS < 240 ? TESTS : 240))" tests tests/ops/test_cuda.py
 
 if whole "$PYTHON" -c "import detectron2" 2>/dev/null; then
-  whole tests 150 detectors tests/test_cuda.py
-  whole within 120 forms.txt "$PYTHON" benchmarks/forms.py --device cuda --batch 2 --json "$RESULTS/forms.json" || STATUS=1
+  whole tests 240 detectors tests/test_cuda.py
+  whole within 120 forms.txt "$PYTHON" benchmarks/forms.py --device cuda --batch 2 --json "$RESULTS/forms.json" \
+    --forms eager "eager bfloat16" prepared "prepared bfloat16" "training step" "training step bfloat16" || STATUS=1
   cat "$RESULTS/forms.txt"
+  whole within 180 compiled.txt "$PYTHON" benchmarks/forms.py --device cuda --batch 2 --rounds 3 \
+    --models lite_dino_h3l1_a2b3_r50_12ep --json "$RESULTS/compiled.json" \
+    --forms eager compiled "compiled bfloat16" "training step" "compiled training step" || STATUS=1
+  cat "$RESULTS/compiled.txt"
 else
   echo "detectron2 is not here: detectors are neither tested nor measured" | tee "$RESULTS/detectors.txt"
 fi

@@ -1,0 +1,35 @@
+"""The inference form as one graph: what torch.compile makes of a prepared detector."""
+
+from detectron2.modeling.backbone.swin import SwinTransformer
+from torch import Tensor
+
+from ..detector import DetrDetector
+from ..structures import LayerPredictions
+from ..torch_compile import CompiledMethod, with_open_sizes
+
+_DETECT = "detect"
+_CURE = "Leave compile out."
+
+
+def compile_detection(detector: DetrDetector) -> None:
+    """Let ``detector.detect`` be compiled, with its weights as constants, which are not to be changed from then on.
+
+    There is one graph for images of all sizes; another where their number is another, and where some are padded.
+    detectron2's Swin Transformer takes a graph for each size, of which there may be 8.
+    """
+    detector.detect = _CompiledDetection(detector)  # type: ignore[method-assign]
+
+
+class _CompiledDetection(CompiledMethod):
+    """See :meth:`.DetrDetector.detect`."""
+
+    def __init__(self, detector: DetrDetector) -> None:
+        # Weights that are constants are laid out as the products want them.
+        fixed, options = isinstance(detector.backbone, SwinTransformer), {"freezing": True}
+        super().__init__(detector, _DETECT, cure=_CURE, has_fixed_sizes=fixed, options=options)
+        self._has_fixed_sizes = fixed
+
+    def __call__(self, images: Tensor, padding: Tensor, is_padded: bool = True) -> LayerPredictions:
+        inputs = (images, padding) if self._has_fixed_sizes else with_open_sizes(images, padding)
+        result: LayerPredictions = super().__call__(*inputs, is_padded)
+        return result

@@ -1,0 +1,112 @@
+"""torch.compile of a method that is a function of tensors: as one graph, when it is first called."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import InputError
+
+
+class CompiledMethod:
+    """A method of a module, which is compiled by its first call, and anew where that is of another kind.
+
+    It stands in the method's place in the module's attributes: tensors and their names stay. A copy of the module, or
+    one that was saved and loaded again, compiles for itself.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        name: str,
+        *,
+        cure: str,
+        has_fixed_sizes: bool = False,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Compile the method ``name`` of ``module``'s class.
+
+        Args:
+            module: whose method it is.
+            name: of the method.
+            cure: what errors say at their end.
+            has_fixed_sizes: compile anew for each size of a tensor; else a size that changes is left open.
+            options: of ``torch.compile``.
+        """
+        self._module, self._name, self._cure = module, name, cure
+        self._dynamic = False if has_fixed_sizes else None
+        self._options = dict(options or {})
+        self._compiled: Any = None
+
+    def __call__(self, *args: Any) -> Any:
+        """Call the compiled method.
+
+        Raises:
+            InputError: it cannot be compiled.
+        """
+        # Seconds to import.
+        from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException  # noqa: PLC0415
+
+        if self._compiled is None:
+            self._compiled = torch.compile(
+                self._method, fullgraph=True, dynamic=self._dynamic, options=self._options
+            )
+        try:
+            return self._compiled(self._module, *args)
+        except (TorchDynamoException, FailOnRecompileLimitHit) as error:
+            reason = str(error).strip().partition("\n")[0]  # the rest explains torch.compile
+            raise InputError(
+                f"torch.compile cannot compile {type(self._module).__name__}.{self._name}: {reason}. {self._cure}"
+            ) from error
+
+    def uncompiled(self, *args: Any) -> Any:
+        """Call the method as it is."""
+        return self._method(self._module, *args)
+
+    @property
+    def _method(self) -> Any:
+        return getattr(type(self._module), self._name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_compiled": None}
+
+
+def with_open_sizes(images: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
+    """Mark that images (N, C, H, W) and their padding (N, H, W) may be of any height and width, from 2 on."""
+    from torch._dynamo import mark_dynamic  # noqa: PLC0415  # seconds to import
+
+    mark_dynamic(images, (2, 3))
+    mark_dynamic(padding, (1, 2))
+    return images, padding
+
+
+def check_compiler(device: torch.device, asked: str) -> None:
+    """See that what ``torch.compile`` makes can be built for a device.
+
+    Args:
+        device: of a module that is to be compiled.
+        asked: what asks for it, such as "compile is True".
+
+    Raises:
+        InputError: a compiler is not there.
+    """
+    if device.type == "cpu":
+        from torch._inductor.cpp_builder import get_cpp_compiler  # noqa: PLC0415  # seconds to import
+        from torch._inductor.exc import InvalidCxxCompiler  # noqa: PLC0415
+
+        try:
+            get_cpp_compiler()
+        except InvalidCxxCompiler as error:
+            raise InputError(
+                f"{asked}, which needs a C++ compiler on the CPU: install g++, or name one by CXX."
+            ) from error
+    elif device.type == "cuda":
+        from torch.utils._triton import has_triton  # noqa: PLC0415  # seconds to import
+
+        if not has_triton():
+            raise InputError(f"{asked}, which needs Triton on CUDA: install the release of it that is PyTorch's.")
+        if not ("CC" in os.environ or shutil.which("gcc") or shutil.which("clang")):
+            raise InputError(f"{asked}, for which Triton needs a C compiler: install gcc, or name one by CC.")

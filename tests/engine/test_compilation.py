@@ -1,0 +1,194 @@
+"""A compiled training computes what another does; evaluations, copies and checkpoints know nothing of it."""
+
+import copy
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch._inductor import config as inductor
+from torch import Tensor
+
+from lite_detr_d2.config import validate_config
+from lite_detr_d2.detector import DetrDetector
+from lite_detr_d2.engine import Trainer
+from lite_detr_d2.engine.compilation import compile_training
+from lite_detr_d2.errors import InputError
+from tests.compiled import CompileCounter
+from tests.helpers import batched_input, choose_detector, randomised
+
+from .stops import stoppable_config, train
+
+ON: dict[str, Any] = {"SOLVER__COMPILE": True}
+SIZES = ((64, 64), (96, 70), (51, 120), (130, 65), (33, 77), (88, 40))
+MOST_RECOMPILATIONS = 5
+
+
+@pytest.fixture
+def counter(monkeypatch: pytest.MonkeyPatch) -> Iterator[CompileCounter]:
+    with CompileCounter("aot_eager").in_place(monkeypatch) as counter:
+        yield counter
+
+
+@pytest.fixture
+def cfg(tmp_path: Path) -> CfgNode:
+    """With one layer of each kind: symbols take long."""
+    cfg = stoppable_config(tmp_path)
+    cfg.MODEL.LITE_DETR.DECODER.NUM_LAYERS, cfg.MODEL.LITE_DETR.ENCODER.SPEC = 2, "H3L1-(1+1)x1"
+    return cfg
+
+
+def batches(number: int) -> list[list[dict[str, Any]]]:
+    """Of two images of differing sizes, with up to six boxes; the fourth, and every seventh after it, has none."""
+    made = []
+    for index in range(number):
+        counts = (0, 0) if index % 7 == 3 else (index % 5 + 1, index * 2 % 7)
+        sizes = SIZES[index % 6], SIZES[index * 5 % 6]
+        pairs = zip(sizes, counts, strict=True)
+        made.append([batched_input(*size, count, seed=2 * index + place) for place, (size, count) in enumerate(pairs)])
+    return made
+
+
+def losses_and_gradients(model: DetrDetector, batch: list[dict[str, Any]], precision: Any) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    model.zero_grad()
+    with torch.autocast("cpu", precision, enabled=precision is not None):
+        losses = model(batch)
+    torch.stack(list(losses.values())).sum().backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return {name: loss.detach() for name, loss in losses.items()} | gradients
+
+
+def compare(cfg: CfgNode, counter: CompileCounter, number: int, precision: torch.dtype | None = None) -> None:
+    """Losses and gradients of so many batches, and the graphs that they took."""
+    model = randomised(build_model(cfg)).train()
+    compiled = copy.deepcopy(model)
+    compile_training(compiled)
+    close = 1e-4 if precision is None else 2e-2
+    for batch in batches(number):
+        expected, found = (losses_and_gradients(each, batch, precision) for each in (model, compiled))
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            limit = close * max(1.0, float(value.abs().max()))
+            torch.testing.assert_close(
+                found[name], value, rtol=close, atol=limit, msg=lambda text, n=name: f"{n}: {text}"
+            )
+        compiled.load_state_dict(model.state_dict())  # norms' statistics differ by rounding, which adds up
+    logging.getLogger(__name__).warning("%d batches: %d recompilations", number, counter.graphs - 1)
+    assert 0 <= counter.graphs - 1 <= MOST_RECOMPILATIONS
+
+
+def test_losses_and_gradients_are_those_of_the_detector(small_cfg: CfgNode, counter: CompileCounter) -> None:
+    small_cfg.MODEL.LITE_DETR.ENCODER.SPEC = "H2L1-(1+1)x1"
+    compare(small_cfg, counter, 6)
+    assert counter.graphs == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["deformable_detr_two_stage", "h_detr", "sparse_detr"])
+def test_each_detector_is_trained_by_one_graph(small_cfg: CfgNode, counter: CompileCounter, name: str) -> None:
+    choose_detector(small_cfg, name)
+    compare(small_cfg, counter, 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+def test_fifty_batches_of_machine_code(
+    small_cfg: CfgNode, monkeypatch: pytest.MonkeyPatch, precision: torch.dtype | None
+) -> None:
+    with CompileCounter("inductor").in_place(monkeypatch) as counter:
+        compare(small_cfg, counter, 50, precision)
+
+
+def test_names_and_copies_stay(cfg: CfgNode) -> None:
+    model = build_model(cfg).train()
+    names = list(model.state_dict())
+    compile_training(model)
+    assert list(model.state_dict()) == names
+    copied = copy.deepcopy(model)
+    assert copied.learn._module is copied  # as the average of the weights is one
+
+
+def test_a_training_is_evaluated_and_averaged_as_without(cfg: CfgNode, counter: CompileCounter, tmp_path: Path) -> None:
+    options = {"SOLVER__EMA__ENABLED": True, "TEST__EVAL_PERIOD": 2, "DATASETS__TEST": cfg.DATASETS.TRAIN}
+    found, expected = (
+        train(cfg, tmp_path / str(compiled), SOLVER__COMPILE=compiled, SOLVER__BASE_LR=1e-5, **options)
+        for compiled in (True, False)
+    )
+    assert counter.graphs >= 1
+    for part in ("model", "ema"):
+        assert found[part].keys() == expected[part].keys()
+        for name, value in expected[part].items():
+            torch.testing.assert_close(found[part][name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_it_stops_and_goes_on(cfg: CfgNode, counter: CompileCounter, tmp_path: Path) -> None:
+    """In parts and in bfloat16, too; a training goes on from a checkpoint of one that was not compiled."""
+    options = {"SOLVER__ACCUMULATE": 2, "SOLVER__AMP__ENABLED": True, "SOLVER__AMP__DTYPE": "bfloat16"}
+    train(cfg, tmp_path / "run", SOLVER__MAX_ITER=2, **options)
+    assert counter.graphs == 0
+    found = train(cfg, tmp_path / "run", SOLVER__MAX_ITER=4, **options, **ON)
+    assert counter.graphs >= 1
+    assert found["iteration"] == 3
+    assert all(bool(value.isfinite().all()) for value in found["model"].values())
+
+
+@pytest.mark.slow
+def test_activations_are_computed_again(cfg: CfgNode, counter: CompileCounter, tmp_path: Path) -> None:
+    options = {"MODEL__RESNETS__NORM": "FrozenBN", "SOLVER__RECOMPUTE": ["backbone", "encoder"]}
+    found, expected = (
+        train(cfg, tmp_path / str(compiled), SOLVER__COMPILE=compiled, SOLVER__BASE_LR=1e-5, **options)
+        for compiled in (True, False)
+    )
+    for name, value in expected["model"].items():
+        torch.testing.assert_close(found["model"][name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_the_console_says_it(cfg: CfgNode, counter: CompileCounter, log: pytest.LogCaptureFixture) -> None:
+    from lite_detr_d2.engine.summary import log_start  # noqa: PLC0415
+
+    cfg.SOLVER.COMPILE = True
+    log_start(Trainer(cfg))
+    assert "compiled by torch.compile, which takes minutes before the first step" in log.text
+
+
+def test_without_a_compiler_it_says_so_before_the_training(cfg: CfgNode) -> None:
+    cfg.SOLVER.COMPILE = True
+    with (
+        inductor.patch({"cpp.cxx": (None, "no-such-compiler")}),
+        pytest.raises(InputError, match=r"^SOLVER.COMPILE is True, which needs a C\+\+ compiler on the CPU: install g"),
+    ):
+        Trainer(cfg)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"MODEL.BACKBONE.NAME": "build_swin_backbone", "MODEL.LITE_DETR.IN_FEATURES": ["p1", "p2", "p3"]},
+            "each size",
+        ),
+        ({"SOLVER.DETERMINISTIC": True}, "SOLVER.COMPILE and SOLVER.DETERMINISTIC are True"),
+    ],
+    ids=["Swin", "deterministic"],
+)
+def test_what_does_not_go_together_is_refused(cfg: CfgNode, changes: dict[str, Any], message: str) -> None:
+    cfg.merge_from_list([word for pair in changes.items() for word in pair])
+    validate_config(cfg)
+    cfg.SOLVER.COMPILE = True
+    with pytest.raises(InputError, match=message):
+        validate_config(cfg)
+
+
+def test_what_cannot_be_compiled_is_one_error(cfg: CfgNode, counter: CompileCounter) -> None:
+    model = build_model(cfg).train()
+    model.backbone.register_forward_pre_hook(lambda *_: torch._dynamo.graph_break())
+    compile_training(model)
+    with pytest.raises(
+        InputError, match=r"^torch.compile cannot compile \w+.learn: .*\. Set SOLVER.COMPILE to False\.$"
+    ):
+        model(batches(1)[0])
