@@ -40,6 +40,7 @@ def build(tree: Path, **environment: str) -> str:
     return result.stdout + result.stderr
 
 
+@pytest.mark.slow
 @needs_toolkit
 def test_the_library_has_kernels_for_cuda_and_needs_only_the_stable_abi(tree: Path) -> None:
     output = build(tree, FORCE_CUDA="1", TORCH_CUDA_ARCH_LIST="7.5;9.0+PTX")

@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+
+from lite_detr_d2 import doctor as doctor_module
 
 ROOT = Path(__file__).parents[1]
 
@@ -64,3 +67,29 @@ def test_without_detectron2_says_how_to_get_it(tmp_path: Path) -> None:
     report = json.loads(doctor("--json", **environment).stdout)
     assert "make setup" in report["detectron2"]["error"]
     assert isinstance(report["compiled_ops"], bool)
+
+
+def test_every_gpu_and_the_processor_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: ["first", "second"][index])
+    report = doctor_module.report()
+    assert report["gpu"] == ["first", "second"]
+    assert report["cpu"]["cores"] == os.cpu_count()
+    assert report["cpu"]["torch_threads"] == torch.get_num_threads()
+    assert report["cpu"]["capability"] == torch.backends.cpu.get_cpu_capability()
+
+
+def test_text_is_a_line_for_each_fact(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {"torch": "2.0", "cpu": {"cores": 8, "flag": False}, "compiled_ops": True, "reason": ""}
+    monkeypatch.setattr(doctor_module, "report", lambda: facts)
+    monkeypatch.setattr(sys, "argv", ["doctor"])
+    doctor_module.main()
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        ["torch", "2.0"],
+        ["cpu"],
+        ["cores", "8"],
+        ["flag", "no"],
+        ["compiled_ops", "yes"],
+        ["reason", "-"],
+    ]

@@ -157,9 +157,9 @@ class SelfAttention(nn.Module):
         return result
 
 
-def projection(num_channels: int, out_channels: int | None = None) -> nn.Linear:
-    """A linear layer, a square one if nothing else is said, with Xavier weights and zero bias."""
-    linear = nn.Linear(num_channels, out_channels or num_channels)
+def projection(num_channels: int) -> nn.Linear:
+    """A square linear layer with Xavier weights and zero bias."""
+    linear = nn.Linear(num_channels, num_channels)
     nn.init.xavier_uniform_(linear.weight)
     nn.init.zeros_(linear.bias)
     return linear

@@ -11,7 +11,7 @@ from .attention import SelfAttention
 from .attention_spec import AttentionSpec
 from .geometry import inverse_sigmoid
 from .heads import DetectionHead
-from .layers import MLP, FeedForward
+from .layers import MLP, FeedForward, draw_weights
 from .position import box_sines
 
 
@@ -65,6 +65,7 @@ class BoxPosition(nn.Module):
     def __init__(self, num_channels: int) -> None:
         super().__init__()
         self.mlp = MLP(2 * num_channels, num_channels, num_channels, num_layers=2)
+        draw_weights(*self.mlp.layers)
         self.channels_per_coordinate = num_channels // 2
 
     def forward(self, boxes: Tensor) -> Tensor:

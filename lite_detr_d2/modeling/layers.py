@@ -14,8 +14,7 @@ class FeedForward(nn.Module):
         self.linear2 = nn.Linear(hidden_channels, num_channels)
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(num_channels)
-        for linear in (self.linear1, self.linear2):
-            nn.init.xavier_uniform_(linear.weight)
+        draw_weights(self.linear1, self.linear2)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Refine (..., C) tokens."""
@@ -32,8 +31,6 @@ class MLP(nn.Module):
         super().__init__()
         widths = [in_channels] + [hidden_channels] * (num_layers - 1) + [out_channels]
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in zip(widths[:-1], widths[1:], strict=True))
-        for layer in self.layers:
-            nn.init.xavier_uniform_(layer.weight)  # type: ignore[arg-type]
 
     def forward(self, values: Tensor) -> Tensor:
         """Map (..., in_channels) to (..., out_channels)."""
@@ -41,3 +38,10 @@ class MLP(nn.Module):
             values = F.relu(layer(values))
         result: Tensor = self.layers[-1](values)
         return result
+
+
+def draw_weights(*linears: nn.Module) -> None:
+    """Draw weights as all of a published transformer are, by Xavier's uniform rule; biases stay PyTorch's."""
+    for linear in linears:
+        assert isinstance(linear, nn.Linear)
+        nn.init.xavier_uniform_(linear.weight)

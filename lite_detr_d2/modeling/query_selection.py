@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from ..structures import FlattenedFeatures, LayerPredictions, Proposals, Queries
-from .attention import projection
 from .geometry import inverse_sigmoid, token_centres
 from .heads import DetectionHead
+from .layers import draw_weights
 from .position import box_sines
 
 PROPOSAL_SIZE = 0.05  # of a proposal at the finest level, as a part of the image; it doubles with every level
@@ -25,7 +25,7 @@ class LearnedQueries(nn.Module):
         self.position = nn.Embedding(num_queries + num_extra, num_channels)
         self.content = nn.Embedding(num_queries + num_extra, num_channels)
         self.reference_points = nn.Linear(num_channels, 2)
-        nn.init.xavier_uniform_(self.reference_points.weight)
+        draw_weights(self.reference_points)
         nn.init.zeros_(self.reference_points.bias)
 
     def forward(self, features: FlattenedFeatures, num_extra: int = 0) -> tuple[Queries, None]:
@@ -56,7 +56,8 @@ class ProposalEmbedding(nn.Module):
         super().__init__()
         out_channels = 2 * num_channels if makes_content else num_channels
         self.makes_content = makes_content
-        self.proj = projection(2 * num_channels, out_channels)
+        self.proj = nn.Linear(2 * num_channels, out_channels)
+        draw_weights(self.proj)
         self.norm = nn.LayerNorm(out_channels)
         self.channels_per_coordinate = num_channels // 2
 
@@ -111,7 +112,8 @@ class QuerySelection(nn.Module):
             raise ValueError("queries need a content: give content, proposal_embed, or both.")
         num_channels = head.class_embed.in_features
         self.num_queries = num_queries
-        self.proj = projection(num_channels)
+        self.proj = nn.Linear(num_channels, num_channels)
+        draw_weights(self.proj)
         self.norm = nn.LayerNorm(num_channels)
         self.head = head
         self.class_agnostic = class_agnostic

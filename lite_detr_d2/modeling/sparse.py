@@ -13,6 +13,7 @@ from .attention_spec import AttentionSpec
 from .encoder import ENCODER_REGISTRY, EncoderLayer, encoder_attention
 from .geometry import reference_points_of_tokens
 from .heads import DetectionHead
+from .layers import draw_weights
 
 Candidates: TypeAlias = Callable[[FlattenedFeatures], tuple[Tensor, Tensor]]
 """``QuerySelection.candidates``: features -> projected tokens, (N, S, C), and the logits of anchors, (N, S, 4)."""
@@ -34,9 +35,7 @@ class TokenScorer(nn.Module):
         self.score = nn.Sequential(
             nn.Linear(num_channels, half), nn.GELU(), nn.Linear(half, quarter), nn.GELU(), nn.Linear(quarter, 1)
         )
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
+        draw_weights(*(module for module in self.modules() if isinstance(module, nn.Linear)))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Score (N, S, C) tokens: (N, S) logits."""

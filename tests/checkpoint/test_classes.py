@@ -82,6 +82,15 @@ def test_what_does_not_fit_is_left_alone() -> None:
         assert selected[name] is given[name]
 
 
+def test_tensors_with_other_rows_than_the_heads_are_left_alone() -> None:
+    """DINO's label book has a size of its own; so may a head have, of something else."""
+    given = heads(3) | {"denoising.label_embed.weight": torch.rand(7, 2), "other.class_embed.bias": torch.rand(5)}
+    selected = select_rows(given, [2, 0], heads(2))
+    for name in ("denoising.label_embed.weight", "other.class_embed.bias"):
+        assert selected[name] is given[name]
+    assert selected["decoder.heads.0.class_embed.bias"].tolist() == [2, 0]
+
+
 def test_coco_classes_of_published_heads() -> None:
     state = published("lite_dino_h3l1_a2b3_r50")
     converted, names = keep_coco_classes(convert_published(state)[0])

@@ -192,6 +192,9 @@ def test_what_is_wrong_is_reported() -> None:
     assert "skipped  transformer.novelty.weight: no counterpart" in text
     assert "shape    encoder.layers.2.norm.weight: (7,), expected (256,)" in text
     assert "shape    backbone.res2.9.conv1.weight: (3,), expected no such tensor" in text
+    assert "mapped   transformer.level_embed -> flatten.level_embed" in text
+    counts = f"{len(changed) - 1} mapped, 1 skipped, 1 missing, 2 of another shape"
+    assert report.lines()[-1] == f"DINO (Lite-DETR, IDEA-Research/DINO): {counts}"
     assert report.summary([*converted, *report.missing]).splitlines()[1:] == [
         "  skipped, no counterpart: transformer.novelty (1)",
         "  missing: encoder.layers.*.feed_forward.linear1.bias (1)",

@@ -30,7 +30,9 @@ def test_it_is_valid_and_of_all_sizes(tmp_path: Path) -> None:
         assert per_image.max() <= 8
         areas = np.array([annotation["area"] for annotation in content["annotations"]])
         sizes = np.digitize(areas, [32**2, 96**2])
-        assert np.bincount(sizes).min() > 0.05 * len(areas)
+        assert np.bincount(sizes, minlength=3).min() > 0.05 * len(areas)
+        boxes = np.array([annotation["bbox"] for annotation in content["annotations"]])
+        assert areas.tolist() == (boxes[:, 2] * boxes[:, 3]).tolist()
 
 
 def test_it_is_deterministic(tmp_path: Path) -> None:

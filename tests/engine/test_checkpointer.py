@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 
 from lite_detr_d2.checkpoint import write_checkpoint
 from lite_detr_d2.engine import SafeCheckpointer
+from lite_detr_d2.engine.transfer import InitReport
 from lite_detr_d2.errors import InputError
 
 
@@ -278,3 +280,63 @@ def test_tensors_of_another_shape_are_not_loaded(tmp_path: Path, log: pytest.Log
     path = save(tmp_path / "model.pth", {"model": state})
     SafeCheckpointer(model).load(path, [])
     assert f"{path}: 1 of the model's 3 tensors are loaded, and not class_embed (2)" in log.messages
+
+
+class Normalised(nn.Module):
+    def __init__(self, norm: type[nn.Module]) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(*(norm(2) for _ in range(3)))
+        self.decoder = nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("saved", "loaded"), [(nn.BatchNorm2d, FrozenBatchNorm2d), (FrozenBatchNorm2d, nn.BatchNorm2d)]
+)
+def test_counters_of_batch_normalisation_do_not_matter(
+    tmp_path: Path, log: pytest.LogCaptureFixture, saved: type[nn.Module], loaded: type[nn.Module]
+) -> None:
+    """A backbone of which more is frozen has fewer; they would be a fifth of this one's tensors."""
+    state = Normalised(saved).state_dict()
+    state = {name: torch.rand_like(value) if value.is_floating_point() else value for name, value in state.items()}
+    path = save(tmp_path / "model.pth", {"model": state})
+    for purpose in ("evaluate", "train", "resume", "init"):
+        model = Normalised(loaded)
+        optimizer = {"optimizer": torch.optim.SGD(model.parameters(), lr=0.1)} if purpose == "resume" else {}
+        checkpointer = SafeCheckpointer(model, **optimizer)
+        if purpose == "init":
+            assert checkpointer.initialize(path).new == []
+        else:
+            checkpointer.load(path, [] if purpose == "train" else None)
+        common = [name for name in model.state_dict() if not name.endswith("num_batches_tracked")]
+        assert len(common) == 3 * 4 + 2
+        assert all(torch.equal(model.state_dict()[name], state[name]) for name in common)
+    assert log.text.count(f"{path}: 14 of the model's 14 tensors are loaded\n") == 3
+    assert "14 tensors are taken, 0 new" in log.text and "another backbone" not in log.text
+
+
+def test_the_report_counts_each_tensor_once() -> None:
+    state = {"a.weight": torch.zeros(2), "a.bias": torch.zeros(2), "b.weight": torch.zeros(3), "c.bias": torch.zeros(1)}
+    ours = {**state, "b.weight": torch.zeros(4), "d.weight": torch.zeros(1), "d.num_batches_tracked": torch.tensor(0)}
+    del ours["c.bias"]
+    assert InitReport.compare(state, ours).summary().splitlines() == [
+        "2 tensors are taken, 1 new, 1 unused, 1 of another shape",
+        "  new: d (1)",
+        "  unused: c (1)",
+        "  of another shape: b (1)",
+    ]
+
+
+def test_a_checkpoint_that_alone_knows_its_classes(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+    """Its names are compared with none: as many as the model's are these, and of others it is said what is unknown."""
+    saved, same, fewer = Detector(), Detector(), Detector(classes=2)
+    optimizers = [{"optimizer": torch.optim.SGD(each.parameters(), lr=0.1)} for each in (saved, same)]
+    SafeCheckpointer(saved, str(tmp_path), class_names=["cat", "dog", "owl"], **optimizers[0]).save("model")
+    path = str(tmp_path / "model.pth")
+    for checkpointer in (SafeCheckpointer(same), SafeCheckpointer(same, **optimizers[1])):
+        nn.init.zeros_(same.backbone.weight)
+        checkpointer.load(path)  # to evaluate; to resume
+        assert all(torch.equal(value, same.state_dict()[name]) for name, value in saved.state_dict().items())
+    assert "was trained on" not in log.text and "not known" not in log.text
+    SafeCheckpointer(fewer).load(path, [])
+    told = "it has 3 classes, the model has 2, and the model's names are not known: none is matched. A dataset of 3 "
+    assert f"{told}classes takes them all." in log.text

@@ -160,6 +160,18 @@ def test_a_bad_annotation_file_is_named_when_it_is_loaded(cfg: CfgNode, half: st
         Trainer.build_train_loader(cfg) if half == "TRAIN" else Trainer.build_test_loader(cfg, name)
 
 
+@pytest.mark.parametrize("half", ["TRAIN", "TEST"])
+def test_why_a_dataset_without_annotation_file_fails_is_not_hidden(cfg: CfgNode, tmp_path: Path, half: str) -> None:
+    def load() -> list[dict[str, object]]:
+        raise RuntimeError("the database is away")
+
+    name = f"{tmp_path.name}_database_{half}"
+    DatasetCatalog.register(name, load)
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = (name,)
+    with pytest.raises(RuntimeError, match="^the database is away$"):
+        Trainer.build_train_loader(cfg) if half == "TRAIN" else Trainer.build_test_loader(cfg, name)
+
+
 def test_an_encoding_that_the_locale_does_not_have_is_explained(cfg: CfgNode, tmp_path: Path) -> None:
     name = f"{tmp_path.name}_encoded"
     DatasetCatalog.register(name, lambda: "Käfer".encode().decode("ascii"))

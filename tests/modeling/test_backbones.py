@@ -41,3 +41,18 @@ def test_swin_drop_path_grows_with_depth(small_cfg: CfgNode) -> None:
         "p2": (96, 4, 5),
         "p3": (192, 2, 3),
     }
+
+
+def test_a_swin_is_what_its_keys_say(small_cfg: CfgNode) -> None:
+    """Heads and windows show in the table of relative positions: (2 * window - 1) squared rows, a column per head."""
+    swin = small_cfg.MODEL.SWIN
+    small_cfg.MODEL.BACKBONE.NAME = "build_swin_backbone"
+    swin.EMBED_DIM, swin.DEPTHS, swin.NUM_HEADS, swin.WINDOW_SIZE = 24, [1, 2, 3, 1], [2, 4, 6, 12], 5
+    swin.OUT_INDICES, swin.DROP_PATH_RATE = [2, 3], 0.0
+    backbone = build_backbone(small_cfg)
+    assert [len(stage.blocks) for stage in backbone.layers] == [1, 2, 3, 1]
+    tables = [stage.blocks[0].attn.relative_position_bias_table for stage in backbone.layers]
+    assert [tuple(table.shape) for table in tables] == [(81, 2), (81, 4), (81, 6), (81, 12)]
+    assert {name: shape.channels for name, shape in backbone.output_shape().items()} == {"p2": 96, "p3": 192}
+    assert all(module.p == 0 for module in backbone.modules() if isinstance(module, StochasticDepth))
+    assert all(parameter.requires_grad for parameter in backbone.parameters())

@@ -59,6 +59,28 @@ def test_matches_are_the_cheapest() -> None:
         assert ours == pytest.approx(best, abs=1e-4)
 
 
+def test_the_costs_are_their_definition() -> None:
+    """Of every pair, from hopeless logits to sure ones, whichever pairs are the cheapest."""
+    predicted, (truth,) = predictions(images=1, queries=9), targets(3)
+    predicted.logits[0] *= torch.linspace(0.1, 8, 9)[:, None]
+    costs = MATCHER._costs(predicted.logits[0], predicted.boxes[0], truth)
+    expected = [
+        [pair_cost(logits[label], box, target) for label, target in zip(truth.labels, truth.boxes, strict=True)]
+        for logits, box in zip(predicted.logits[0], predicted.boxes[0], strict=True)
+    ]
+    torch.testing.assert_close(costs, torch.tensor(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_a_cost_by_hand() -> None:
+    """A probability of a half costs 2 * (0.25 - 0.75) * 0.25 * ln 2; a shift by the box's width of 0.2 moves two sides.
+
+    Side by side, the boxes share nothing, and fill the box around them: 0.2 of L1, and a generalised IoU of 0.
+    """
+    truth = Targets(labels=torch.tensor([1]), boxes=torch.tensor([[0.4, 0.5, 0.2, 0.2]]), name="")
+    (cost,) = MATCHER._costs(torch.zeros(1, 2), torch.tensor([[0.6, 0.5, 0.2, 0.2]]), truth)
+    assert float(cost) == pytest.approx(-0.25 * 0.693147 + 5 * 0.2, abs=1e-4)
+
+
 def test_images_without_targets_and_more_targets_than_queries() -> None:
     predicted = predictions(images=2, queries=2)
     empty, crowded = MATCHER(predicted.logits, predicted.boxes, targets(0, 5))

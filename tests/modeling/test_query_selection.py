@@ -179,6 +179,7 @@ def test_proposals_are_embedded_as_sines_of_x_y_w_h() -> None:
     """The first half, x and y, becomes the position where the projection keeps the order."""
     embed = ProposalEmbedding(num_channels=8)
     nn.init.eye_(embed.proj.weight)
+    nn.init.zeros_(embed.proj.bias)
     embed.norm = nn.Identity()
     box = torch.tensor([0.1, 0.2, 0.3, 0.4])
     position, content = embed(box.expand(2, 3, 4))

@@ -35,8 +35,13 @@ def build(library: Path) -> None:
     subprocess.run([*command, "-ltorch", "-ltorch_cpu"], check=True)
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def _emulated_ops(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Once in a process: torch refuses a namespace's second library, and its stable interface goes on without one.
+
+    So the process would crash where tests of another module come between these, and a fixture of the module is set up
+    again.
+    """
     library = tmp_path_factory.mktemp("emulation") / "emulated.so"
     build(library)
     torch.ops.load_library(library)

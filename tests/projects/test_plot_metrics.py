@@ -58,6 +58,15 @@ def test_one_training(tmp_path: Path, drawn: list[Figure], capsys: pytest.Captur
     assert not figure.legends
 
 
+def test_what_a_resumed_training_repeats_is_drawn_once(tmp_path: Path, drawn: list[Figure]) -> None:
+    """It went back from iteration 59 to 29, and anew from there."""
+    losses = [(19, 9.0), (39, 8.0), (59, 7.0), (39, 6.0), (59, 5.0), (79, 4.0)]
+    folder = run(tmp_path / "mine", *({"iteration": iteration, "total_loss": loss} for iteration, loss in losses))
+    plot_metrics.main([str(folder)])
+    (line,) = panels(drawn[0])["total loss"]
+    assert list(zip(line.get_xdata(), line.get_ydata(), strict=True)) == [(19, 9.0), (39, 6.0), (59, 5.0), (79, 4.0)]
+
+
 def test_several_side_by_side(tmp_path: Path, drawn: list[Figure]) -> None:
     first = run(tmp_path / "a" / "run", {"iteration": 0, "total_loss": 2.0})
     second = run(tmp_path / "b" / "$run", {"iteration": 0, "total_loss": 1.0, "grad_norm": 0.1})

@@ -210,3 +210,23 @@ def test_a_box_is_fitted_to_its_image(box: Box, result: Box | None, check: Any) 
 )
 def test_an_area_is_that_of_a_mask_in_the_box(area: Any, size: tuple[int, int], possible: bool) -> None:
     assert boxes.is_area(area, [3, 4, *size]) is possible
+
+
+@pytest.mark.parametrize(
+    ("box", "clipped"),
+    [
+        ([-5, 10, 20, 15], [0, 10, 15, 15]),
+        ([10, -5, 15, 20], [10, 0, 15, 15]),
+        ([90, 10, 20, 15], [90, 10, 10, 15]),
+        ([10, 70, 15, 20], [10, 70, 15, 10]),
+        ([-5, -5, 200, 200], [0, 0, 100, 80]),
+    ],
+    ids=["left", "top", "right", "bottom", "all around"],
+)
+def test_a_box_beyond_an_edge_is_cut_there(box: Box, clipped: Box) -> None:
+    assert boxes.fitted(box, 100, 80, Reading()) == (clipped, checks.BOX_CLIPPED)
+
+
+@pytest.mark.parametrize("box", [[-30, 10, 20, 15], [10, -30, 15, 20], [110, 10, 20, 15], [10, 90, 15, 20]])
+def test_a_box_behind_an_edge_is_outside(box: Box) -> None:
+    assert boxes.fitted(box, 100, 80, Reading()) == (None, checks.BOX_OUTSIDE)
