@@ -23,7 +23,7 @@ def compile_training(model: nn.Module) -> None:
         model: a detector; it is changed.
     """
     assert isinstance(model, DetrDetector)
-    model.learn = _CompiledLearning(model)  # type: ignore[method-assign]
+    model.learn = _CompiledLearning(model)
 
 
 class _CompiledLearning(CompiledMethod):
@@ -50,7 +50,8 @@ class _CompiledLearning(CompiledMethod):
 
 def _can_be_open(images: Tensor, denoising: Sequence[QueryGroup]) -> bool:
     """Whether no size is one that torch.compile makes a constant: 0 or 1."""
-    return min(*images.shape[2:], *(len(group) for group in denoising)) > 1
+    sizes: list[int] = [*images.shape[2:], *(len(group) for group in denoising)]
+    return min(sizes) > 1
 
 
 def _open_number(group: QueryGroup) -> None:
