@@ -94,6 +94,22 @@ def check_common_options(parser: Parser, options: argparse.Namespace, threads: I
         parser.error(f"--json: cannot write {options.json}: expected a file in a folder that exists")
 
 
+def add_processor_time(parser: Parser) -> None:
+    parser.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="count the seconds that one thread has on a processor, not the clock's: where other jobs run beside it",
+    )
+
+
+def check_processor_time(parser: Parser, options: argparse.Namespace) -> None:
+    """Refuse it where it would be of something else, after the common options are checked."""
+    if options.processor_time and options.threads != 1:
+        parser.error("--processor-time is for one thread: of several it is the sum")
+    if options.processor_time and torch.device(options.device).type != "cpu":
+        parser.error("--processor-time is of the CPU: it does not count a GPU's seconds")
+
+
 def say(text: str = "") -> None:
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
@@ -165,14 +181,23 @@ def _digits(value: float) -> str:
 # --- Clocks and rounds.
 
 
+def time_source(processor_time: bool) -> Callable[[], float]:
+    """What tells the time in seconds: the clock, or how long the process has had a processor."""
+    return time.process_time if processor_time else time.perf_counter
+
+
 class CpuClock:
     """Seconds per call, of ``number`` calls in a row."""
 
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        """``now``: of :func:`time_source`."""
+        self.now = now
+
     def __call__(self, call: Call, number: int) -> float:
-        start = time.perf_counter()
+        start = self.now()
         for _ in range(number):
             call()
-        return (time.perf_counter() - start) / number
+        return (self.now() - start) / number
 
 
 class CudaClock:

@@ -7,7 +7,6 @@ seconds of a batch and of its parts, and what is known besides.
 import json
 import resource
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import repeat
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import time_source
 from detectron2.utils.events import EventStorage
 from floor import Floor
 from model_worker import PartClock, Subject, batched_input
@@ -55,7 +55,7 @@ class FormWorker:
 
     def __init__(self, setup: dict[str, Any]) -> None:
         self.setup = setup
-        self.now = time.process_time if setup["processor_time"] else time.perf_counter
+        self.now = time_source(setup["processor_time"])
         self.subject = Subject(setup["model"], setup["device"], (64, 64), (64, 64), self.now)
         self.timed: dict[Size, Timed] = {}
         self.first: dict[Size, float] = {}

@@ -29,7 +29,9 @@ import torch
 from common import (
     Parser,
     add_common_options,
+    add_processor_time,
     check_common_options,
+    check_processor_time,
     describe_machine,
     machine_lines,
     positive,
@@ -97,19 +99,12 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="DIR",
         help="a folder that keeps the exported files, for other runs of the same models; else they are made anew",
     )
-    parser.add_argument(
-        "--processor-time",
-        action="store_true",
-        help="count the seconds that one thread has on a processor, not the clock's: where other jobs run beside it",
-    )
+    add_processor_time(parser)
     options = parser.parse_args(arguments)
     check_common_options(parser, options, [options.threads])
+    check_processor_time(parser, options)
     options.size = [tuple(size) for size in options.size or [(800, 1066)]]
-    if options.processor_time and options.threads != 1:
-        parser.error("--processor-time is for one thread: of several it is the sum")
     on_gpu = torch.device(options.device).type == "cuda"
-    if on_gpu and options.processor_time:
-        parser.error("--processor-time is of the CPU: it does not count a GPU's seconds")
     for form in options.forms or ():
         if on_gpu and not FORMS[form].on_gpu:
             parser.error(f"--forms: {form} is measured on the CPU alone")
@@ -119,7 +114,10 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
         name for name, form in FORMS.items() if find_spec(form.package) and (form.on_gpu or not on_gpu)
     ]
     if options.exported:
-        Path(options.exported).mkdir(parents=True, exist_ok=True)
+        try:
+            Path(options.exported).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            parser.error(f"--exported: {options.exported} cannot be made a folder: {error.strerror}")
     return options
 
 

@@ -17,7 +17,9 @@ from typing import Any
 from common import (
     Parser,
     add_common_options,
+    add_processor_time,
     check_common_options,
+    check_processor_time,
     describe_machine,
     machine_lines,
     positive,
@@ -64,21 +66,16 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
         f"{DINO} and {LITE_DINO}; with --profile the latter alone)",
     )
     parser.add_argument("--ops", nargs="+", choices=OPS, default=list(OPS), help="(default: both)")
-    parser.add_argument(
-        "--processor-time",
-        action="store_true",
-        help="count the seconds that one thread has on a processor, not the clock's: where other jobs run beside it",
-    )
+    add_processor_time(parser)
     parser.add_argument("--profile", action="store_true", help="the operators that take most of the time")
     parser.add_argument(
         "--training-size", default=[480, 640], help="of the image of the training step (default: 480 640)", **size
     )
     options = parser.parse_args(arguments)
     check_common_options(parser, options, [options.threads])
+    check_processor_time(parser, options)
     options.models = list(dict.fromkeys(options.models or ([LITE_DINO] if options.profile else [DINO, LITE_DINO])))
     options.ops = list(dict.fromkeys(options.ops))
-    if options.processor_time and (options.threads, options.device) != (1, "cpu"):
-        parser.error("--processor-time is for one thread on the CPU: of several it is the sum")
     return options
 
 

@@ -5,18 +5,18 @@ Its one argument is a JSON object; then it answers each line of its input, the J
 
 import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from common import time_source
 from detectron2.config import get_cfg
-from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
 from lite_detr_d2 import add_lite_detr_config
+from lite_detr_d2.analysis import random_detector
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 PARTS = ("backbone", "encoder", "decoder")
@@ -77,7 +77,7 @@ class Subject:
         self.cfg.merge_from_file(str(file))
         self.cfg.MODEL.DEVICE = device
         torch.manual_seed(0)
-        self.model = build_model(self.cfg).eval()
+        self.model = random_detector(self.cfg).eval()
         _scatter_offsets(self.model)
         self.device = torch.device(device)
         self.clock = PartClock(self.model, self.device, now)
@@ -149,7 +149,7 @@ def main() -> None:
     setup = json.loads(sys.argv[1])
     torch.set_num_threads(setup["threads"])
     size, training_size = tuple(setup["size"]), tuple(setup["training_size"])
-    now = time.process_time if setup["processor_time"] else time.perf_counter
+    now = time_source(setup["processor_time"])
     subjects = {name: Subject(name, setup["device"], size, training_size, now) for name in setup["models"]}
     for line in sys.stdin:
         task = json.loads(line)

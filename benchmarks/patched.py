@@ -7,18 +7,18 @@ rounds' ratios. The largest difference is that of the outputs, over their larges
 
 import argparse
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from common import (
-    Call,
     CpuClock,
     Parser,
     add_common_options,
+    add_processor_time,
     check_common_options,
+    check_processor_time,
     describe_machine,
     interleave,
     machine_lines,
@@ -28,6 +28,7 @@ from common import (
     say,
     summary,
     table,
+    time_source,
     write_json,
 )
 from torch import Tensor, nn
@@ -40,19 +41,8 @@ except ImportError:
     hf = None
 
 OFFSETS_STD = 0.1  # of the weights, for offsets of about 2 pixels from normalised tokens of 256 channels
-GOAL_OF_DEFORMABLE_DETR = 1.6
 OUTPUTS = ("logits", "pred_boxes", "masks_queries_logits", "class_queries_logits")
 LEVELS = ("stage2", "stage3", "stage4")
-
-
-class ProcessorClock(CpuClock):
-    """Seconds of the processor per call, on which other jobs of the machine count less."""
-
-    def __call__(self, call: Call, number: int) -> float:
-        start = time.process_time()
-        for _ in range(number):
-            call()
-        return (time.process_time() - start) / number
 
 
 @dataclass(frozen=True)
@@ -119,9 +109,10 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=positive, default=1, metavar="N", help="of the CPU (default: 1)")
     parser.add_argument("--rounds", type=positive, default=3, metavar="N", help="(default: 3)")
     parser.add_argument("--models", nargs="+", choices=SUBJECTS, default=list(SUBJECTS), help="(default: all)")
-    parser.add_argument("--processor-time", action="store_true", help="count what the process has of the processor")
+    add_processor_time(parser)
     options = parser.parse_args(arguments)
     check_common_options(parser, options, [options.threads])
+    check_processor_time(parser, options)
     if torch.device(options.device).type != "cpu":
         parser.error("--device: expected cpu; what packages have on CUDA is timed by ops.py")
     if hf is None:
@@ -172,7 +163,7 @@ def main(arguments: Sequence[str]) -> None:
     torch.set_num_threads(options.threads)
     description = describe_machine(options.device)
     say(machine_lines(description) + f"\n- transformers: {hf.__version__}\n")
-    clock = ProcessorClock() if options.processor_time else CpuClock()
+    clock = CpuClock(time_source(options.processor_time))
     step = progress(len(options.models))
     results = {}
     for name in options.models:
@@ -181,8 +172,6 @@ def main(arguments: Sequence[str]) -> None:
         write_json(options.json, {"machine": description, "models": results})
     head = ["model", "image", "replaced", "largest difference", "s as it is", "s patched", "as it is / patched"]
     say(table(head, [row(name, result) for name, result in results.items()]))
-    if "Deformable DETR" in results:
-        say(f"\nThe goal for Deformable DETR is {GOAL_OF_DEFORMABLE_DETR}.")
 
 
 if __name__ == "__main__":

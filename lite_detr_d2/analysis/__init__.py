@@ -1,6 +1,6 @@
 """What detectors cost: counted, compared with each other, and beside the figures of the Lite DETR paper."""
 
-from .cost import IMAGE_SIZE, Cost, cost_of, cost_of_config, count_operations
+from .cost import IMAGE_SIZE, Cost, cost_of, cost_of_config, count_operations, random_detector
 from .description import compare, describe
 from .paper import Paper, read_paper
 from .tables import as_json, as_markdown, as_text
@@ -27,6 +27,7 @@ __all__ = [
     "detectors_of",
     "models_of",
     "others_of",
+    "random_detector",
     "read_paper",
     "zoo_lines",
 ]

@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.utils.analysis import FlopCountAnalysis
 
+from ..config import with_random_weights
 from ..detector import DetrDetector
 
 IMAGE_SIZE = (800, 1066)
@@ -66,8 +67,5 @@ def cost_of_config(cfg: CfgNode, image_size: tuple[int, int] = IMAGE_SIZE) -> Co
 
 def random_detector(cfg: CfgNode) -> DetrDetector:
     """Build the detector of ``cfg`` with random weights: none are fetched."""
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.TIMM.PRETRAINED = False
-    model: DetrDetector = build_model(cfg)
+    model: DetrDetector = build_model(with_random_weights(cfg))
     return model

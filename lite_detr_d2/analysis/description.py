@@ -1,18 +1,20 @@
 """What a detector costs, or two of them, in words for a terminal."""
 
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from fvcore.nn import flop_count_table
 from tabulate import tabulate
 
-from .cost import IMAGE_SIZE, Cost, cost_of, count_operations
+from .cost import IMAGE_SIZE, Cost, cost_of, count_operations, random_detector
 
 _NAMED = ("backbone", "encoder", "decoder")
 
 
 def describe(cfg: CfgNode, image_size: tuple[int, int] = IMAGE_SIZE) -> str:
-    """Build the detector of ``cfg``, and tell what its modules cost, and its parts: see :func:`.count_operations`."""
-    model = build_model(cfg)
+    """Build the detector of ``cfg``, with random weights, and tell what its modules cost, and its parts.
+
+    What is counted says :func:`.count_operations`.
+    """
+    model = random_detector(cfg)
     counted = count_operations(model, image_size)
     cost = cost_of(model, counted)
     parts = ", ".join(f"{name} {operations / 1e9:.2f}" for name, operations in cost.parts.items())

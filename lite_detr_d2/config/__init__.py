@@ -6,6 +6,7 @@ from .idle import warn_of_idle_keys
 from .kinds import nearest
 from .rules import check_in_features, class_names_of, validate_config
 from .schema import EXAMPLE_CONFIG, is_detector
+from .weights import with_random_weights
 
 __all__ = [
     "EXAMPLE_CONFIG",
@@ -19,4 +20,5 @@ __all__ = [
     "nearest",
     "validate_config",
     "warn_of_idle_keys",
+    "with_random_weights",
 ]

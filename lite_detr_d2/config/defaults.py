@@ -91,11 +91,12 @@ def _add_backbone_keys(cfg: CfgNode) -> None:
     # Stages whose outputs are kept: 1 is p1 (stride 8), 2 is p2 (16), 3 is p3 (32).
     cfg.MODEL.SWIN.OUT_INDICES = [1, 2, 3]
 
-    # build_timm_backbone: any model of timm, by its name there, such as "convnext_tiny".
+    # build_timm_backbone: a model of timm, by its name there, such as "convnext_tiny". Most serve.
     cfg.MODEL.TIMM = CfgNode()
     cfg.MODEL.TIMM.NAME = ""
-    # Outputs that are kept, counted from 0, fine to coarse: i is called stage{i}. []: the last three, or of a plain
-    # vision transformer the last one, of which detectron2's SimpleFeaturePyramid makes p3 (stride 8), p4 (16), p5 (32).
+    # Outputs that are kept, counted from 0, fine to coarse: i is called stage{i}. []: the last three; of a plain vision
+    # transformer the last one, of which detectron2's SimpleFeaturePyramid makes maps of half, once and twice its
+    # stride, called by the power of two: p3 (stride 8), p4 (16) and p5 (32) where patches have 16 pixels a side.
     cfg.MODEL.TIMM.OUT_INDICES = []
     # Where MODEL.WEIGHTS is "", start from the weights that timm has for the name, downloaded at first use.
     cfg.MODEL.TIMM.PRETRAINED = False

@@ -79,6 +79,11 @@ _RULES = (
         lambda cfg: cfg.MODEL.BACKBONE.NAME in (*_RESNETS, "build_swin_backbone"),
     ),
     _Rule(
+        ("MODEL.TIMM.PRETRAINED",),
+        "MODEL.WEIGHTS",
+        lambda cfg: cfg.MODEL.BACKBONE.NAME == "build_timm_backbone" and cfg.MODEL.WEIGHTS != "",
+    ),
+    _Rule(
         ("MODEL.RESNETS.",),
         "MODEL.BACKBONE.NAME",
         lambda cfg: cfg.MODEL.BACKBONE.NAME in ("build_swin_backbone", "build_timm_backbone"),

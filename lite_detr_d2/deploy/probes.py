@@ -68,18 +68,18 @@ class Dataset:
 def find_dataset(cfg: CfgNode, *, training: bool) -> Dataset | None:
     """Find what a detector was trained or evaluated on.
 
-    It is a half of the dataset that its training left beside the weights, or else the first of ``DATASETS.TRAIN`` or
+    It is a half of the dataset that its training left in ``OUTPUT_DIR``, or else the first of ``DATASETS.TRAIN`` or
     ``DATASETS.TEST`` that is registered.
 
     Args:
-        cfg: of the detector, with the path of its weights.
+        cfg: of the detector, see :class:`.TrainedModel`.
         training: whether to find what it was trained on.
 
     Raises:
         InputError: its annotations cannot be read.
     """
     names, halves = (cfg.DATASETS.TRAIN, ("train",)) if training else (cfg.DATASETS.TEST, ("val", "test"))
-    prepared = find_prepared(Path(cfg.MODEL.WEIGHTS).parent / "dataset")
+    prepared = find_prepared(Path(cfg.OUTPUT_DIR, "dataset"))
     half = prepared and next((prepared.halves[name] for name in halves if name in prepared.halves), None)
     if half:
         return dataset_of(half)

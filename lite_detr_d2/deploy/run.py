@@ -15,7 +15,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 
 from ..checkpoint import StateDict, is_intact
-from ..config import add_lite_detr_config, class_names_of, merge_text, validate_config
+from ..config import add_lite_detr_config, class_names_of, merge_text, validate_config, with_random_weights
 from ..detector import DetrDetector
 from ..engine import SafeCheckpointer, is_newer, model_in_words, on_available_device, read_config, tagged_checkpoint
 from ..errors import InputError
@@ -41,7 +41,8 @@ class TrainedModel:
     """A detector, ready to predict.
 
     Attributes:
-        cfg: its config, with ``MODEL.DEVICE`` and ``MODEL.WEIGHTS`` those in use; frozen.
+        cfg: its config, with ``MODEL.DEVICE`` and ``MODEL.WEIGHTS`` those in use, and ``OUTPUT_DIR`` the folder that
+            its training wrote to, or else that of the weights; frozen.
         detector: in evaluation mode, on its device.
         class_names: by class; "0", "1", ... where they are not known.
     """
@@ -137,8 +138,9 @@ def build_trained(
         validate_config(cfg)
     except InputError as error:
         raise InputError(f"Config {shown(source)}: {error}") from error
-    model = build_model(cfg)
-    is_own = keep_rows or run is not None
+    model = build_model(with_random_weights(cfg))  # they are loaded below
+    # Rows of a run's own checkpoints are in the order of its classes; those of others go by their names.
+    is_own = keep_rows or (run is not None and (weights is None or _is_within(weights, run)))
     checkpointer = _Weights(model, cfg, is_own=is_own, save_dir="" if run is None else os.fspath(run))
     checkpointer.trust_pickle = trust_pickle
     cfg.MODEL.WEIGHTS = os.fspath(weights) if weights is not None else _checkpoint_of_run(checkpointer)
@@ -146,6 +148,7 @@ def build_trained(
         "The detector is of %s, and its weights of %s: %s",
         *(shown(source), shown(cfg.MODEL.WEIGHTS), model_in_words(cfg)),
     )
+    cfg.OUTPUT_DIR = os.fspath(run) if run is not None else os.path.dirname(cfg.MODEL.WEIGHTS)
     loaded = checkpointer.load(cfg.MODEL.WEIGHTS)
     names = checkpointer.names_of_classes(loaded.get("class_names"))
     if names is None:
@@ -156,6 +159,10 @@ def build_trained(
         lend_class_names(names, [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
     cfg.freeze()
     return TrainedModel(cfg, model.eval(), list(names))
+
+
+def _is_within(file: PathLike, folder: PathLike) -> bool:
+    return Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder))
 
 
 class _Weights(SafeCheckpointer):

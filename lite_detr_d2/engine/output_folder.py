@@ -20,7 +20,7 @@ from .last_checkpoint import TAG, is_checkpoint_name
 logger = logging.getLogger(__name__)
 
 _METRICS = "metrics.json"
-_OVERWRITTEN = "overwritten_"
+_OVERWRITTEN = "overwritten_"  # and a number
 # What programs show beside what the next training writes.
 _RECORDS = re.compile(r"metrics\.json|eval_metrics\.json|bad_batches\.json|loggers\.json|events\.out\.tfevents\..*")
 # What is written whole: in the folder and in that of the average of the weights; and in that of the dataset.
@@ -61,9 +61,10 @@ def check_weights(cfg: CfgNode, args: argparse.Namespace) -> None:
     """
     if args.resume:  # what there is in OUTPUT_DIR comes first
         return
-    deleted = [os.path.realpath(path) for path in _checkpoints(cfg.OUTPUT_DIR)] if args.overwrite else []
+    folders = [cfg.OUTPUT_DIR, *map(str, _overwritten(cfg.OUTPUT_DIR))] if args.overwrite else []
+    deleted = [os.path.realpath(path) for folder in folders for path in _checkpoints(folder)]
     init, named = "" if args.eval_only else cfg.MODEL.LITE_DETR.INIT, args.opts[::2]
-    if init and "MODEL.WEIGHTS" in named and "MODEL.LITE_DETR.INIT" not in named:
+    if init and cfg.MODEL.WEIGHTS and "MODEL.WEIGHTS" in named and "MODEL.LITE_DETR.INIT" not in named:
         raise InputError(
             f"MODEL.WEIGHTS is {cfg.MODEL.WEIGHTS}, and {shown(args.config_file)} has MODEL.LITE_DETR.INIT {init}, "
             "which a training starts from instead: add MODEL.LITE_DETR.INIT '', or leave MODEL.WEIGHTS out."
@@ -102,10 +103,13 @@ def make_room(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 
 def delete_overwritten(folder: str) -> None:
-    """Delete the checkpoints of this package that ``--overwrite`` has moved, now that a training has what it needs."""
+    """Delete the checkpoints of this package that ``--overwrite`` has moved, now that a training has what it needs.
+
+    Those of a start that failed, which were moved before, are among them.
+    """
     if not comm.is_main_process():
         return
-    for target in sorted(Path(folder).glob(f"{_OVERWRITTEN}*")):
+    for target in _overwritten(folder):
         ours = [path for path in _checkpoints(str(target)) if seal_of(path) is not None]
         for path in ours:
             path.unlink()
@@ -140,6 +144,12 @@ def _files(folder: str) -> list[Path]:
         return sorted(path for path in Path(folder).iterdir() if path.is_file())
     except (OSError, ValueError):  # it is not there; or cannot be read, which is said where it is written to
         return []
+
+
+def _overwritten(folder: str) -> list[Path]:
+    """Where ``--overwrite`` has moved what was of other trainings."""
+    found = Path(folder).glob(f"{_OVERWRITTEN}*")
+    return sorted(path for path in found if path.name.removeprefix(_OVERWRITTEN).isdecimal() and path.is_dir())
 
 
 def _new_folder(folder: str) -> Path:

@@ -8,11 +8,26 @@ from contextlib import suppress
 from datetime import timedelta
 
 import torch
+from detectron2.engine import HookBase
 from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
 
 from ..wording import one_line
 
 logger = logging.getLogger(__name__)
+
+
+class EarlyProgress(HookBase):
+    """Says how long the training takes, soon after its beginning: the lines of progress begin after 20 iterations."""
+
+    AFTER = (2, 10)
+
+    def after_step(self) -> None:
+        iterations, now = self.trainer.iter + 1, time.perf_counter()
+        if iterations == 1:
+            self._first_ended = now  # the first one is no measure
+        elif iterations in self.AFTER:
+            seconds = (now - self._first_ended) / (iterations - 1) * (self.trainer.max_iter - iterations)
+            logger.info("Iteration %d of %d, about %.0f minutes to go", iterations, self.trainer.max_iter, seconds / 60)
 
 
 class ProgressLine(EventWriter):

@@ -22,7 +22,7 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 from torch.optim import Optimizer
 
-from ..config import warn_of_idle_keys
+from ..config import warn_of_idle_keys, with_random_weights
 from ..data import TrainingLoader
 from ..errors import InputError
 from ..randomness import STEP, deterministic_algorithms, seed_generators
@@ -34,6 +34,7 @@ from .early_stop import EarlyStop, TrainingEnded
 from .ema import EMA, Averaging, WeightAverage, with_average
 from .evaluation import BoxEvaluator, evaluation_loader, write_metrics
 from .folder_lock import only_training_in
+from .last_checkpoint import find_last_checkpoint
 from .loggers import build_loggers, check_loggers, forget_runs
 from .optimizer import build_optimizer, freeze
 from .pictures import ValidationPictures
@@ -69,8 +70,15 @@ class Trainer(DefaultTrainer):
             SOLVER.MAX_SKIPPED_STEPS.
     """
 
-    def __init__(self, cfg: CfgNode, *, trust_pickle: bool = False) -> None:
-        """Build everything; ``trust_pickle`` lets a ``.pkl`` or ``.pyth`` file of weights hold, and run, anything."""
+    def __init__(self, cfg: CfgNode, *, trust_pickle: bool = False, resume: bool = False) -> None:
+        """Build everything.
+
+        Args:
+            cfg: the config.
+            trust_pickle: let a ``.pkl`` or ``.pyth`` file of weights hold, and run, anything.
+            resume: what :meth:`resume_or_load` will be called with: where ``OUTPUT_DIR`` has a checkpoint to go on
+                from, no weights of timm are fetched (``MODEL.TIMM.PRETRAINED``).
+        """
         self._trust_pickle = trust_pickle
         cfg = on_available_device(cfg)
         check_datasets(cfg, "TRAIN", "TEST")
@@ -80,21 +88,24 @@ class Trainer(DefaultTrainer):
             check_compiler(torch.device(cfg.MODEL.DEVICE), "SOLVER.COMPILE is True")
         for name in cfg.DATASETS.TEST:
             self.build_test_loader(cfg, name)  # what is wrong with it is to be known before the training, not after
-        self._build(cfg)
+        self._build(cfg, resume)
         # Of all that is drawn in training; a checkpoint keeps it.
         self.seed: int = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         self._images_seen_before = 0
         self._pictures = ValidationPictures(cfg)
         warn_of_idle_keys(cfg)
 
-    def _build(self, cfg: CfgNode) -> None:
+    def _build(self, cfg: CfgNode, resume: bool) -> None:
         """As ``DefaultTrainer.__init__`` does, which of several processes knows only such as have a GPU each."""
         TrainerBase.__init__(self)
         self._loggers: list[EventWriter] = []  # of the main process
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
         cfg = scaled_to_processes(cfg, comm.get_world_size())
-        model = self.build_model(cfg)
+        self._awaits_checkpoint = (
+            resume and cfg.MODEL.TIMM.PRETRAINED and find_last_checkpoint(cfg.OUTPUT_DIR, {"trainer"}) != ""
+        )
+        model = self.build_model(with_random_weights(cfg) if self._awaits_checkpoint else cfg)
         if cfg.SOLVER.COMPILE:
             compile_training(model)
         optimizer = self.build_optimizer(cfg, model)
@@ -190,6 +201,11 @@ class Trainer(DefaultTrainer):
         if last:
             self.checkpointer.load(last)
             self.start_iter = self.iter + 1
+        elif self._awaits_checkpoint:
+            raise InputError(
+                f"The trainer was made with resume=True, to go on from the checkpoint in {self.cfg.OUTPUT_DIR}, and "
+                "has not fetched the weights of MODEL.TIMM.PRETRAINED: make another one, without resume."
+            )
         elif init:
             self.checkpointer.initialize(init, backbone=self.cfg.MODEL.WEIGHTS)
         else:

@@ -80,7 +80,7 @@ def _own_test_half(trained: TrainedModel) -> Dataset | None:
 
 def _own_folder(trained: TrainedModel) -> Path:
     """Where a training leaves its dataset."""
-    return Path(trained.cfg.MODEL.WEIGHTS).parent / "dataset"
+    return Path(trained.cfg.OUTPUT_DIR, "dataset")
 
 
 def _no_test_half(path: str | Path, prepared: Prepared) -> InputError:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import random
 import shlex
 import time
@@ -82,9 +81,7 @@ def _predictions(trainer: Trainer, output: Path) -> Iterator[str]:
         yield f"predictions: of {len(datasets)} datasets none are drawn; evaluate.py --dataset DIR does, of one"
     if len(datasets) != 1 or not file.is_file():
         return
-    cfg = trainer.cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.WEIGHTS = os.fspath(output / "model_final.pth")
+    cfg = trainer.cfg
     names = class_names(datasets[0]) or [str(number) for number in range(cfg.MODEL.LITE_DETR.NUM_CLASSES)]
     dataset = own_dataset(TrainedModel(cfg, trainer.checkpointer.model, names))
     records: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))

@@ -1,7 +1,8 @@
 """All that is read off the detections of a dataset, as JSON, as text and as pictures."""
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -84,13 +85,17 @@ def check_folder(folder: Path) -> None:
         check_output(folder / name)
 
 
-def has_no_other_report(folder: Path, about: Mapping[str, str]) -> bool:
-    """Whether a folder has no report, or one whose ``dataset``, or ``weights``, are those of ``about``."""
+def has_no_other_report(folder: Path, dataset: str, weights: str) -> bool:
+    """Whether a folder has no report, or one of this dataset and the file of these weights."""
     try:
         there = json.loads((folder / REPORT).read_bytes())
-    except (OSError, ValueError):
+    except OSError:
         return True
-    return not isinstance(there, dict) or all(there.get(key) == value for key, value in about.items())
+    except ValueError:  # it is damaged
+        return False
+    if not isinstance(there, dict) or there.get("dataset") != dataset:
+        return False
+    return os.path.realpath(str(there.get("weights"))) == os.path.realpath(weights)
 
 
 def write_report(

@@ -143,7 +143,11 @@ def _parameters(function: Callable[..., Any]) -> list[str]:
 
 
 def _with_our_cores(function: Any) -> Any:
-    """The same code, which finds our cores under the names of others, behind decorators, too; itself if it has none."""
+    """The same code, which finds our cores under the names of others, behind decorators, too; itself if it has none.
+
+    Its globals are a copy of the module's as they are when the class is first patched, and stay so: what is changed in
+    the module later, patched modules of the class do not see.
+    """
     if not isinstance(function, FunctionType):
         return function
     scope, cells = function.__globals__, function.__closure__ or ()

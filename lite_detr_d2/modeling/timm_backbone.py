@@ -1,4 +1,4 @@
-"""Any backbone of timm (PyTorch Image Models), which is imported when one is built."""
+"""Backbones of timm (PyTorch Image Models), of which most models serve; it is imported when one is built."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -122,12 +122,13 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     that is coarser, with their batch normalisations; 0 freezes none.
 
     Returns:
-        A backbone with the outputs ``stage{i}``; or ``p3``, ``p4`` and ``p5``, of detectron2's ``SimpleFeaturePyramid``
-        (ViTDet, arXiv 2203.16527), where all maps of the model have the same stride.
+        A backbone with the outputs ``stage{i}``. Where all maps of the model have the same stride s, those of
+        detectron2's ``SimpleFeaturePyramid`` (ViTDet, arXiv 2203.16527), of the strides s / 2, s and 2 s: ``p3``,
+        ``p4`` and ``p5`` for patches of 16 pixels, as p{n} is of the stride 2**n.
 
     Raises:
         InputError: timm is not installed, has no such model or cannot get its weights; or the model does not have these
-            outputs, or does not take images of any size.
+            outputs, or does not take images of any size, as some families do not.
     """
     timm = import_extra("timm", extra="timm")
     options, freeze_at = cfg.MODEL.TIMM, cfg.MODEL.BACKBONE.FREEZE_AT
@@ -175,23 +176,28 @@ def _create(timm: Any, name: str, is_pretrained: bool, *, in_chans: int, drop_pa
                 name, pretrained=is_pretrained, num_classes=0, in_chans=in_chans, **options
             )
             return model
-        except TypeError as error:
+        except Exception as error:  # each model, and each way to download, has errors of its own
             refused = [option for option in options if _NOT_TAKEN in str(error) and repr(option) in str(error)]
             if not refused:
-                raise
-            options = {option: value for option, value in options.items() if option not in refused}
+                raise _cannot_create(name, is_pretrained, error) from error
             if _DROP_PATH in refused and drop_path_rate > 0:
                 raise InputError(
                     f"MODEL.TIMM.DROP_PATH_RATE is {drop_path_rate}, and {name} has no drop path: set it to 0."
                 ) from error
-        except Exception as error:  # each way to download has errors of its own
-            reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-            if is_pretrained:
-                raise InputError(
-                    f"MODEL.TIMM.PRETRAINED: the weights of {name} cannot be had ({reason}). Set it to False, and give "
-                    "a file with them as MODEL.WEIGHTS, with '?matching_heuristics=True' at its end."
-                ) from error
-            raise InputError(f"MODEL.TIMM.NAME is {name!r}, which timm cannot build: {reason}.") from error
+            options = {option: value for option, value in options.items() if option not in refused}
+
+
+def _cannot_create(name: str, is_pretrained: bool, error: Exception) -> InputError:
+    if is_pretrained:
+        return InputError(
+            f"MODEL.TIMM.PRETRAINED: the weights of {name} cannot be had ({_reason(error)}). Set it to False, and give "
+            "a file with them as MODEL.WEIGHTS, with '?matching_heuristics=True' at its end."
+        )
+    return InputError(f"MODEL.TIMM.NAME is {name!r}, which timm cannot build: {_reason(error)}.")
+
+
+def _reason(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _check_indices(name: str, indices: Sequence[int], outputs: Sequence[Output], is_plain: bool) -> None:
@@ -252,11 +258,10 @@ def _check_any_size(name: str, stages: TimmStages, channels: int) -> None:
             wanted = {key: (shape.channels, *(side // shape.stride for side in size)) for key, shape in shapes.items()}
             if found != wanted:
                 raise ValueError(f"its outputs are {found}, not {wanted}")
-    except (AssertionError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # each model has errors of its own
         raise InputError(
-            f"MODEL.TIMM.NAME is {name!r}, which this timm does not run on images of any size ({reason}): choose "
-            "another."
+            f"MODEL.TIMM.NAME is {name!r}, which this timm does not run on images of any size ({_reason(error)}): "
+            "choose another."
         ) from error
     finally:
         stages.train()

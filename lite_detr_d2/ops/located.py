@@ -53,6 +53,6 @@ def ms_deform_attn_at(
     box = sampling_locations.new_tensor([0.0, 0.0, 2.0 * points, 2.0 * points])
     boxes = box.expand(images, queries, levels, 4)
     shares = ms_deform_attn(value, spatial_shapes, boxes, sampling_locations, weights.log())
-    sums = weights.sum(-1, keepdim=True).to(shares.dtype)
-    attended: Tensor = (shares.unflatten(-1, (heads, -1)) * sums).flatten(-2)
-    return attended
+    attended = shares.unflatten(-1, (heads, -1)) * weights.sum(-1, keepdim=True)
+    finished: Tensor = attended.to(shares.dtype).flatten(-2)
+    return finished

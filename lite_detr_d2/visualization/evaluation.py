@@ -24,15 +24,19 @@ def draw_confusion(
 ) -> None:
     """Draw a confusion matrix: colours are shares of the row, so that each class of objects is comparable.
 
-    What is right, on the diagonal, is blue, and what is not red.
+    What is right, on the diagonal, is blue, and what is not red. Classes without objects and detections are left out.
 
     Args:
-        matrix: (R, C) counts.
-        rows: what objects are.
-        columns: what they are taken for.
+        matrix: (K + 1, K + 1) counts.
+        rows: what objects are: the classes, and at the end none.
+        columns: what they are taken for: likewise.
         path: the picture to write.
         threshold: from which score on detections are taken, for the title.
     """
+    kept = [number for number in range(len(rows)) if matrix[number].any() or matrix[:, number].any()]
+    kept += [len(rows) - 1] if len(rows) - 1 not in kept else []
+    left_out = len(rows) - len(kept)
+    matrix, rows, columns = matrix[np.ix_(kept, kept)], [rows[each] for each in kept], [columns[each] for each in kept]
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     has_counts = len(rows) <= _MOST_WITH_COUNTS
     side = min(3.0 + (_CELL_INCHES if has_counts else _SMALL_CELL_INCHES) * len(columns), _MOST_INCHES)
@@ -46,6 +50,8 @@ def draw_confusion(
     ]
     axes.set(xlabel="detected", ylabel="object")
     title = f"Objects, and what is detected with a score of {threshold:.3g} or more;\ncolours: shares of the row"
+    if left_out:
+        title += f"; {left_out} classes without objects and detections are left out"
     axes.set_title(title, fontsize="small")
     if len(rows) <= _MOST_WITH_NAMES:
         axes.set_xticks(range(len(columns)), _labels(columns), rotation=90, fontsize="x-small")

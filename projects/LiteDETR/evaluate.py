@@ -80,14 +80,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return args
 
 
-def default_folder(args: argparse.Namespace, dataset: EvaluationSet) -> Path:
+def default_folder(args: argparse.Namespace, dataset: EvaluationSet, weights: str) -> Path:
     """Where the report of a run goes: those of different weights or data beside each other."""
     sources = [Path(source).resolve() for source in (args.weights, args.dataset) if source is not None]
     words = ["evaluation", *(source.stem if source.is_file() else source.name for source in sources)]
     name = "_".join([*words, *(["test"] if args.split == "test" else [])])
-    about = {"dataset": dataset.origin} | ({"weights": args.weights} if args.weights is not None else {})
     folders = (Path(args.run, name + (f"_{number}" if number > 1 else "")) for number in itertools.count(1))
-    return next(folder for folder in folders if has_no_other_report(folder, about))
+    return next(folder for folder in folders if has_no_other_report(folder, dataset.origin, weights))
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -106,7 +105,7 @@ def main(arguments: Sequence[str]) -> None:
         dataset = own_dataset(trained, split=args.split)
     else:
         dataset = named_dataset(trained, args.dataset, split=args.split, on_bad=args.on_bad)
-    output = args.output or default_folder(args, dataset)
+    output = args.output or default_folder(args, dataset, trained.cfg.MODEL.WEIGHTS)
     check_folder(output)
     records = detect(trained, dataset)
     report = report_on(dataset, records, args.threshold)

@@ -18,6 +18,7 @@ import time
 
 from detectron2.config import CfgNode
 
+from lite_detr_d2.config import with_random_weights
 from lite_detr_d2.engine import (
     SafeCheckpointer,
     Trainer,
@@ -41,7 +42,7 @@ def main(args: argparse.Namespace) -> None:
         if args.eval_only:
             evaluate(cfg, resume=args.resume, trust_pickle=args.trust_pickle)
             return
-        trainer = Trainer(cfg, trust_pickle=args.trust_pickle)
+        trainer = Trainer(cfg, trust_pickle=args.trust_pickle, resume=args.resume)
         trainer.resume_or_load(resume=args.resume)
         if args.overwrite:
             delete_overwritten(cfg.OUTPUT_DIR)
@@ -52,7 +53,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def evaluate(cfg: CfgNode, *, resume: bool, trust_pickle: bool) -> None:
-    model = Trainer.build_model(cfg)
+    model = Trainer.build_model(with_random_weights(cfg))  # they are loaded below
     log_model(cfg)
     classes = classes_for_checkpoints(cfg, "TEST")
     checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, **classes, trust_pickle=trust_pickle)

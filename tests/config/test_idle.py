@@ -53,6 +53,15 @@ PLAIN = {"MODEL.LITE_DETR.ENCODER.NAME": "DeformableEncoder"}
             {**TIMM, "MODEL.TIMM.NORM": "BN", "MODEL.SWIN.EMBED_DIM": 48},
             ["MODEL.SWIN.EMBED_DIM (MODEL.BACKBONE.NAME is 'build_timm_backbone')"],
         ),
+        ({**TIMM, "MODEL.TIMM.PRETRAINED": True}, []),
+        (
+            {**TIMM, "MODEL.TIMM.PRETRAINED": True, "MODEL.WEIGHTS": "model_final.pth"},
+            ["MODEL.TIMM.PRETRAINED (MODEL.WEIGHTS is 'model_final.pth')"],
+        ),
+        (
+            {**SWIN, "MODEL.TIMM.PRETRAINED": True, "MODEL.WEIGHTS": "model_final.pth"},
+            ["MODEL.TIMM.PRETRAINED (MODEL.BACKBONE.NAME is 'build_swin_backbone')"],
+        ),
         ({"MODEL.RESNETS.DEPTH": 101}, ["MODEL.RESNETS.DEPTH (MODEL.BACKBONE.NAME is 'build_narrow_resnet_backbone')"]),
         (R18, []),
         ({**R18, "MODEL.RESNETS.STRIDE_IN_1X1": False}, ["MODEL.RESNETS.STRIDE_IN_1X1 (MODEL.RESNETS.DEPTH is 18)"]),

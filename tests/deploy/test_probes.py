@@ -20,7 +20,7 @@ from .exports import write_images
 @pytest.fixture
 def cfg(small_cfg: CfgNode, tmp_path: Path) -> CfgNode:
     small_cfg.INPUT.MIN_SIZE_TEST, small_cfg.INPUT.MAX_SIZE_TEST = 60, 80
-    small_cfg.MODEL.WEIGHTS = str(tmp_path / "run" / "model_final.pth")
+    small_cfg.OUTPUT_DIR = str(tmp_path / "run")
     return small_cfg
 
 

@@ -114,6 +114,21 @@ def test_another_checkpoint_of_a_run(small_cfg: CfgNode, tmp_path: Path) -> None
         assert trained.class_names == NAMES
 
 
+def test_weights_from_elsewhere_beside_a_run(small_cfg: CfgNode, tmp_path: Path) -> None:
+    """The run keeps its dataset; rows go by the names of the classes, whatever their order there."""
+    small_cfg.MODEL.LITE_DETR.CLASS_NAMES = NAMES
+    write_run(small_cfg, tmp_path / "run")
+    other = write_run(small_cfg, tmp_path / "other", NAMES[::-1], seed=1)
+    weights = tmp_path / "other" / "model_final.pth"
+    trained = load_trained(tmp_path / "run", weights=weights, device="cpu")
+    assert str(tmp_path / "run") == trained.cfg.OUTPUT_DIR
+    assert trained.class_names == NAMES
+    bias = "decoder.heads.0.class_embed.bias"
+    assert torch.equal(trained.detector.state_dict()[bias], other.state_dict()[bias].flip(0))
+    alone = load_trained(config_file=tmp_path / "run" / "config.yaml", weights=weights, device="cpu")
+    assert str(tmp_path / "other") == alone.cfg.OUTPUT_DIR
+
+
 def test_a_pickle_that_says_more_than_arrays_has_to_be_trusted(small_cfg: CfgNode, tmp_path: Path) -> None:
     detector = write_run(small_cfg, tmp_path)
     state = {name: value.numpy() for name, value in detector.state_dict().items()}

@@ -36,10 +36,13 @@ DETECTORS = (
     ("h_detr", 0),
     ("sparse_detr", 0),
 )
-# float32 is left out: with AVX2 alone, gradients of one step differ by up to 0.7 % of the largest, for a reason that is
-# not known yet.
-TRIED = tuple((detector, torch.float64) for detector in DETECTORS)
-ROUNDING = 1e-9  # of a tensor's largest gradient
+TRIED = (
+    *((detector, torch.float64) for detector in DETECTORS),
+    (("deformable_detr", 0), torch.float32),  # where tokens are selected, rounding may choose others
+)
+# Of a tensor's largest gradient. In float32 one image and two are rounded otherwise, and that may be to either side of
+# a ReLU's zero: with AVX2, one activation of -5e-7 (in float64 7e-7, of 10 at most) is 4 % of the gradient before it.
+ROUNDING = {torch.float32: 0.1, torch.float64: 1e-9}
 
 
 def tiny_config(name: str, denoising_queries: int) -> CfgNode:
@@ -116,6 +119,6 @@ def test_two_processes_make_the_gradients_of_one(tmp_path: Path) -> None:
             for name, value in whole.items():
                 assert value is not None and bool(value.isfinite().all()), (detector, name)
                 # Rounding goes with what is summed up, not with the element that comes of it.
-                close = ROUNDING * float(value.abs().max())
+                close = ROUNDING[dtype] * float(value.abs().max())
                 said = f"{detector} {dtype} {counts} {name}: {{}}".format
                 torch.testing.assert_close(step[name], value, rtol=0, atol=close, msg=said)

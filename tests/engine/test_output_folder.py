@@ -148,6 +148,23 @@ def test_a_start_that_fails_deletes_nothing(
     assert not [name for name in contents(output / "overwritten_1") if name.endswith(".pth")]
 
 
+def test_what_was_moved_before_is_not_started_from_and_deleted(
+    tmp_path: Path, common: tuple[object, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a start that failed; a folder that only looks like one of those is left alone."""
+    output, other = tmp_path / "output", tmp_path / "other.pth"
+    run(*common, 1)
+    write_checkpoint(other, {"decoder.layers.0.feed_forward.linear1.weight": torch.ones(1)})
+    error_of(capsys, "--overwrite", *common, 1, "MODEL.WEIGHTS", other)
+    moved = output / "overwritten_1" / "model_final.pth"
+    shutil.copytree(output / "overwritten_1", mine := output / "overwritten_mine")
+    assert "which --overwrite would delete" in error_of(capsys, "--overwrite", *common, 1, "MODEL.WEIGHTS", moved)
+    assert moved.is_file()
+    run("--overwrite", *common, 1)
+    assert not moved.exists()
+    assert (mine / "model_final.pth").is_file()
+
+
 def test_weights_that_an_init_of_the_config_file_would_hide_are_refused(
     tmp_path: Path, common: tuple[object, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,6 +178,7 @@ def test_weights_that_an_init_of_the_config_file_would_hide_are_refused(
     message = error_of(capsys, "--overwrite", *with_config, 1, "MODEL.WEIGHTS", weights)
     assert f"MODEL.WEIGHTS is {weights}, and {config} has MODEL.LITE_DETR.INIT {init}" in message
     run("--overwrite", *with_config, 1, "MODEL.WEIGHTS", weights, "MODEL.LITE_DETR.INIT", "")
+    run("--overwrite", *with_config, 1, "MODEL.WEIGHTS", "")
     init.unlink()
     # An evaluation never reads it.
     run("--eval-only", *with_config[: -len(SHORT)], "MODEL.WEIGHTS", weights)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from lite_detr_d2.errors import InputError
@@ -13,6 +14,7 @@ from lite_detr_d2.evaluation import report
 from lite_detr_d2.evaluation.dataset import EvaluationSet
 from lite_detr_d2.evaluation.errors import ERRORS
 from lite_detr_d2.evaluation.report import check_folder, report_on, summary, write_report
+from lite_detr_d2.visualization.evaluation import draw_confusion
 
 from .boxes import CLASSES, SIDE, Box, content, found, random_case
 
@@ -131,11 +133,25 @@ def test_the_worst_images_show_what_is_found_from_the_threshold_on(
 @pytest.mark.parametrize("number", [1, 31, 120])
 def test_any_number_of_classes_of_any_name_is_drawn(tmp_path: Path, number: int) -> None:
     names = {10 * (1 + key): f"class ${key} of ${'x' * key}" for key in range(number)}
-    data = dataset(tmp_path, content((1, 10, A)), names)
+    data = dataset(tmp_path, content(*((1, key, A) for key in names)), names)
     written(tmp_path, data, found((1, 10, A, 0.9)))
     with Image.open(tmp_path / "confusion.png") as picture:
         assert 300 < picture.width <= 3200
         assert np.ptp(np.asarray(picture.convert("L"))) > 200
+
+
+def test_classes_that_have_nothing_are_left_out_of_the_confusions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a to d b has neither objects nor detections, c objects alone, and d detections alone."""
+    matrix = np.zeros((5, 5), dtype=np.int64)
+    matrix[0, 0], matrix[2, 4], matrix[4, 3] = 3, 2, 1
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(Axes, "set_title", lambda axes, text, **options: drawn.setdefault("title", text))
+    monkeypatch.setattr(Axes, "set_yticks", lambda axes, ticks, labels=(), **options: drawn.setdefault("rows", labels))
+    draw_confusion(matrix, [*"abcd", "no object"], [*"abcd", "missed"], tmp_path / "confusion.png", 0.5)
+    assert drawn["rows"] == ["a", "c", "d", "no object"]
+    assert "1 classes without objects and detections are left out" in drawn["title"]
 
 
 def test_the_summary(tmp_path: Path) -> None:

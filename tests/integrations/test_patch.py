@@ -27,7 +27,7 @@ from .foreign_modules import MSDeformAttn, MultiScaleDeformableAttention
 COMPILED, WHY_NOT = compiled_ops_status()
 pytestmark = pytest.mark.skipif(not COMPILED, reason=WHY_NOT)
 
-PAGE = (ROOT / "docs" / "patch.md").read_text()
+PAGE = (ROOT / "docs" / "models_of_others.md").read_text()
 SHAPES = torch.tensor([[6, 8], [3, 4]])
 TOKENS, QUERIES, CHANNELS = 60, 7, 16
 

@@ -19,7 +19,7 @@ from tests.documented import ROOT
 
 from .foreign_models import MODELS, Foreign, d_fine, rt_detr_v2
 
-PAGE = (ROOT / "docs" / "patch.md").read_text()
+PAGE = (ROOT / "docs" / "models_of_others.md").read_text()
 OUTPUTS = ("logits", "pred_boxes", "masks_queries_logits", "class_queries_logits")
 TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-9}
 

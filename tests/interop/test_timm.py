@@ -1,5 +1,6 @@
 """Models of timm as backbones: what they put out, what is frozen, and what is refused."""
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,17 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lite_detr_d2.analysis import count_configs, models_of
+from lite_detr_d2.analysis import count_configs, describe, models_of
+from lite_detr_d2.config import with_random_weights
+from lite_detr_d2.data import register_coco_folder
+from lite_detr_d2.deploy.run import load_trained
+from lite_detr_d2.engine import Trainer, read_config
 from lite_detr_d2.engine.checkpointer import SafeCheckpointer
 from lite_detr_d2.errors import InputError
 from tests.conftest import CONFIGS, make_small_cfg
+from tests.data.folders import write_coco_folder
+from tests.deploy.runs import write_config, write_run
+from tests.projects.scripts import TINY, load_script
 from tests.shipped_configs import LEAVES, assert_trains_a_step_and_evaluates, distinct_models, needs_timm, read
 from tests.test_gflops import STATED
 
@@ -222,6 +230,83 @@ def test_weights_are_not_asked_for_twice(monkeypatch: pytest.MonkeyPatch) -> Non
     assert asked[-1]
 
 
+@pytest.fixture
+def no_fetching(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where there is no network."""
+    create = timm.create_model
+
+    def refuse(name: str, pretrained: bool = False, **options: Any) -> nn.Module:
+        if pretrained:
+            raise OSError("no network")
+        return create(name, **options)
+
+    monkeypatch.setattr(timm, "create_model", refuse)
+
+
+def pretrained_config() -> CfgNode:
+    return config(CONVNEXT, TIMM__PRETRAINED=True, LITE_DETR__IN_FEATURES=["stage1", "stage2", "stage3"])
+
+
+@pytest.mark.usefixtures("no_fetching")
+def test_a_trained_model_has_all_its_weights(tmp_path: Path) -> None:
+    cfg = pretrained_config()
+    detector = write_run(with_random_weights(cfg), tmp_path)
+    write_config(cfg, tmp_path)
+    trained = load_trained(tmp_path, device="cpu")
+    assert trained.cfg.MODEL.TIMM.PRETRAINED
+    for name, value in trained.detector.state_dict().items():
+        assert torch.equal(value, detector.state_dict()[name]), name
+
+
+@pytest.mark.usefixtures("no_fetching")
+def test_counting_needs_no_weights() -> None:
+    assert "Parameters: " in describe(pretrained_config(), (64, 96))
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> CfgNode:
+    """A config with a dataset, to train for one iteration from timm's weights."""
+    cfg = read_config(argparse.Namespace(config_file=str(TINY), opts=["OUTPUT_DIR", str(tmp_path / "output")]))
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (register_coco_folder(write_coco_folder(tmp_path)).train,), ()
+    cfg.MODEL.LITE_DETR.NUM_CLASSES = 3
+    cfg.MODEL.BACKBONE.NAME, cfg.MODEL.TIMM.NAME = "build_timm_backbone", CONVNEXT
+    cfg.MODEL.LITE_DETR.IN_FEATURES = ["stage1", "stage2", "stage3"]
+    cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS = 1, ()
+    Trainer(cfg).train()
+    cfg.MODEL.TIMM.PRETRAINED = True
+    return cfg
+
+
+@pytest.mark.usefixtures("no_fetching")
+def test_a_training_that_goes_on_has_all_its_weights(training: CfgNode) -> None:
+    trainer = Trainer(training, resume=True)
+    trainer.resume_or_load(resume=True)
+    assert trainer.start_iter == 1
+    state = torch.load(Path(training.OUTPUT_DIR, "model_final.pth"))["model"]
+    for name, value in trainer.checkpointer.model.state_dict().items():
+        assert torch.equal(value, state[name]), name
+    assert trainer.cfg.MODEL.TIMM.PRETRAINED
+
+
+@pytest.mark.usefixtures("no_fetching")
+def test_a_training_that_starts_fetches_them(training: CfgNode, tmp_path: Path) -> None:
+    """Also with ``resume``, where there is nothing to go on from."""
+    with pytest.raises(InputError, match=r"resume=True, .* make another one, without resume\.$"):
+        Trainer(training, resume=True).resume_or_load(resume=False)
+    with pytest.raises(InputError, match=r"^MODEL\.TIMM\.PRETRAINED: .* cannot be had \(no network\)"):
+        Trainer(training)
+    training.OUTPUT_DIR = str(tmp_path / "new")
+    with pytest.raises(InputError, match=r"^MODEL\.TIMM\.PRETRAINED: .* cannot be had \(no network\)"):
+        Trainer(training, resume=True)
+
+
+@pytest.mark.usefixtures("no_fetching")
+def test_the_last_checkpoint_is_evaluated_without_others(training: CfgNode) -> None:
+    training.DATASETS.TEST = training.DATASETS.TRAIN
+    load_script("train_net").evaluate(training, resume=True, trust_pickle=False)
+    assert Path(training.OUTPUT_DIR, "eval_metrics.json").is_file()
+
+
 def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "nowhere")
@@ -247,12 +332,34 @@ def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None
         (VIT, {"TIMM__OUT_INDICES": [3, 7]}, r"all outputs of vit_tiny_patch16_224 have stride 16, .* or \[\] for the"),
         ("vit_small_patch14_dinov2", {}, "whose patches have 14 pixels a side: a pyramid needs a power of two"),
         ("maxvit_rmlp_pico_rw_256", {}, "which this timm does not run on images of any size .*: choose another"),
+        ("halonet26t", {}, r"^MODEL\.TIMM\.NAME is 'halonet26t', which this timm does not run .*: choose another\.$"),
         ("hrnet_w18_small", {}, r"FREEZE_AT is 2, and the outputs of HighResolutionNet are not .*: set it to 0"),
     ],
 )
 def test_what_cannot_be(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         build(name, **({"BACKBONE__FREEZE_AT": 2} | options))
+
+
+def test_a_model_that_fails_when_it_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str, **options: Any) -> nn.Module:
+        raise TypeError("unsupported operand\nwith more lines")
+
+    monkeypatch.setattr(timm, "create_model", fail)
+    with pytest.raises(InputError) as error:
+        build(RESNET)
+    assert str(error.value) == "MODEL.TIMM.NAME is 'resnet18', which timm cannot build: unsupported operand."
+
+
+@pytest.mark.parametrize(
+    ("name", "strides"),
+    [("selecsls42", [16, 32, 64]), ("xcit_nano_12_p8_224", [4, 8, 16]), ("vit_tiny_patch16_224", [8, 16, 32])],
+)
+def test_strides_are_the_models(name: str, strides: list[int]) -> None:
+    shapes = build(name, BACKBONE__FREEZE_AT=0).output_shape()
+    assert [shape.stride for shape in shapes.values()] == strides
+    if "stage4" not in shapes:
+        assert list(shapes) == [f"p{stride.bit_length() - 1}" for stride in strides]
 
 
 def test_outputs_that_the_neck_needs() -> None:

@@ -42,6 +42,13 @@ def test_weights_of_any_sum() -> None:
     assert_close(ms_deform_attn_at(single[0], SHAPES, *single[1:]), expected.float())
 
 
+def test_half_types_are_rounded_at_the_end() -> None:
+    """The sum of the weights need not be a number of the half type."""
+    value, locations, weights = torch.full((1, 26, 2, 4), 1e-3), torch.full((1, 3, 2, 2, 3, 2), 0.5), torch.tensor(2e4)
+    found = ms_deform_attn_at(value.half(), SHAPES, locations.half(), weights.expand(1, 3, 2, 2, 3).half())
+    assert_close(found, torch.full((1, 3, 8), 120.0).half(), rtol=2e-3, atol=0)
+
+
 def test_gradients() -> None:
     """Of weights, too, that are 0 or do not sum to 1; by differences, of weights that may not be negative, forwards."""
     value, locations, weights = arguments()

@@ -10,6 +10,8 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
+from lite_detr_d2.errors import InputError
+
 from .scripts import TINY, load_script
 
 demo_digits = load_script("demo_digits")
@@ -27,6 +29,12 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for name in ("digits_train", "digits_val"):
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
+
+
+def test_a_wrong_command_is_said_before_the_images_are_made(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--overwrite comes after KEY VALUE pairs"):
+        demo_digits.main(["--output", str(tmp_path / "demo"), "SOLVER.MAX_ITER", "2", "--overwrite"])
+    assert not (tmp_path / "demo").exists()
 
 
 def test_it_leaves_what_it_should(output: Path) -> None:

@@ -1,6 +1,7 @@
 """Evaluate as a user does, from a training's folder to the report."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -87,7 +88,9 @@ def test_reports_of_other_weights_and_data_lie_beside_each_other(trained: Traine
     best = trained.run / "model_best.pth"
     shutil.copy(trained.run / "model_final.pth", best)
     run(trained.run, "--weights", best)
-    assert report_in(trained.run / "evaluation_model_best")["weights"] == str(best)
+    run(trained.run, "--weights", best.parent / ".." / best.parent.name / best.name)
+    assert os.path.realpath(report_in(trained.run / "evaluation_model_best")["weights"]) == str(best)
+    assert not (trained.run / "evaluation_model_best_2").exists()
     reports = {}
     for place in ("a", "b"):
         data = write_coco_folder(trained.run.parent / place / "v1.0", content := coco_content(), content)
@@ -98,6 +101,22 @@ def test_reports_of_other_weights_and_data_lie_beside_each_other(trained: Traine
     found = [report_in(trained.run / folder)["dataset"] for folder in folders]
     assert found == [f"{data}, val" for data in reports.values()]
     assert not (trained.run / "evaluation_v1.0_3").exists()
+
+
+def test_reports_of_other_weights_and_damaged_ones_stay(trained: Trained) -> None:
+    about = {"dataset": str(trained.run / "dataset" / "val.json"), "weights": str(trained.run / "model_0000009.pth")}
+    before = {"evaluation": json.dumps(about), "evaluation_2": "{"}
+    for folder, text in before.items():
+        shutil.rmtree(trained.run / folder, ignore_errors=True)
+        (trained.run / folder).mkdir()
+        (trained.run / folder / "eval_report.json").write_text(text)
+    for _ in range(2):
+        run(trained.run)
+    assert {folder: (trained.run / folder / "eval_report.json").read_text() for folder in before} == before
+    assert report_in(trained.run / "evaluation_3")["weights"] == str(trained.run / "model_final.pth")
+    assert not (trained.run / "evaluation_4").exists()
+    for number in ("", "_2", "_3"):
+        shutil.rmtree(trained.run / f"evaluation{number}")
 
 
 def test_the_test_half_of_what_it_was_trained_on(trained: Trained, tmp_path: Path) -> None:
