@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..detector import DetrDetector
 from ..structures import Predictions, QueryGroup
@@ -13,7 +13,7 @@ _LEARN = "learn"
 _CURE = "Set SOLVER.COMPILE to False."
 
 
-def compile_training(model: DetrDetector) -> None:
+def compile_training(model: nn.Module) -> None:
     """Let ``model.learn`` be compiled, for images of any size and any number of boxes. Evaluation stays as it is.
 
     Names of tensors, and results but for rounding, stay; dropout and drop path draw other random numbers. A batch
@@ -22,7 +22,8 @@ def compile_training(model: DetrDetector) -> None:
     Args:
         model: a detector; it is changed.
     """
-    model.learn = _CompiledLearning(model)  # type: ignore[method-assign]
+    assert isinstance(model, DetrDetector)
+    model.learn = _CompiledLearning(model)
 
 
 class _CompiledLearning(CompiledMethod):
@@ -49,7 +50,8 @@ class _CompiledLearning(CompiledMethod):
 
 def _can_be_open(images: Tensor, denoising: Sequence[QueryGroup]) -> bool:
     """Whether no size is one that torch.compile makes a constant: 0 or 1."""
-    return min(*images.shape[2:], *map(len, denoising)) > 1
+    sizes: list[int] = [*images.shape[2:], *(len(group) for group in denoising)]
+    return min(sizes) > 1
 
 
 def _open_number(group: QueryGroup) -> None:
