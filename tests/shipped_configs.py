@@ -49,6 +49,15 @@ def distinct_models(paths: list[Path]) -> list[Path]:
     return sorted(first.values())
 
 
+def one_of_each_kind(paths: list[Path]) -> list[Path]:
+    """Of ``paths`` the first with each detector, kind of encoder and backbone."""
+    first: dict[tuple[str, str, str], Path] = {}
+    for path in paths:
+        cfg = read(path)
+        first.setdefault((detector_of(cfg), cfg.MODEL.LITE_DETR.ENCODER.NAME, _backbone(cfg)), path)
+    return list(first.values())
+
+
 def detector_of(cfg: CfgNode) -> str:
     """What a detector is called: some of Deformable DETR's kind have a name of their own."""
     model = cfg.MODEL.LITE_DETR

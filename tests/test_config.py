@@ -25,6 +25,7 @@ from .shipped_configs import (
     distinct_models,
     name_of,
     needs_timm,
+    one_of_each_kind,
     read,
 )
 
@@ -105,7 +106,7 @@ def test_leaf_trains_a_step_and_evaluates(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", WITHOUT_TIMM, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", one_of_each_kind(WITHOUT_TIMM), ids=lambda path: path.stem)
 def test_the_whole_model_trains_a_step_and_evaluates(path: Path, tmp_path: Path) -> None:
     assert_training_of_the_whole_model(path, tmp_path)
 
