@@ -7,6 +7,7 @@ seconds of a batch and of its parts, and what is known besides.
 import json
 import resource
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import repeat
