@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Mapping
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -51,7 +52,12 @@ class CompiledMethod:
         from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException  # noqa: PLC0415
 
         if self._compiled is None:
-            self._compiled = torch.compile(self._method, fullgraph=True, dynamic=self._dynamic, options=self._options)
+            # torch.compile keeps graphs by the code that they are of: those of another module are not for this one.
+            method = self._method
+            own = FunctionType(
+                method.__code__.replace(), method.__globals__, method.__name__, method.__defaults__, method.__closure__
+            )
+            self._compiled = torch.compile(own, fullgraph=True, dynamic=self._dynamic, options=self._options)
         try:
             return self._compiled(self._module, *args)
         except (TorchDynamoException, FailOnRecompileLimitHit) as error:
