@@ -15,6 +15,7 @@ from lite_detr_d2.engine import Trainer
 from lite_detr_d2.modeling.matcher import HungarianMatcher
 from lite_detr_d2.structures import Targets
 
+from ..helpers import choose_detector
 from .stops import stoppable_config
 
 
@@ -68,7 +69,8 @@ def losses(trainer: Trainer) -> dict[str, float]:
 
 
 def test_losses_and_gradients_are_those_of_float32_but_for_rounding(cfg: CfgNode) -> None:
-    """Of the smallest model, rounding changes which tokens are selected and what is matched, too."""
+    """Of learned queries: where tokens are selected, rounding chooses others."""
+    choose_detector(cfg, "deformable_detr")
     cfg.SOLVER.BASE_LR = 0.0
     full, half = (trained(cfg, flag) for flag in (False, True))
     expected, found = losses(full), losses(half)
@@ -82,8 +84,8 @@ def test_losses_and_gradients_are_those_of_float32_but_for_rounding(cfg: CfgNode
             torch.cat([each.flatten() for name, each in named.items() if name.partition(".")[0] == part])
             for named in (expected, found)
         )
-        assert torch.cosine_similarity(theirs, ours, dim=0) > 0.8, part
-        assert_close(ours.norm(), theirs.norm(), rtol=0.2, atol=0.0)
+        assert torch.cosine_similarity(theirs, ours, dim=0) > 0.9, part
+        assert_close(ours.norm(), theirs.norm(), rtol=0.1, atol=0.0)
 
 
 def test_the_loss_falls(cfg: CfgNode) -> None:
