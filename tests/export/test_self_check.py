@@ -39,8 +39,15 @@ def test_what_is_computed_of_padding_does_not_count(
     assert manifest.check.token_difference < 1e-4
 
 
-@pytest.mark.parametrize("bounds", [fixed(1, 96, 128), Bounds(Range(1, 2), Range(64, 96), Range(64, 128))], ids=str)
-@pytest.mark.parametrize(("name", "suffix"), [("onnx", "onnx"), ("onnx-gather", "onnx"), ("openvino", "xml")])
+@pytest.mark.parametrize(
+    ("name", "suffix", "bounds"),
+    [
+        ("onnx", "onnx", Bounds(Range(1, 2), Range(64, 96), Range(64, 128))),
+        ("onnx-gather", "onnx", fixed(1, 96, 128)),
+        ("openvino", "xml", fixed(1, 96, 128)),
+    ],
+    ids=["onnx", "onnx-gather", "openvino"],
+)
 def test_sparse_detr(
     small_cfg: CfgNode, images: Path, folder: Path, tmp_path: Path, name: str, suffix: str, bounds: Bounds
 ) -> None:
