@@ -1,5 +1,7 @@
 """What the death of another process, or a full shared memory, does to this one: PyTorch's words for it, and ours."""
 
+import signal
+import threading
 import traceback
 from collections.abc import Iterator
 
@@ -45,9 +47,19 @@ def what_was_lost(error: BaseException | None) -> str:
     if "</torch_" in text or ("Bus error" in text and _any(_LOADER, text)):
         return _SHARED_MEMORY_FULL
     if _any(_LOADER, text) or any(map(_is_broken_off, causes)):
-        signal = text.partition("killed by signal: ")[2].partition(". ")[0]
-        return _LOADER_DIED.format(signal=f" ({signal})" if signal else "")
+        name = text.partition("killed by signal: ")[2].partition(". ")[0]
+        return _LOADER_DIED.format(signal=f" ({name})" if name else "")
     return _CONNECTION_LOST if _any(_CONNECTION, text) else ""
+
+
+def ignore_lost_processes() -> None:
+    """From now on, the death of a data-loading process is no error of this one, which has said so and ends.
+
+    PyTorch raises one wherever the main thread is when the signal of it comes, and that may be after the connection to
+    the process has broken: the error of the one would take the place of what is said of the other.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def is_connection_lost(error: BaseException | None) -> bool:

@@ -24,7 +24,7 @@ from ..quiet import quiet
 from .configs import check_config, check_named, merged_config, read_config, use_dataset
 from .console import open_log
 from .datasets import check_datasets, class_names
-from .lost import what_was_lost
+from .lost import ignore_lost_processes, what_was_lost
 from .memory import OUT_OF_MEMORY, is_out_of_memory
 from .options import add_import, add_trust_pickle, import_modules
 from .output_folder import check_output_folder, check_weights, found_of_training, make_room, remove_unfinished
@@ -240,6 +240,8 @@ def one_line_errors() -> Iterator[None]:
         sys.stderr.write("interrupted\n")
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
+        if what_was_lost(error):
+            ignore_lost_processes()
         message = _message_to_user(error)
         if not message:
             raise
