@@ -13,6 +13,8 @@ import torch
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
+    from tests.compiled import CompileCounter
+
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 
@@ -40,6 +42,15 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
         yield caplog
     logger.removeHandler(caplog.handler)
     logger.propagate = propagate
+
+
+@pytest.fixture
+def counter(monkeypatch: pytest.MonkeyPatch) -> Iterator[CompileCounter]:
+    """How many graphs ``torch.compile`` makes, without machine code."""
+    from tests.compiled import CompileCounter  # noqa: PLC0415
+
+    with CompileCounter("aot_eager").in_place(monkeypatch) as counter:
+        yield counter
 
 
 @pytest.fixture

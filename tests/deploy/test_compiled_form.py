@@ -2,7 +2,6 @@
 
 import copy
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,6 @@ from .runs import write_run
 from .test_prepare import BACKBONES, build, inputs
 
 each_dtype = pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
-
-
-@pytest.fixture
-def counter(monkeypatch: pytest.MonkeyPatch) -> Iterator[CompileCounter]:
-    with CompileCounter("aot_eager").in_place(monkeypatch) as counter:
-        yield counter
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import copy
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,6 @@ ON: dict[str, Any] = {"SOLVER__COMPILE": True}
 SGD: dict[str, Any] = {"SOLVER__OPTIMIZER": "SGD", "SOLVER__BASE_LR": 1e-3}
 SIZES = ((64, 64), (96, 70), (51, 120), (130, 65), (33, 77), (88, 40))
 MOST_RECOMPILATIONS = 5
-
-
-@pytest.fixture
-def counter(monkeypatch: pytest.MonkeyPatch) -> Iterator[CompileCounter]:
-    with CompileCounter("aot_eager").in_place(monkeypatch) as counter:
-        yield counter
 
 
 @pytest.fixture
@@ -97,6 +90,12 @@ def test_losses_and_gradients_are_those_of_the_detector(small_cfg: CfgNode, coun
 def test_each_detector_is_trained_by_one_graph(small_cfg: CfgNode, counter: CompileCounter, name: str) -> None:
     choose_detector(small_cfg, name)
     assert_learns_the_same(small_cfg, counter, 5)
+
+
+@pytest.mark.slow
+def test_in_bfloat16(small_cfg: CfgNode, counter: CompileCounter) -> None:
+    small_cfg.MODEL.LITE_DETR.ENCODER.SPEC = "H2L1-(1+1)x1"
+    assert_learns_the_same(small_cfg, counter, 4, torch.bfloat16)
 
 
 @pytest.mark.slow

@@ -44,6 +44,7 @@ def evaluated(reference: Reference) -> tuple[torch.Tensor, LayerPredictions, lis
 def test_there_are_fixtures() -> None:
     assert PATHS, "no parity fixture: set LITE_DETR_PARITY_DIR to a folder of NAME.json and NAME.npz pairs"
     assert not [path for path in PATHS if not path.with_suffix(".npz").is_file()]
+    assert SPARSE or PATHS[0].parent != DEFAULT_FOLDER
 
 
 def test_conversion_is_complete(reference: Reference) -> None:
