@@ -1,9 +1,9 @@
 """The inference form as one graph: what torch.compile makes of a prepared detector."""
 
-from detectron2.modeling.backbone.swin import SwinTransformer
 from torch import Tensor
 
 from ..detector import DetrDetector
+from ..modeling.backbones import shifts_windows
 from ..structures import LayerPredictions
 from ..torch_compile import CompiledMethod, with_open_sizes
 
@@ -16,7 +16,7 @@ def compile_detection(detector: DetrDetector) -> None:
 
     There is one graph for images of all sizes; another where their number is another, where some are padded, and for a
     single image of some 100 pixels a side or less, whose convolutions PyTorch computes in another way.
-    detectron2's Swin Transformer takes a graph for each size, of which there may be 8.
+    A Swin Transformer takes a graph for each size, of which there may be 8.
     """
     detector.detect = _CompiledDetection(detector)  # type: ignore[method-assign]
 
@@ -26,7 +26,7 @@ class _CompiledDetection(CompiledMethod):
 
     def __init__(self, detector: DetrDetector) -> None:
         # Weights that are constants are laid out as the products want them.
-        fixed, options = isinstance(detector.backbone, SwinTransformer), {"freezing": True}
+        fixed, options = shifts_windows(detector.backbone), {"freezing": True}
         super().__init__(detector, _DETECT, cure=_CURE, has_fixed_sizes=fixed, options=options)
         self._has_fixed_sizes = fixed
 
