@@ -58,6 +58,20 @@ def losses_and_gradients(model: DetrDetector, batch: list[dict[str, Any]], preci
     return {name: loss.detach() for name, loss in losses.items()} | gradients
 
 
+def assert_same_learning(
+    model: DetrDetector,
+    compiled: DetrDetector,
+    batch: list[dict[str, Any]],
+    close: float,
+    precision: torch.dtype | None = None,
+) -> None:
+    expected, found = (losses_and_gradients(each, batch, precision) for each in (model, compiled))
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        limit = close * max(1.0, float(value.abs().max()))
+        torch.testing.assert_close(found[name], value, rtol=close, atol=limit, msg=lambda text, n=name: f"{n}: {text}")
+
+
 def assert_learns_the_same(
     cfg: CfgNode, counter: CompileCounter, number: int, precision: torch.dtype | None = None
 ) -> None:
@@ -65,15 +79,8 @@ def assert_learns_the_same(
     model = randomised(build_model(cfg)).train()
     compiled = copy.deepcopy(model)
     compile_training(compiled)
-    close = 1e-4 if precision is None else 2e-2
     for batch in batches(number):
-        expected, found = (losses_and_gradients(each, batch, precision) for each in (model, compiled))
-        assert found.keys() == expected.keys()
-        for name, value in expected.items():
-            limit = close * max(1.0, float(value.abs().max()))
-            torch.testing.assert_close(
-                found[name], value, rtol=close, atol=limit, msg=lambda text, n=name: f"{n}: {text}"
-            )
+        assert_same_learning(model, compiled, batch, 1e-4 if precision is None else 2e-2, precision)
         compiled.load_state_dict(model.state_dict())  # norms' statistics differ by rounding, which adds up
     logging.getLogger(__name__).warning("%d batches: %d recompilations", number, counter.graphs - 1)
     assert 0 <= counter.graphs - 1 <= MOST_RECOMPILATIONS
@@ -90,6 +97,19 @@ def test_losses_and_gradients_are_those_of_the_detector(small_cfg: CfgNode, coun
 def test_each_detector_is_trained_by_one_graph(small_cfg: CfgNode, counter: CompileCounter, name: str) -> None:
     choose_detector(small_cfg, name)
     assert_learns_the_same(small_cfg, counter, 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("has_channels_last", [True, False])
+def test_machine_code(small_cfg: CfgNode, monkeypatch: pytest.MonkeyPatch, has_channels_last: bool) -> None:
+    """In either layout of maps; some backbones are not to be trained in channels-last."""
+    torch.compiler.reset()
+    small_cfg.MODEL.LITE_DETR.ENCODER.SPEC = "H2L1-(1+1)x1"
+    model = randomised(build_model(small_cfg)).train()
+    compiled = copy.deepcopy(model)
+    monkeypatch.setattr(compiled, "trains_channels_last", has_channels_last)
+    compile_training(compiled)
+    assert_same_learning(model, compiled, batches(1)[0], 1e-3)
 
 
 @pytest.mark.slow
