@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from .test_errors import needs_compiled_ops
+from .test_errors import REFUSED, needs_compiled_ops
 
 SMALLEST, LARGEST = [1, 32, 48], [2, 64, 96]
 IMAGES = torch.arange(2 * 3 * 40 * 50).remainder(256).to(torch.uint8).view(2, 3, 40, 50)
@@ -58,7 +58,7 @@ def test_the_bounds_are_allowed(shape: tuple[int, ...]) -> None:
     ],
 )
 def test_images_that_are_refused(images: Tensor, message: str) -> None:
-    with pytest.raises(ValueError, match=f"^{message}"):
+    with pytest.raises(REFUSED, match=f"^{message}"):
         check(images, SIZES)
 
 
@@ -78,7 +78,7 @@ def test_images_that_are_refused(images: Tensor, message: str) -> None:
     ],
 )
 def test_sizes_that_are_refused(sizes: Tensor, message: str) -> None:
-    with pytest.raises(ValueError, match=f"^sizes: {message}"):
+    with pytest.raises(REFUSED, match=f"^sizes: {message}"):
         check(IMAGES, sizes)
 
 

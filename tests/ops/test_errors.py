@@ -8,6 +8,8 @@ from lite_detr_d2.ops.deform_attn import compiled_ops_status
 
 COMPILED, _ = compiled_ops_status()
 needs_compiled_ops = pytest.mark.skipif(not COMPILED, reason="LITE_DETR_PURE_TORCH=1")
+# PyTorch passes on the type of a kernel's error up to 2.14, and makes it a RuntimeError from 2.15 on.
+REFUSED = (ValueError, RuntimeError)
 Arguments = dict[str, object]
 
 
@@ -121,9 +123,6 @@ def test_key_aware_deform_attn_names_the_argument(name: str, bad: object) -> Non
 
 
 # --- The dispatcher ops, which others may call: they trust nothing.
-
-# PyTorch passes on the type of a kernel's error up to 2.14, and makes it a RuntimeError from 2.15 on.
-REFUSED = (ValueError, RuntimeError)
 
 
 def without_meta(cases: list[tuple[str, object]]) -> list[tuple[str, object]]:
