@@ -1,5 +1,6 @@
 """Checkpoints of detrex: names as its own converters have them, and models that have its conventions."""
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,9 +11,11 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import Tensor
 
-from lite_detr_d2.checkpoint import COUNTER, convert_published, detect
+from lite_detr_d2.checkpoint import COUNTER, convert_published, detect, read_checkpoint
+from lite_detr_d2.detector import DetrDetector
 from lite_detr_d2.engine import SafeCheckpointer
 from lite_detr_d2.errors import InputError
+from tests.projects.scripts import load_script
 
 from .published import as_published, of_kind
 
@@ -129,6 +132,48 @@ def test_conventions_of_detrex(small_cfg: CfgNode) -> None:
     assert len(model.decoder.heads) == len(model.decoder.layers)
     other = build_model(detrex_cfg(small_cfg, "deformable_detr_two_stage_r50"))
     assert other.decoder.logit_eps == model.decoder.logit_eps == 1e-3
+
+
+def of_classes(cfg: CfgNode, number: int, file: Path | None = None) -> DetrDetector:
+    """A detector whose rows have numbers, of detrex's conventions; saved as detrex's in ``file``."""
+    cfg = detrex_cfg(cfg, "deformable_detr_two_stage_r50")
+    cfg.MODEL.LITE_DETR.NUM_CLASSES = number
+    model: DetrDetector = build_model(cfg)
+    torch.nn.init.normal_(model.decoder.heads[1].class_embed.bias)
+    if file is not None:
+        torch.save({"model": as_detrex(model.state_dict(), "deformable_detr_two_stage_r50")}, file)
+    return model
+
+
+@pytest.mark.parametrize("is_program", [True, False])
+def test_rows_of_heads_are_no_ids(small_cfg: CfgNode, tmp_path: Path, is_program: bool) -> None:
+    """They are in the order of the ids, 1, 3, 4 and 7, whatever these are."""
+    names = {7: "seven", 1: "one", 4: "four", 3: "three"}
+    file, annotations = tmp_path / "detrex.pth", tmp_path / "train.json"
+    small_cfg.MODEL.BACKBONE.NAME, small_cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = "build_resnet_backbone", 64
+    small_cfg.MODEL.RESNETS.DEPTH, small_cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = 18, 64
+    source = of_classes(small_cfg, 4, file)
+
+    def taken(names: dict[int, str]) -> Tensor:
+        if is_program:
+            categories = [{"id": identifier, "name": name} for identifier, name in names.items()]
+            annotations.write_text(json.dumps({"images": [], "annotations": [], "categories": categories}))
+            program = load_script("convert_checkpoint")
+            words = {"to": "lite_detr_d2", "ema": False, "trust_pickle": False}
+            program.convert(str(file), tmp_path / "out.pth", str(annotations), **words)
+            saved = read_checkpoint(tmp_path / "out.pth")
+            assert saved["class_names"] == ["one", "three", "four", "seven"]
+            return saved["model"]["decoder.heads.1.class_embed.bias"]
+        model = of_classes(small_cfg, len(names))
+        ids = sorted(names)
+        known = {"class_ids": ids, "class_names": [names[each] for each in ids], "class_rows": "ids"}
+        SafeCheckpointer(model, **known).resume_or_load(str(file), resume=False)
+        return model.decoder.heads[1].class_embed.bias
+
+    assert torch.equal(taken(names), source.decoder.heads[1].class_embed.bias)
+    del names[4]
+    with pytest.raises(InputError, match=r"have 4 rows, one for each class .* there are 3 categories"):
+        taken(names)
 
 
 def test_rows_of_heads_are_cocos_classes(small_cfg: CfgNode, tmp_path: Path) -> None:
