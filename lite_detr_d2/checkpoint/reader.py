@@ -24,7 +24,8 @@ _DENOISING = "denoising."  # of training alone
 def read_published(state: Mapping[str, Any], model: nn.Module) -> Mapping[str, Any]:
     """What a detector is to load: published weights with our names, and others as they are.
 
-    Of heads with a row for each of COCO's 91 category ids, a detector of 80 classes gets its classes' rows.
+    Of heads with a row for each of COCO's 91 category ids, a detector of 80 classes gets its classes' rows; detrex's
+    have none for ids.
 
     Args:
         state: names -> tensors, ours or published.
@@ -50,15 +51,15 @@ def read_published(state: Mapping[str, Any], model: nn.Module) -> Mapping[str, A
             "and lite_detr_d2.engine.SafeCheckpointer start a training from them."
         )
     converted, report = convert(published, state)
-    converted = _fitting(converted, ours)
+    converted = _fitting(converted, ours, by_id=published.has_rows_of_ids)
     logger.info("Converted published weights: %s", report.summary(ours))
     return converted
 
 
-def _fitting(converted: StateDict, ours: StateDict) -> StateDict:
-    """The tensors that a detector with ``ours`` loads, if they are all of it."""
+def _fitting(converted: StateDict, ours: StateDict, *, by_id: bool) -> StateDict:
+    """The tensors that a detector with ``ours`` loads, if they are all of it; rows of heads may be for ids."""
     found, expected = count_classes(converted), count_classes(ours)
-    if (found, expected) == (NUM_COCO_IDS, NUM_COCO_CLASSES):
+    if by_id and (found, expected) == (NUM_COCO_IDS, NUM_COCO_CLASSES):
         converted, _ = keep_coco_classes(converted)
     converted = {name: tensor for name, tensor in converted.items() if name in ours or not name.startswith(_DENOISING)}
     wrong = [name for name, tensor in converted.items() if name not in ours or tensor.shape != ours[name].shape]

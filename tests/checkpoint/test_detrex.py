@@ -176,6 +176,12 @@ def test_rows_of_heads_are_no_ids(small_cfg: CfgNode, tmp_path: Path, is_program
         taken(names)
 
 
+def test_91_rows_of_heads_are_91_classes(small_cfg: CfgNode) -> None:
+    theirs = as_detrex(of_classes(small_cfg, 91).state_dict(), "deformable_detr_two_stage_r50")
+    with pytest.raises(InputError, match=r"tell 91 classes apart, and the detector 80"):
+        of_classes(small_cfg, 80).load_state_dict(theirs)
+
+
 def test_rows_of_heads_are_cocos_classes(small_cfg: CfgNode, tmp_path: Path) -> None:
     """In the order of their ids, without gaps: classes of one's own start from the rows of the same name."""
     cfg = detrex_cfg(small_cfg, "deformable_detr_two_stage_r50")
