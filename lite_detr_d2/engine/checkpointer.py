@@ -270,7 +270,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         published = detect(checkpoint["model"])
         if published is None:
             return checkpoint
-        state, report = convert(published, checkpoint["model"])
+        state, report = convert(published, checkpoint["model"], is_whole=self._key != _INIT)
         prefix = "backbone." if report.only_backbone else ""
         model = [name for name in self.model.state_dict() if name.startswith(prefix)]
         report.missing = [name for name in model if name not in state and not name.endswith(COUNTER)]
