@@ -19,7 +19,7 @@ from .formats import Format, detect
 from .infer import differences
 from .names import COUNTER, StateDict
 from .origins import origin_of, resemblance
-from .reader import read_published
+from .reader import read_published, warn_of_conventions
 from .report import ConversionReport, modules_of
 from .seal import is_intact, iteration_of, save_sealed, seal_of, skimmed
 from .transformers import config_for_transformers, to_transformers
@@ -58,6 +58,7 @@ __all__ = [
     "select_rows",
     "skimmed",
     "to_transformers",
+    "warn_of_conventions",
     "write_checkpoint",
     "write_state",
 ]

@@ -20,6 +20,7 @@ class Format:
         rules: the rules for a state dict, see :mod:`.names`.
         only_backbone: whether it is a backbone, trained to classify, and no detector.
         has_rows_of_ids: whether its heads have a row for each category id; else for each class.
+        conventions: the ``MODEL.LITE_DETR.CONVENTIONS`` that its detectors compute by.
     """
 
     kind: str
@@ -27,6 +28,7 @@ class Format:
     rules: Callable[[State], tuple[Rule, ...]]
     only_backbone: bool = False
     has_rows_of_ids: bool = True
+    conventions: str = "published"
 
 
 def detect(state: State) -> Format | None:
@@ -146,6 +148,7 @@ FORMATS = (
         ("transformer.level_embeds", "transformer.tgt_embed.weight", "label_enc.weight"),
         detrex.dino,
         has_rows_of_ids=False,
+        conventions="detrex",
     ),
     # H-DETR's is the same, with further queries whose content is learned.
     Format(
@@ -153,12 +156,14 @@ FORMATS = (
         ("transformer.level_embeds", "transformer.pos_trans.weight"),
         detrex.two_stage,
         has_rows_of_ids=False,
+        conventions="detrex",
     ),
     Format(
         "detrex's Deformable DETR",
         ("transformer.level_embeds", "transformer.reference_points.weight", "query_embedding.weight"),
         detrex.single_stage,
         has_rows_of_ids=False,
+        conventions="detrex",
     ),
     Format(
         transformers.KIND,

@@ -6,11 +6,13 @@ from typing import Any
 
 from torch import nn
 
+from ..config import DETREX_TEMPERATURE
 from ..errors import InputError
+from ..meta_arch import DETREX_LOGIT_EPS
 from ..wording import counted, in_short
 from .classes import NUM_COCO_CLASSES, NUM_COCO_IDS, count_classes, is_class_tensor, keep_coco_classes
 from .convert import convert
-from .formats import detect
+from .formats import Format, detect
 from .infer import differences
 from .names import COUNTER, StateDict
 from .origins import origin_of, resemblance
@@ -53,7 +55,22 @@ def read_published(state: Mapping[str, Any], model: nn.Module) -> Mapping[str, A
     converted, report = convert(published, state)
     converted = _fitting(converted, ours, by_id=published.has_rows_of_ids)
     logger.info("Converted published weights: %s", report.summary(ours))
+    warn_of_conventions(published, model)
     return converted
+
+
+def warn_of_conventions(published: Format, model: nn.Module) -> None:
+    """Warn if a model does not compute by the conventions of the weights that it gets, which no tensor tells.
+
+    Of detrex's DINO tensors tell them, and what does not fit is an error.
+    """
+    logit_eps = getattr(getattr(model, "decoder", None), "logit_eps", DETREX_LOGIT_EPS)
+    if published.conventions == "detrex" and logit_eps != DETREX_LOGIT_EPS:
+        logger.warning(
+            "These weights are of %s, and the model computes otherwise than that: set MODEL.LITE_DETR.CONVENTIONS to "
+            "detrex, and MODEL.LITE_DETR.POSITION_TEMPERATURE to %d.",
+            *(published.kind, DETREX_TEMPERATURE),
+        )
 
 
 def _fitting(converted: StateDict, ours: StateDict, *, by_id: bool) -> StateDict:

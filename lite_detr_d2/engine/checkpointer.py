@@ -28,6 +28,7 @@ from ..checkpoint import (
     read_checkpoint,
     resemblance,
     save_sealed,
+    warn_of_conventions,
 )
 from ..errors import InputError
 from ..files import write_atomically
@@ -275,6 +276,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         model = [name for name in self.model.state_dict() if name.startswith(prefix)]
         report.missing = [name for name in model if name not in state and not name.endswith(COUNTER)]
         logger.info("Converted %s: %s", self._address, report.summary(model))
+        warn_of_conventions(published, self.model)
         heuristics = report.only_backbone or checkpoint.get("matching_heuristics", False)
         if names is None and self.class_rows != "ids":
             names = published_class_names(state, by_id=published.has_rows_of_ids)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from torch import Tensor
+from torch import Tensor, nn
 
 from lite_detr_d2.checkpoint import COUNTER, convert_published, detect, read_checkpoint
 from lite_detr_d2.detector import DetrDetector
@@ -113,6 +114,24 @@ def test_a_dino_of_detrex_needs_its_conventions(small_cfg: CfgNode) -> None:
     message = r"of another architecture: MODEL\.LITE_DETR\.CONVENTIONS is detrex in the file, published in the config"
     with pytest.raises(InputError, match=message):
         model.load_state_dict(theirs, strict=False)
+
+
+@pytest.mark.parametrize("fixture", [fixture for fixture in KINDS if not fixture.startswith("dino")])
+@pytest.mark.parametrize("by_program", [True, False])
+def test_what_no_tensor_tells_is_one_warning(
+    small_cfg: CfgNode, tmp_path: Path, log: pytest.LogCaptureFixture, fixture: str, by_program: bool
+) -> None:
+    right = build_model(detrex_cfg(small_cfg, fixture))
+    torch.save({"model": as_detrex(right.state_dict(), fixture)}, tmp_path / "detrex.pth")
+    checkpointer = SafeCheckpointer if by_program else DetectionCheckpointer
+
+    def warned(model: nn.Module) -> int:
+        log.clear()
+        checkpointer(model).resume_or_load(str(tmp_path / "detrex.pth"), resume=False)
+        return log.text.count(f"of {KINDS[fixture]}, and the model computes otherwise than that: set MODEL.LITE_DETR.C")
+
+    assert warned(build_model(of_kind(small_cfg, fixture))) == 1
+    assert warned(right) == 0
 
 
 def test_another_model_of_detrex_is_told_by_what_it_has_more(small_cfg: CfgNode) -> None:
