@@ -22,7 +22,7 @@ from .origins import origin_of, resemblance
 from .reader import read_published, warn_of_conventions
 from .report import ConversionReport, modules_of
 from .seal import is_intact, iteration_of, save_sealed, seal_of, skimmed
-from .transformers import config_for_transformers, to_transformers
+from .transformers import config_for_transformers, differs_in_transformers, to_transformers
 
 __all__ = [
     "COUNTER",
@@ -40,6 +40,7 @@ __all__ = [
     "count_classes",
     "detect",
     "differences",
+    "differs_in_transformers",
     "is_class_tensor",
     "is_intact",
     "iteration_of",

@@ -19,6 +19,7 @@ from lite_detr_d2.checkpoint import (
     convert_published,
     count_classes,
     detect,
+    differs_in_transformers,
     keep_coco_classes,
     names_by_place,
     published_class_names,
@@ -42,8 +43,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description="Convert a checkpoint of Lite-DETR, DINO, Deformable-DETR, H-Deformable-DETR or Sparse DETR, of "
         "detrex (DINO, Deformable DETR, H-DETR) or transformers (DeformableDetrForObjectDetection), or an ImageNet "
-        "backbone (torchvision's ResNet, the official Swin Transformer), whichever it is. A checkpoint of lite_detr_d2 "
-        "keeps its names, and loses the state of its training.",
+        "backbone (torchvision's ResNet, the official Swin Transformer, EfficientNet-Lite0), whichever it is. A "
+        "checkpoint of lite_detr_d2 keeps its names, and loses the state of its training.",
         epilog="train_net.py and detectron2's own checkpointer take published checkpoints as they are. Convert what "
         "DefaultPredictor is to load from .safetensors, which detectron2 does not read.",
     )
@@ -113,17 +114,20 @@ def convert(source: str, target: Path, classes: str, *, to: str, ema: bool, trus
         print(f"Classes, by their {'ids' if given is None else 'names'}: {', '.join(extra['class_names'])}")
         print(f"Rows that no category has, left out: {in_short(others) or 'none'}")
     if to == "transformers":
-        write_for_transformers(target, state)
+        write_for_transformers(target, state, "published" if published is None else published.conventions)
     else:
         write_checkpoint(target, state, **extra)
     print(f"Wrote {target}")
 
 
-def write_for_transformers(target: Path, state: StateDict) -> None:
+def write_for_transformers(target: Path, state: StateDict, conventions: str) -> None:
     theirs, report = to_transformers(state)
     print("\n".join(report.lines()))
-    arguments = ", ".join(f"{key}={value}" for key, value in config_for_transformers(state).items())
-    print(f"For DeformableDetrConfig({arguments}), with backbone, numbers of heads and of points as here")
+    config = config_for_transformers(state)
+    arguments = ", ".join(f"{key}={value}" for key, value in config.items())
+    queries = "" if "num_queries" in config else ", and with MODEL.LITE_DETR.NUM_QUERIES as two_stage_num_proposals"
+    print(f"For DeformableDetrConfig({arguments}), with backbone, numbers of heads and of points as here{queries}")
+    print("\n".join(differs_in_transformers(conventions)))
     write_state(target, theirs)
 
 
