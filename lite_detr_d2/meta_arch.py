@@ -94,8 +94,7 @@ class DINO(DetrDetector):
                 box_noise=model.DENOISING.BOX_NOISE,
                 logit_eps=conventions.logit_eps,
             )
-        parts = _with_selection(parts, selection)
-        return parts | {"decoder": decoder, "denoising": denoising, "one_to_many": None}
+        return _joined(parts, selection, decoder) | {"denoising": denoising, "one_to_many": None}
 
 
 @META_ARCH_REGISTRY.register()
@@ -105,11 +104,8 @@ class DeformableDETR(DetrDetector):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         parts = _common_parts(cfg, _conventions(cfg, _OF_DEFORMABLE_DETR))
-        return _with_selection(parts, _query_selection(cfg, num_extra=0)) | {
-            "decoder": _decoder_with_own_heads(cfg),
-            "denoising": None,
-            "one_to_many": None,
-        }
+        selection = _query_selection(cfg, num_extra=0)
+        return _joined(parts, selection, _decoder_with_own_heads(cfg)) | {"denoising": None, "one_to_many": None}
 
 
 @META_ARCH_REGISTRY.register()
@@ -128,11 +124,8 @@ class HDETR(DetrDetector):
                 loss_weight=model.ONE_TO_MANY.WEIGHT,
                 assign=parts["criterion"].matcher,
             )
-        return _with_selection(parts, _query_selection(cfg, num_extra=num_extra)) | {
-            "decoder": _decoder_with_own_heads(cfg),
-            "denoising": None,
-            "one_to_many": one_to_many,
-        }
+        selection = _query_selection(cfg, num_extra=num_extra)
+        return _joined(parts, selection, _decoder_with_own_heads(cfg)) | {"denoising": None, "one_to_many": one_to_many}
 
 
 def _conventions(cfg: CfgNode, published: Conventions) -> Conventions:
@@ -212,12 +205,20 @@ def _query_selection(cfg: CfgNode, num_extra: int) -> QuerySelection | LearnedQu
     )
 
 
-def _with_selection(parts: dict[str, Any], selection: QuerySelection | LearnedQueries) -> dict[str, Any]:
-    """Parts with the query selection, by whose projection an encoder may score tokens."""
+def _joined(parts: dict[str, Any], selection: QuerySelection | LearnedQueries, decoder: Decoder) -> dict[str, Any]:
+    """Parts with query selection, by whose projection an encoder may score tokens, and decoder; all heads start alike.
+
+    Source of the latter: fundamentalvision/Deformable-DETR, ``_get_clones`` in ``deformable_detr.py``; so in those
+    that came of it.
+    """
     encoder = parts["encoder"]
     if isinstance(encoder, SparseEncoder) and isinstance(selection, QuerySelection):
         encoder.candidates = selection.candidates
-    return parts | {"query_selection": selection}
+    modules = (module for part in (decoder, selection, encoder) for module in part.modules())
+    first, *others = (module for module in modules if isinstance(module, DetectionHead))
+    for head in others:
+        head.start_as(first)
+    return parts | {"query_selection": selection, "decoder": decoder}
 
 
 def _decoder_with_own_heads(cfg: CfgNode) -> Decoder:

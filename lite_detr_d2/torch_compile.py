@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import FunctionType
 from typing import Any
 
@@ -26,6 +27,7 @@ class CompiledMethod:
         *,
         cure: str,
         has_fixed_sizes: bool = False,
+        has_fixed_weights: bool = False,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         """Compile the method ``name`` of ``module``'s class.
@@ -35,12 +37,17 @@ class CompiledMethod:
             name: of the method.
             cure: what errors say at their end.
             has_fixed_sizes: compile anew for each size of a tensor; else a size that changes is left open.
+            has_fixed_weights: make the module's tensors constants, laid out as the products want them, where no
+                gradients are asked for; what is loaded into it later compiles anew.
             options: of ``torch.compile``.
         """
         self._module, self._name, self._cure = module, name, cure
         self._dynamic = False if has_fixed_sizes else None
+        self._has_fixed_weights = has_fixed_weights
         self._options = dict(options or {})
         self._compiled: Any = None
+        if has_fixed_weights:
+            module.register_load_state_dict_post_hook(_compile_anew)
 
     def __call__(self, *args: Any) -> Any:
         """Call the compiled method.
@@ -50,6 +57,7 @@ class CompiledMethod:
         """
         # Seconds to import.
         from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException  # noqa: PLC0415
+        from torch.fx.experimental.symbolic_shapes import ConstraintViolationError  # noqa: PLC0415
 
         if self._compiled is None:
             # torch.compile keeps graphs by the code that they are of: those of another module are not for this one.
@@ -59,16 +67,24 @@ class CompiledMethod:
             )
             self._compiled = torch.compile(own, fullgraph=True, dynamic=self._dynamic, options=self._options)
         try:
-            return self._compiled(self._module, *args)
-        except (TorchDynamoException, FailOnRecompileLimitHit) as error:
-            reason = str(error).strip().partition("\n")[0]  # the rest explains torch.compile
-            raise InputError(
-                f"torch.compile cannot compile {type(self._module).__name__}.{self._name}: {reason}. {self._cure}"
-            ) from error
+            with self._freezing():
+                return self._compiled(self._module, *args)
+        except (TorchDynamoException, FailOnRecompileLimitHit, ConstraintViolationError) as error:
+            where = f"{type(self._module).__name__}.{self._name}"
+            raise InputError(f"torch.compile cannot compile {where}: {_reason(error)}. {self._cure}") from error
 
     def uncompiled(self, *args: Any) -> Any:
         """Call the method as it is."""
         return self._method(self._module, *args)
+
+    def _freezing(self) -> AbstractContextManager[Any]:
+        if not self._has_fixed_weights:
+            return nullcontext()
+        from torch._inductor import config  # noqa: PLC0415  # seconds to import
+
+        # As an option of torch.compile it comes too late: what traces the method reads it here.
+        freezing: AbstractContextManager[Any] = config.patch(freezing=True)
+        return freezing
 
     @property
     def _method(self) -> Any:
@@ -76,6 +92,22 @@ class CompiledMethod:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_compiled": None}
+
+
+def _compile_anew(module: nn.Module, incompatible_keys: object) -> None:
+    for attribute in vars(module).values():
+        if isinstance(attribute, CompiledMethod):
+            attribute._compiled = None
+
+
+def _reason(error: Exception) -> str:
+    """What torch.compile could not do, why, and in which line of the code; the rest of its message explains itself."""
+    cause = getattr(error, "inner_exception", None)
+    lines = [line.strip() for line in str(cause or error).strip().splitlines()]
+    first = lines[0].rstrip(".:") if lines else ""
+    why = next((line.rstrip(".") for line in lines[1:] if line.startswith("Explanation: ") or "error:" in line), "")
+    place = next((line for line in reversed(lines) if line.startswith('File "')), "")
+    return "; ".join(part for part in (f"{type(cause or error).__name__}: {first}", why, place) if part)
 
 
 def with_open_sizes(images: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:

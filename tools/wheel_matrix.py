@@ -30,7 +30,8 @@ LEFT_OUT = {
     "test_flops.py": "detectron2",
     "test_kernel_isolation.py": "the sources",
 }
-COLUMNS = ("Python", "PyTorch", "passed", "failed", "skipped", "s")
+COUNTED = ("passed", "failed", "error", "skipped")  # as pytest has them; an error is a fixture's
+COLUMNS = ("Python", "PyTorch", *COUNTED, "s")
 # What is tested must be the wheel's, and its library must be there.
 LOADED = """
 import platform, sys
@@ -55,7 +56,7 @@ class Outcome:
 
     @property
     def row(self) -> str:
-        counts = [str(self.counts.get(name, 0)) for name in ("passed", "failed", "skipped")]
+        counts = [str(self.counts.get(name, 0)) for name in COUNTED]
         return line([self.python, self.torch, *counts, f"{self.seconds:.0f}"])
 
 
@@ -101,7 +102,7 @@ def try_wheel(wheel: Path, python: str, torch: str, names: Sequence[str], folder
     start = time.monotonic()
     done = run(*pytest, *(f"tests/ops/{name}" for name in names), cwd=folder, OMP_NUM_THREADS="1", **environment)
     last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
-    counts = {name: int(count) for count, name in re.findall(r"(\d+) (passed|failed|skipped)", last)}
+    counts = {name: int(count) for count, name in re.findall(r"(\d+) (passed|failed|error|skipped)", last)}
     error = done.stdout[-4000:] + done.stderr[-2000:] if done.returncode else ""
     return Outcome(*found, counts, time.monotonic() - start, error)
 

@@ -56,11 +56,13 @@ class _Rule:
         keys: their names, or what these start with.
         other: the key that decides.
         applies: whether it is so in a config.
+        of_training: whether the keys are of training alone, and so is what they would do.
     """
 
     keys: tuple[str, ...]
     other: str
     applies: Callable[[CfgNode], bool]
+    of_training: bool = False
 
 
 def _below(prefix: str, names: str) -> tuple[str, ...]:
@@ -82,6 +84,7 @@ _RULES = (
         ("MODEL.TIMM.PRETRAINED",),
         "MODEL.WEIGHTS",
         lambda cfg: cfg.MODEL.BACKBONE.NAME == "build_timm_backbone" and cfg.MODEL.WEIGHTS != "",
+        of_training=True,
     ),
     _Rule(
         ("MODEL.RESNETS.",),
@@ -197,9 +200,14 @@ _RULES = (
 )
 
 
-def warn_of_idle_keys(cfg: CfgNode) -> None:
-    """Log the keys that were set and have no effect in ``cfg``, a valid config; of the same, once."""
-    idle = idle_keys(cfg)
+def warn_of_idle_keys(cfg: CfgNode, trains: bool = True) -> None:
+    """Log the keys that were set and have no effect in ``cfg``, a valid config; of the same, once.
+
+    Args:
+        cfg: what was set.
+        trains: False if the model is evaluated only, with the config that it was trained with.
+    """
+    idle = idle_keys(cfg, trains)
     if idle:
         _warn_once(f"The config sets what has no effect here: {'; '.join(idle)}.")
 
@@ -209,16 +217,17 @@ def _warn_once(message: str) -> None:
     logger.warning("%s", message)
 
 
-def idle_keys(cfg: CfgNode) -> list[str]:
+def idle_keys(cfg: CfgNode, trains: bool = True) -> list[str]:
     """The keys that are not at their defaults and have no effect in ``cfg``, each group of them with the reason."""
     at_default, values = _defaults(), dict(leaves(cfg))
+    rules = [rule for rule in _RULES if rule.applies(cfg) and (trains or not rule.of_training)]
     given = [key for key, value in values.items() if key in at_default and _plain(value) != at_default[key]]
     found: dict[str, list[str]] = {}
     for key in given:
         if key.startswith(NOT_READ):
             found.setdefault("these detectors do not read that", []).append(key)
             continue
-        rule = next((rule for rule in _RULES if key.startswith(rule.keys) and rule.applies(cfg)), None)
+        rule = next((rule for rule in rules if key.startswith(rule.keys)), None)
         if rule is not None:
             found.setdefault(f"{rule.other} is {values[rule.other]!r}", []).append(key)
     return [f"{', '.join(keys)} ({reason})" for reason, keys in found.items()]

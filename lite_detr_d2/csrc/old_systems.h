@@ -1,5 +1,5 @@
-// Included before all else in every source: functions of glibc by versions that old systems have, so that a library
-// built on a new system loads on those with glibc 2.28 (manylinux_2_28). old_systems.cpp has what these lack.
+// Included before all else in every C++ source (setup.py): functions of glibc by versions that old systems have, so that
+// a library built on a new system loads on those with glibc 2.28 (manylinux_2_28). old_systems.cpp has what these lack.
 
 #pragma once
 

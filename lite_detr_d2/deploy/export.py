@@ -247,6 +247,7 @@ def _described(
     cfg.defrost()
     if os.path.isfile(cfg.MODEL.WEIGHTS):
         cfg.MODEL.WEIGHTS = os.path.abspath(cfg.MODEL.WEIGHTS)
+    cfg.OUTPUT_DIR = os.path.abspath(cfg.OUTPUT_DIR)  # where images to compare with are found again
     return Manifest(
         format=format.name,
         dtype=settings.dtype,
@@ -297,11 +298,17 @@ def _trained_again(file: Path, manifest: Manifest, weights: PathLike | None, tru
     if weights is None and os.path.isabs(known) and not os.path.isfile(known):
         raise InputError(f"{shown(file)} was made of the weights {shown(known)}, which are gone. {cure}")
     problems = []
+    folder = cfg.OUTPUT_DIR if os.path.isdir(cfg.OUTPUT_DIR) else None
     # By name, or a run's in place: which way the rows went is not written down, and the digest tells.
     for keep_rows in (False, True):
         try:
             trained = build_trained(
-                cfg.clone(), file, weights=weights or known, keep_rows=keep_rows, trust_pickle=trust_pickle
+                cfg.clone(),
+                file,
+                weights=weights or known,
+                output_dir=folder,
+                keep_rows=keep_rows,
+                trust_pickle=trust_pickle,
             )
         except InputError as error:
             problems.append(error)

@@ -49,7 +49,7 @@ def find_annotated(cfg: CfgNode, num_classes: int, number: int = NUM_IMAGES) -> 
     """Find so many of the annotated images that a detector is evaluated on, evenly chosen; all, if there are no more.
 
     Args:
-        cfg: of the detector, with the path of its weights.
+        cfg: of the detector, see :class:`.TrainedModel`.
         num_classes: of the detector.
         number: of images.
 

@@ -75,15 +75,17 @@ def load(
     check_choice("dtype", dtype, list(DTYPES))
     check_flag("prepared", prepared)
     check_flag("compile", compile)
-    if compile and not prepared:
-        raise InputError("compile is True, and prepared is False: what is compiled is the inference form; take both.")
     check_sources(run=run, config_file=config_file, weights=weights, device=device)
     if run is not None and Path(run).is_file() and is_exported(Path(run)):
         if config_file is not None or weights is not None:
             raise InputError(f"{shown(run)} is a file, which has its own config and weights: give none.")
-        if prepared:
-            raise InputError(f"{shown(run)} is an exported file, which is ready as it is: leave prepared out.")
+        if prepared or compile:
+            raise InputError(
+                f"{shown(run)} is an exported file, which is ready as it is: leave prepared and compile out."
+            )
         return _of_exported(Path(run), device, dtype)
+    if compile and not prepared:
+        raise InputError("compile is True, and prepared is False: what is compiled is the inference form; take both.")
     if run is not None and not Path(run).exists():
         raise InputError(
             f"{shown(run)}: there is no such run or file. Name the OUTPUT_DIR of a training, or an exported file."

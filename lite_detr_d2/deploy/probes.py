@@ -117,7 +117,7 @@ def find_images(cfg: CfgNode, folder: Path | None) -> list[Path]:
     """Find real images for a check.
 
     Args:
-        cfg: of the detector, with the path of its weights.
+        cfg: of the detector, see :class:`.TrainedModel`.
         folder: that has them; None for those that the detector was evaluated on, see :func:`find_dataset`.
 
     Returns:
@@ -185,7 +185,7 @@ def calibration_batches(cfg: CfgNode, bounds: Bounds, number: int = NUM_CALIBRAT
     """Inputs that show which values a model computes: images that it was trained on, evenly chosen.
 
     Args:
-        cfg: of the detector, with the path of its weights.
+        cfg: of the detector, see :class:`.TrainedModel`.
         bounds: of the exported model.
         number: of images.
 

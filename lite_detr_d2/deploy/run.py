@@ -116,6 +116,7 @@ def build_trained(
     *,
     run: PathLike | None = None,
     weights: PathLike | None = None,
+    output_dir: str | None = None,
     keep_rows: bool = False,
     trust_pickle: bool = False,
 ) -> TrainedModel:
@@ -126,6 +127,7 @@ def build_trained(
         source: the file that the config is of, which messages name.
         run: as of :func:`load_trained`; or else
         weights: likewise.
+        output_dir: of the training, where its dataset is; None for ``run``, or the folder of the weights.
         keep_rows: whether the rows of the weights are in the order of the config's classes, whatever the checkpoint
             calls its own, as those of a run are.
         trust_pickle: likewise.
@@ -140,7 +142,7 @@ def build_trained(
         raise InputError(f"Config {shown(source)}: {error}") from error
     model = build_model(with_random_weights(cfg))  # they are loaded below
     # Rows of a run's own checkpoints are in the order of its classes; those of others go by their names.
-    is_own = keep_rows or (run is not None and (weights is None or _is_within(weights, run)))
+    is_own = keep_rows or (run is not None and (weights is None or _is_in(weights, run)))
     checkpointer = _Weights(model, cfg, is_own=is_own, save_dir="" if run is None else os.fspath(run))
     checkpointer.trust_pickle = trust_pickle
     cfg.MODEL.WEIGHTS = os.fspath(weights) if weights is not None else _checkpoint_of_run(checkpointer)
@@ -148,7 +150,8 @@ def build_trained(
         "The detector is of %s, and its weights of %s: %s",
         *(shown(source), shown(cfg.MODEL.WEIGHTS), model_in_words(cfg)),
     )
-    cfg.OUTPUT_DIR = os.fspath(run) if run is not None else os.path.dirname(cfg.MODEL.WEIGHTS)
+    of_weights = os.fspath(run) if run is not None else os.path.dirname(cfg.MODEL.WEIGHTS)
+    cfg.OUTPUT_DIR = of_weights if output_dir is None else output_dir
     loaded = checkpointer.load(cfg.MODEL.WEIGHTS)
     names = checkpointer.names_of_classes(loaded.get("class_names"))
     if names is None:
@@ -161,8 +164,9 @@ def build_trained(
     return TrainedModel(cfg, model.eval(), list(names))
 
 
-def _is_within(file: PathLike, folder: PathLike) -> bool:
-    return Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder))
+def _is_in(file: PathLike, folder: PathLike) -> bool:
+    """Whether a folder has a file, itself and not in one of its own."""
+    return os.path.isfile(file) and os.path.dirname(os.path.realpath(file)) == os.path.realpath(folder)
 
 
 class _Weights(SafeCheckpointer):

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from itertools import count
 
 from detectron2.config import CfgNode
-from detectron2.modeling.backbone.swin import SwinTransformer
 
 from ..detector import DetrDetector
 from ..errors import InputError
+from ..modeling.backbones import shifts_windows
 from ..modeling.query_selection import QuerySelection
-from ..modeling.timm_backbone import TimmBackbone
 from .bounds import Bounds, Range, fixed
 
 logger = logging.getLogger(__name__)
@@ -70,9 +69,7 @@ def check_bounds(detector: DetrDetector, bounds: Bounds) -> None:
             f"Images of {height} x {width} (height x width) have {num_tokens(detector, height, width)} tokens, fewer "
             f"than the {detector.query_selection.num_queries} queries that start from them: export a larger size."
         )
-    backbone = detector.backbone
-    is_swin = isinstance(backbone, TimmBackbone) and backbone.shifts_windows
-    if not bounds.is_fixed and (is_swin or isinstance(backbone, SwinTransformer)):
+    if not bounds.is_fixed and shifts_windows(detector.backbone):
         raise InputError(
             "Swin Transformers, detectron2's and timm's, can be exported at one size and batch only: leave --dynamic "
             "out, and give --size."

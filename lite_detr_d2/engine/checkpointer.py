@@ -237,7 +237,8 @@ class SafeCheckpointer(DetectionCheckpointer):
                 taken = [name for name in taken if not name.startswith("backbone.")]
             else:
                 logger.warning(
-                    "%s: %s has another backbone, and most of the model's starts from random weights. Name one in %s.",
+                    "%s: %s has another backbone, and most of the model's keeps what it starts from: random weights, "
+                    "or timm's with MODEL.TIMM.PRETRAINED. %s names others.",
                     *(_INIT, path, _WEIGHTS),
                 )
         self.model.load_state_dict({name: state[name] for name in taken}, strict=False)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ..detector import DetrDetector
+from ..errors import InputError
+from ..modeling.backbones import shifts_windows
 from ..structures import Predictions, QueryGroup
 from ..torch_compile import CompiledMethod, with_open_sizes
 
@@ -21,8 +23,16 @@ def compile_training(model: nn.Module) -> None:
 
     Args:
         model: a detector; it is changed.
+
+    Raises:
+        InputError: its backbone is a Swin Transformer.
     """
     assert isinstance(model, DetrDetector)
+    if shifts_windows(model.backbone):
+        raise InputError(
+            "SOLVER.COMPILE is True, and the backbone is a Swin Transformer, which takes another graph for each size "
+            "of images: set SOLVER.COMPILE to False, or choose another backbone."
+        )
     model.learn = _CompiledLearning(model)
 
 

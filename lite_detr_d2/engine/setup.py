@@ -131,7 +131,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if not is_renamed:
         cfg.MODEL.LITE_DETR.CLASS_NAMES = []  # those of a config file may be of another dataset
     check_config(cfg, args.config_file)
-    warn_of_idle_keys(cfg)
+    warn_of_idle_keys(cfg, trains=not args.eval_only)
     halves = ("TEST",) if args.eval_only else ("TRAIN", "TEST")
     check_named(cfg, halves[0])
     if not args.eval_only:

@@ -66,7 +66,7 @@ def own_dataset(trained: TrainedModel, *, split: str = "val") -> EvaluationSet:
         )
     content = read_annotations(found.annotations)
     categories = _by_order(trained, found.annotations, content)
-    return _scored(shown(found.annotations), found, content, categories, trained.cfg.INPUT.MAX_VALUE)
+    return _scored(shown(os.path.abspath(found.annotations)), found, content, categories, trained.cfg.INPUT.MAX_VALUE)
 
 
 def _own_test_half(trained: TrainedModel) -> Dataset | None:

@@ -89,13 +89,16 @@ def has_no_other_report(folder: Path, dataset: str, weights: str) -> bool:
     """Whether a folder has no report, or one of this dataset and the file of these weights."""
     try:
         there = json.loads((folder / REPORT).read_bytes())
-    except OSError:
+    except FileNotFoundError:
         return True
-    except ValueError:  # it is damaged
+    except (OSError, ValueError):  # it is another user's, or damaged
         return False
-    if not isinstance(there, dict) or there.get("dataset") != dataset:
-        return False
-    return os.path.realpath(str(there.get("weights"))) == os.path.realpath(weights)
+    return isinstance(there, dict) and (there.get("dataset"), there.get("weights")) == (dataset, _file(weights))
+
+
+def _file(weights: str) -> str:
+    """Weights by the same name from every folder, whatever links lead to them."""
+    return os.path.realpath(weights)
 
 
 def write_report(
@@ -118,7 +121,7 @@ def write_report(
     Raises:
         InputError: it cannot be written.
     """
-    about = {"weights": weights, "dataset": dataset.origin, "images": len(dataset.images)}
+    about = {"weights": _file(weights), "dataset": dataset.origin, "images": len(dataset.images)}
     content = json.dumps({**about, **_as_json(report, dataset)}, indent=2, allow_nan=False).encode()
     write_atomically(str(folder / REPORT), lambda file: file.write(content))
     draw_confusion(

@@ -8,7 +8,15 @@ from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, ResNet
 from detectron2.modeling.backbone.swin import SwinTransformer, SwinTransformerBlock
+from torch import nn
 from torchvision.ops import StochasticDepth
+
+
+def shifts_windows(backbone: nn.Module) -> bool:
+    """Whether a backbone is a Swin Transformer, detectron2's or timm's: its masks depend on the images' size."""
+    return any(
+        isinstance(module, SwinTransformerBlock) or hasattr(module, "dynamic_mask") for module in backbone.modules()
+    )
 
 
 @BACKBONE_REGISTRY.register()

@@ -27,6 +27,12 @@ class DetectionHead(nn.Module):
                 torch.tensor([0.0, 0.0, size_offset, size_offset])
             )
 
+    def start_as(self, other: "DetectionHead") -> None:
+        """Take all values of another head of these sizes, but for its offsets."""
+        self.class_embed.load_state_dict(other.class_embed.state_dict())
+        hidden, others = self.box_embed.layers[:-1], other.box_embed.layers[:-1]
+        hidden.load_state_dict(others.state_dict())
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Class logits, (..., K), of (..., C) states."""
         result: Tensor = self.class_embed(hidden)

@@ -114,11 +114,6 @@ class TimmBackbone(Backbone):
         stages: TimmStages = self.body if isinstance(self.body, TimmStages) else self.body.net
         return stages
 
-    @property
-    def shifts_windows(self) -> bool:
-        """Whether the model has the shifted windows of Swin Transformers, whose masks depend on the size."""
-        return any(hasattr(module, "dynamic_mask") for module in self.modules())
-
     def output_shape(self) -> dict[str, ShapeSpec]:
         shapes: dict[str, ShapeSpec] = self.body.output_shape()
         return shapes

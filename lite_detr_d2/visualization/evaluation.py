@@ -51,7 +51,8 @@ def draw_confusion(
     axes.set(xlabel="detected", ylabel="object")
     title = f"Objects, and what is detected with a score of {threshold:.3g} or more;\ncolours: shares of the row"
     if left_out:
-        title += f"; {left_out} classes without objects and detections are left out"
+        classes = "1 class" if left_out == 1 else f"{left_out} classes"
+        title += f";\n{classes} with neither objects nor such detections left out"
     axes.set_title(title, fontsize="small")
     if len(rows) <= _MOST_WITH_NAMES:
         axes.set_xticks(range(len(columns)), _labels(columns), rotation=90, fontsize="x-small")

@@ -92,8 +92,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     if [args.run is not None, args.config_file is not None, args.model is not None].count(True) != 1:
         commands.error("give one of RUN, --config-file FILE with --weights FILE, and --model FILE")
     check_config(commands, args)
-    if args.prepared and args.model is not None:
-        commands.error("--prepared is for a RUN or --config-file: an exported model is ready as it is")
+    if (args.prepared or args.compile) and args.model is not None:
+        commands.error("--prepared and --compile are for a RUN or --config-file: an exported model is ready as it is")
     if args.compile and not args.prepared:
         commands.error("--compile is of the inference form: give --prepared, too")
     if args.output is None and args.json is None:

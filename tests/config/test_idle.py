@@ -164,6 +164,13 @@ def test_keys_without_effect(small_cfg: CfgNode, settings: dict[str, Any], expec
     validate_config(small_cfg)
 
 
+def test_what_training_starts_from_does_not_concern_evaluation(small_cfg: CfgNode) -> None:
+    small_cfg.MODEL.BACKBONE.NAME, small_cfg.MODEL.TIMM.PRETRAINED = "build_timm_backbone", True
+    small_cfg.MODEL.WEIGHTS = "model_final.pth"
+    reason = "MODEL.TIMM.PRETRAINED (MODEL.WEIGHTS is 'model_final.pth')"
+    assert reason in idle_keys(small_cfg) and reason not in idle_keys(small_cfg, trains=False)
+
+
 def test_they_are_said_once(small_cfg: CfgNode, said: list[str]) -> None:
     small_cfg.MODEL.LITE_DETR.DENOISING.NUM_QUERIES = 50
     small_cfg.SOLVER.MOMENTUM, small_cfg.VIS_PERIOD = 0.5, 3

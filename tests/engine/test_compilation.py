@@ -58,6 +58,20 @@ def losses_and_gradients(model: DetrDetector, batch: list[dict[str, Any]], preci
     return {name: loss.detach() for name, loss in losses.items()} | gradients
 
 
+def assert_same_learning(
+    model: DetrDetector,
+    compiled: DetrDetector,
+    batch: list[dict[str, Any]],
+    close: float,
+    precision: torch.dtype | None = None,
+) -> None:
+    expected, found = (losses_and_gradients(each, batch, precision) for each in (model, compiled))
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        limit = close * max(1.0, float(value.abs().max()))
+        torch.testing.assert_close(found[name], value, rtol=close, atol=limit, msg=lambda text, n=name: f"{n}: {text}")
+
+
 def assert_learns_the_same(
     cfg: CfgNode, counter: CompileCounter, number: int, precision: torch.dtype | None = None
 ) -> None:
@@ -65,15 +79,8 @@ def assert_learns_the_same(
     model = randomised(build_model(cfg)).train()
     compiled = copy.deepcopy(model)
     compile_training(compiled)
-    close = 1e-4 if precision is None else 2e-2
     for batch in batches(number):
-        expected, found = (losses_and_gradients(each, batch, precision) for each in (model, compiled))
-        assert found.keys() == expected.keys()
-        for name, value in expected.items():
-            limit = close * max(1.0, float(value.abs().max()))
-            torch.testing.assert_close(
-                found[name], value, rtol=close, atol=limit, msg=lambda text, n=name: f"{n}: {text}"
-            )
+        assert_same_learning(model, compiled, batch, 1e-4 if precision is None else 2e-2, precision)
         compiled.load_state_dict(model.state_dict())  # norms' statistics differ by rounding, which adds up
     logging.getLogger(__name__).warning("%d batches: %d recompilations", number, counter.graphs - 1)
     assert 0 <= counter.graphs - 1 <= MOST_RECOMPILATIONS
@@ -90,6 +97,19 @@ def test_losses_and_gradients_are_those_of_the_detector(small_cfg: CfgNode, coun
 def test_each_detector_is_trained_by_one_graph(small_cfg: CfgNode, counter: CompileCounter, name: str) -> None:
     choose_detector(small_cfg, name)
     assert_learns_the_same(small_cfg, counter, 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("has_channels_last", [True, False])
+def test_machine_code(small_cfg: CfgNode, monkeypatch: pytest.MonkeyPatch, has_channels_last: bool) -> None:
+    """In either layout of maps; some backbones are not to be trained in channels-last."""
+    torch.compiler.reset()
+    small_cfg.MODEL.LITE_DETR.ENCODER.SPEC = "H2L1-(1+1)x1"
+    model = randomised(build_model(small_cfg)).train()
+    compiled = copy.deepcopy(model)
+    monkeypatch.setattr(compiled, "trains_channels_last", has_channels_last)
+    compile_training(compiled)
+    assert_same_learning(model, compiled, batches(1)[0], 1e-3)
 
 
 @pytest.mark.slow
@@ -164,23 +184,18 @@ def test_without_a_compiler_it_says_so_before_the_training(cfg: CfgNode) -> None
         Trainer(cfg)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"MODEL.BACKBONE.NAME": "build_swin_backbone", "MODEL.LITE_DETR.IN_FEATURES": ["p1", "p2", "p3"]},
-            "each size",
-        ),
-        ({"SOLVER.DETERMINISTIC": True}, "SOLVER.COMPILE and SOLVER.DETERMINISTIC are True"),
-    ],
-    ids=["Swin", "deterministic"],
-)
-def test_what_does_not_go_together_is_refused(cfg: CfgNode, changes: dict[str, Any], message: str) -> None:
-    cfg.merge_from_list([word for pair in changes.items() for word in pair])
+def test_deterministic_training_is_not_compiled(cfg: CfgNode) -> None:
+    cfg.SOLVER.DETERMINISTIC = True
     validate_config(cfg)
     cfg.SOLVER.COMPILE = True
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match="SOLVER.COMPILE and SOLVER.DETERMINISTIC are True"):
         validate_config(cfg)
+
+
+def test_training_on_swin_is_not_compiled(cfg: CfgNode) -> None:
+    cfg.MODEL.BACKBONE.NAME, cfg.MODEL.LITE_DETR.IN_FEATURES = "build_swin_backbone", ["p1", "p2", "p3"]
+    with pytest.raises(InputError, match="^SOLVER.COMPILE is True, and the backbone is a Swin Transformer"):
+        compile_training(build_model(cfg))
 
 
 def test_what_cannot_be_compiled_is_one_error(cfg: CfgNode, counter: CompileCounter) -> None:

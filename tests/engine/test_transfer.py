@@ -370,7 +370,10 @@ def test_init_from_another_backbone_takes_the_rest(
     assert "has another backbone" not in log.text
     small_cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = small_cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 16
     SafeCheckpointer(model(small_cfg)).initialize(path)
-    assert f"INIT: {path} has another backbone, and most of the model's starts from random weights" in log.text
+    assert (
+        f"INIT: {path} has another backbone, and most of the model's keeps what it starts from: random weights"
+        in log.text
+    )
     started, other = model(small_cfg), model(small_cfg)
     weights = {name.removeprefix("backbone."): tensor for name, tensor in other.backbone.state_dict().items()}
     torch.save({"model": weights, "matching_heuristics": True}, tmp_path / "backbone.pth")

@@ -18,15 +18,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lite_detr_d2.analysis import count_configs, describe, models_of
 from lite_detr_d2.config import with_random_weights
 from lite_detr_d2.data import register_coco_folder
+from lite_detr_d2.deploy import prepare
 from lite_detr_d2.deploy.bounds import Bounds, Range, fixed
 from lite_detr_d2.deploy.run import load_trained
 from lite_detr_d2.deploy.sizing import check_bounds
 from lite_detr_d2.engine import Trainer, read_config
 from lite_detr_d2.engine.checkpointer import SafeCheckpointer
+from lite_detr_d2.engine.compilation import compile_training
 from lite_detr_d2.errors import InputError
+from tests.compiled import CompileCounter
 from tests.conftest import CONFIGS, make_small_cfg
 from tests.data.folders import write_coco_folder
 from tests.deploy.runs import write_config, write_run
+from tests.helpers import batched_input
 from tests.projects.scripts import TINY, load_script
 from tests.shipped_configs import (
     LEAVES,
@@ -111,6 +115,17 @@ def test_swin_transformers_are_exported_at_one_size() -> None:
     check_bounds(detector, fixed(1, 64, 96))
     with pytest.raises(InputError, match="timm's, can be exported at one size and batch only: leave --dynamic out"):
         check_bounds(detector, Bounds(Range(1, 1), Range(64, 64), Range(64, 96)))
+
+
+def test_swin_transformers_are_compiled_size_by_size(counter: CompileCounter) -> None:
+    detector = build_model(config(SWIN, LITE_DETR__IN_FEATURES=["stage1", "stage2", "stage3"])).eval()
+    with pytest.raises(InputError, match="^SOLVER.COMPILE is True, and the backbone is a Swin Transformer"):
+        compile_training(detector)
+    found, expected = (prepare(detector, compile=compile) for compile in (True, False))
+    for size in ((64, 96), (96, 64), (64, 96)):
+        scores = [each([batched_input(*size, 0)])[0]["instances"].scores for each in (found, expected)]
+        torch.testing.assert_close(*scores, rtol=0, atol=1e-4)
+    assert counter.graphs == 2
 
 
 def test_outputs_are_called_by_their_index() -> None:

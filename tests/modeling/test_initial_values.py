@@ -121,6 +121,21 @@ def test_a_detector_starts_as_the_published_one(small_cfg: CfgNode, detector: st
         assert_follows(rule_of(name), value, fan_in=fan_in, points=points, detector=detector, first=first)
 
 
+@pytest.mark.parametrize("detector", ["dino", "deformable_detr_refined", "deformable_detr_two_stage", "sparse_detr"])
+def test_heads_start_as_clones(small_cfg: CfgNode, detector: str) -> None:
+    """But for the offsets of the first one, where boxes start from a point."""
+    configure(small_cfg, detector)
+    starts: dict[str, list[Tensor]] = {}
+    for name, value in build_model(small_cfg).named_parameters():
+        if re.match(ANY_HEAD, name) and not name.endswith("layers.2.bias"):
+            starts.setdefault(re.sub(ANY_HEAD, "", name), []).append(value)
+    assert len(starts) == 7
+    for first, *others in starts.values():
+        assert others
+        for other in others:
+            torch.testing.assert_close(other, first, rtol=0, atol=0)
+
+
 def test_every_rule_is_needed(small_cfg: CfgNode) -> None:
     """A pattern that meets no parameter checks nothing."""
     found = set()

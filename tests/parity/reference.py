@@ -29,6 +29,12 @@ def fixture_paths() -> list[Path]:
     return sorted(Path(os.environ.get("LITE_DETR_PARITY_DIR", DEFAULT_FOLDER)).glob("*.json"))
 
 
+def names_of_arrays(path: Path) -> list[str]:
+    """What a fixture has recorded."""
+    with np.load(path.with_suffix(".npz")) as arrays:
+        return list(arrays.files)
+
+
 @dataclass(frozen=True)
 class Reference:
     """One fixture."""

@@ -1,7 +1,6 @@
 """Evaluate as a user does, from a training's folder to the report."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -89,7 +88,7 @@ def test_reports_of_other_weights_and_data_lie_beside_each_other(trained: Traine
     shutil.copy(trained.run / "model_final.pth", best)
     run(trained.run, "--weights", best)
     run(trained.run, "--weights", best.parent / ".." / best.parent.name / best.name)
-    assert os.path.realpath(report_in(trained.run / "evaluation_model_best")["weights"]) == str(best)
+    assert report_in(trained.run / "evaluation_model_best")["weights"] == str(best)
     assert not (trained.run / "evaluation_model_best_2").exists()
     reports = {}
     for place in ("a", "b"):
@@ -101,6 +100,21 @@ def test_reports_of_other_weights_and_data_lie_beside_each_other(trained: Traine
     found = [report_in(trained.run / folder)["dataset"] for folder in folders]
     assert found == [f"{data}, val" for data in reports.values()]
     assert not (trained.run / "evaluation_v1.0_3").exists()
+
+
+def test_a_report_knows_its_weights_and_data_from_every_folder(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        shutil.copy(trained.run / "model_final.pth", tmp_path / name / "mine.pth")
+        monkeypatch.chdir(tmp_path / name)
+        run(trained.run, "--weights", "mine.pth")
+        assert report_in(trained.run / "evaluation_mine")["weights"] == str(tmp_path / "a" / "mine.pth")
+    assert report_in(trained.run / "evaluation_mine_2")["weights"] == str(tmp_path / "b" / "mine.pth")
+    monkeypatch.chdir(trained.run.parent)
+    run(trained.run.name, "--weights", tmp_path / "b" / "mine.pth")
+    assert not (trained.run / "evaluation_mine_3").exists()
 
 
 def test_reports_of_other_weights_and_damaged_ones_stay(trained: Trained) -> None:
