@@ -51,7 +51,7 @@ def published_class_names(state: Mapping[str, Tensor], *, by_id: bool = True) ->
             of their ids.
     """
     by_number = coco_categories()
-    names = [by_number.get(identifier) for identifier in range(NUM_COCO_IDS)] if by_id else list(by_number.values())
+    names = [by_number.get(identifier) for identifier in (range(NUM_COCO_IDS) if by_id else by_number)]
     return names if count_classes(state) == len(names) else None
 
 
