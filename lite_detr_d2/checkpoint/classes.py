@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from torch import Tensor
 
 from ..errors import InputError
-from ..wording import in_short
+from ..wording import counted, in_short
 from .names import StateDict
 
 ClassNames: TypeAlias = Sequence[str | None]
@@ -26,6 +26,22 @@ def count_classes(state: Mapping[str, Tensor]) -> int | None:
     return next((len(tensor) for name, tensor in state.items() if _HEAD.fullmatch(name)), None)
 
 
+def class_names_of(source: str, checkpoint: Mapping[str, Any]) -> ClassNames | None:
+    """The names of its classes that a checkpoint keeps; None if it keeps none.
+
+    Args:
+        source: where it is from, for the error.
+        checkpoint: what a file holds.
+
+    Raises:
+        InputError: they are no list of names.
+    """
+    names = checkpoint.get("class_names")
+    if names is None or (isinstance(names, list | tuple) and all(isinstance(name, str | None) for name in names)):
+        return names
+    raise InputError(f"{source}: its class_names must be a list of names; save it so, or without.")
+
+
 def published_class_names(state: Mapping[str, Tensor], *, by_id: bool = True) -> list[str | None] | None:
     """Class names of a converted checkpoint: COCO's if it has as many rows as COCO's, else unknown (None).
 
@@ -34,8 +50,8 @@ def published_class_names(state: Mapping[str, Tensor], *, by_id: bool = True) ->
         by_id: whether rows are for category ids, of which COCO has 91; else they are for its 80 classes, in the order
             of their ids.
     """
-    by_number = {category["id"]: category["name"] for category in COCO_CATEGORIES if category["isthing"]}
-    names = [by_number.get(identifier) for identifier in range(NUM_COCO_IDS)] if by_id else list(by_number.values())
+    by_number = coco_categories()
+    names = [by_number.get(identifier) for identifier in (range(NUM_COCO_IDS) if by_id else by_number)]
     return names if count_classes(state) == len(names) else None
 
 
@@ -51,32 +67,83 @@ def keep_coco_classes(state: Mapping[str, Tensor]) -> tuple[StateDict, list[str]
     for name, tensor in state.items():
         if is_class_tensor(name) and len(tensor) != NUM_COCO_IDS + int(name == _LABEL_EMBEDDING):
             raise InputError(f"--classes coco80 needs heads of {NUM_COCO_IDS} classes: {name} has {len(tensor)} rows.")
-    return keep_rows_of_ids(state, {each["id"]: each["name"] for each in COCO_CATEGORIES if each["isthing"]})
+    names = coco_categories()
+    return select_rows(state, rows_of_categories(state, names), state), [names[each] for each in sorted(names)]
 
 
-def keep_rows_of_ids(state: Mapping[str, Tensor], names: Mapping[int, str]) -> tuple[StateDict, list[str]]:
-    """Keep the rows of some category ids, of heads with a row for each id from 0 on, as published code trains them.
+def coco_categories() -> dict[int, str]:
+    """COCO's category ids that are used -> the classes' names."""
+    return {each["id"]: each["name"] for each in COCO_CATEGORIES if each["isthing"]}
+
+
+def rows_of_categories(
+    state: Mapping[str, Tensor], names: Mapping[int, str], given: ClassNames | None = None
+) -> list[int]:
+    """The rows of categories in class heads: by their names, if those of the rows are given; else by their ids.
 
     Args:
         state: our names -> tensors.
         names: category id -> the class's name.
+        given: the names of the rows; None of heads with a row for each id from 0 on, as published code trains them.
 
     Returns:
-        The state dict, and the names of its classes in the order of their ids.
+        A row for each category, in the order of their ids.
 
     Raises:
-        InputError: there are no class heads, or an id has no row in them.
+        InputError: there are no class heads, they have another number of rows than ``given`` names, or a category has
+            no row.
     """
     count, ids = count_classes(state), sorted(names)
     if count is None:
         raise InputError("There are no class heads, of which rows could be kept: leave out --classes.")
-    beyond = [str(identifier) for identifier in ids if not 0 <= identifier < count]
-    if beyond:
+    if given is None:
+        beyond = [str(identifier) for identifier in ids if not 0 <= identifier < count]
+        if beyond:
+            raise InputError(
+                f"Of the category ids {in_short(beyond)} have no row in heads of {count}, which are for 0 to "
+                f"{count - 1}: give the annotations that it was trained on."
+            )
+        return ids
+    if len(given) != count:
         raise InputError(
-            f"Of the category ids {in_short(beyond)} have no row in heads of {count}, which are for 0 to {count - 1}: "
-            "give the annotations that it was trained on."
+            f"The checkpoint's class_names are {len(given)}, and its heads have {count} rows: save it with a name for "
+            "each row, or without."
         )
-    return select_rows(state, ids, state), [names[identifier] for identifier in ids]
+    rows = rows_by_name(given, [names[identifier] for identifier in ids])
+    absent = [repr(names[identifier]) for identifier, row in zip(ids, rows, strict=True) if row is None]
+    if absent:
+        known = in_short([repr(name) for name in given if name is not None])
+        raise InputError(
+            f"The checkpoint names its classes ({known}), and {in_short(absent)} is none of them: give annotations "
+            "with categories of these names alone."
+        )
+    return [row for row in rows if row is not None]
+
+
+def names_by_place(state: Mapping[str, Tensor], names: Mapping[int, str]) -> ClassNames:
+    """The names of rows that are for classes in the order of their ids, without gaps for ids that no class has.
+
+    Args:
+        state: our names -> tensors, with class heads.
+        names: category id -> the class's name.
+
+    Returns:
+        Those of ``names``, if there are as many as rows; else COCO's, if the rows are as many.
+
+    Raises:
+        InputError: there are others.
+    """
+    count = count_classes(state)
+    if count == len(names):
+        return [names[identifier] for identifier in sorted(names)]
+    known = published_class_names(state, by_id=False)
+    if known is None:
+        raise InputError(
+            f"The heads have {count} rows, one for each class and none for other ids, and there are "
+            f"{counted(len(names), 'category', 'categories')}: give the annotations that it was trained on, or save it "
+            "with 'class_names' beside 'model', a list with a name for each row."
+        )
+    return known
 
 
 def rows_by_name(given: ClassNames, wanted: ClassNames) -> list[int | None]:

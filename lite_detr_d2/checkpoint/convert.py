@@ -40,8 +40,15 @@ def convert_published(state: Mapping[str, Tensor]) -> tuple[StateDict, Conversio
     return converted, report
 
 
-def convert(published: Format, state: Mapping[str, Tensor]) -> tuple[StateDict, ConversionReport]:
+def convert(
+    published: Format, state: Mapping[str, Tensor], *, is_whole: bool = True
+) -> tuple[StateDict, ConversionReport]:
     """Convert a state dict of a known format; the report says what was mapped and skipped.
+
+    Args:
+        published: the format.
+        state: published names -> tensors.
+        is_whole: whether all of a detector is meant, and not what fits of one.
 
     Raises:
         InputError: when two tensors that should be one differ, or a detector has tensors that its kind does not have.
@@ -49,10 +56,10 @@ def convert(published: Format, state: Mapping[str, Tensor]) -> tuple[StateDict, 
     report = ConversionReport(published.kind, published.only_backbone)
     converted = names.apply_all(published.rules(state), state, report)
     foreign = report.without_counterpart
-    if foreign and published.is_strict:
+    if foreign and is_whole and not published.only_backbone:
         raise InputError(
             f"This looks like a checkpoint of {published.kind}, but is of another model: that has no "
-            f"{modules_of(foreign, state)}."
+            f"{modules_of(foreign, state)}. MODEL.LITE_DETR.INIT starts a training from what fits of it."
         )
     return converted | _window_indices(converted), report
 

@@ -12,13 +12,15 @@ from .names import Rule, Split, State, Unused
 class Format:
     """A published implementation.
 
+    Other detectors may have its marks, too: tensors that its rules do not know tell them from it.
+
     Attributes:
         kind: what people call it.
         marks: tensors that all its state dicts have. Of several formats whose marks are there, the first is meant.
         rules: the rules for a state dict, see :mod:`.names`.
         only_backbone: whether it is a backbone, trained to classify, and no detector.
         has_rows_of_ids: whether its heads have a row for each category id; else for each class.
-        is_strict: whether others have its marks, too, which tensors without a counterpart tell from it.
+        conventions: the ``MODEL.LITE_DETR.CONVENTIONS`` that its detectors compute by.
     """
 
     kind: str
@@ -26,7 +28,7 @@ class Format:
     rules: Callable[[State], tuple[Rule, ...]]
     only_backbone: bool = False
     has_rows_of_ids: bool = True
-    is_strict: bool = False
+    conventions: str = "published"
 
 
 def detect(state: State) -> Format | None:
@@ -146,7 +148,7 @@ FORMATS = (
         ("transformer.level_embeds", "transformer.tgt_embed.weight", "label_enc.weight"),
         detrex.dino,
         has_rows_of_ids=False,
-        is_strict=True,
+        conventions="detrex",
     ),
     # H-DETR's is the same, with further queries whose content is learned.
     Format(
@@ -154,14 +156,14 @@ FORMATS = (
         ("transformer.level_embeds", "transformer.pos_trans.weight"),
         detrex.two_stage,
         has_rows_of_ids=False,
-        is_strict=True,
+        conventions="detrex",
     ),
     Format(
         "detrex's Deformable DETR",
         ("transformer.level_embeds", "transformer.reference_points.weight", "query_embedding.weight"),
         detrex.single_stage,
         has_rows_of_ids=False,
-        is_strict=True,
+        conventions="detrex",
     ),
     Format(
         transformers.KIND,
@@ -171,7 +173,6 @@ FORMATS = (
             "model.decoder.layers.0.encoder_attn.sampling_offsets.weight",
         ),
         transformers.deformable_detr,
-        is_strict=True,
     ),
     Format(
         "ImageNet ResNet (torchvision)", ("conv1.weight", "layer1.0.conv1.weight"), _imagenet_resnet, only_backbone=True

@@ -78,7 +78,8 @@ def resemblance(state: Mapping[str, Tensor]) -> str:
         except (KeyError, IndexError):  # of a part of one, or of something that contradicts itself
             continue
         shares[known.kind] = sum(knows(rules, name) for name in state)
-    found = sorted(((count, kind) for kind, count in shares.items() if count >= _ALIKE * len(state)), reverse=True)
+    least = max(1, _ALIKE * len(state))
+    found = sorted(((count, kind) for kind, count in shares.items() if count >= least), reverse=True)
     if not found:
         return ""
     told = ", ".join(f"{kind} ({count})" for count, kind in found[:_KINDS_TOLD])
@@ -87,10 +88,13 @@ def resemblance(state: Mapping[str, Tensor]) -> str:
 
 def origin_of_object(path: str) -> str:
     """As :func:`origin_of`, of an object that a file holds, by the dotted path of its class."""
-    for origin in ORIGINS:
-        if any(path.startswith(f"{package}.") for package in origin.packages):
-            return _advice(origin)
-    return ""
+    package, origin = next(
+        ((name, origin) for origin in ORIGINS for name in origin.packages if path.startswith(f"{name}.")), ("", None)
+    )
+    kinds = ", ".join(known.kind for known in FORMATS if package and known.kind.startswith(package))
+    if kinds:
+        return f"It is an object of {package}, of which the tensors of these are converted: {kinds}."
+    return _advice(origin) if origin else ""
 
 
 def _advice(origin: Origin) -> str:

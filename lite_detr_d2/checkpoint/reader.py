@@ -6,11 +6,13 @@ from typing import Any
 
 from torch import nn
 
+from ..config import DETREX_TEMPERATURE
 from ..errors import InputError
+from ..meta_arch import DETREX_LOGIT_EPS
 from ..wording import counted, in_short
 from .classes import NUM_COCO_CLASSES, NUM_COCO_IDS, count_classes, is_class_tensor, keep_coco_classes
 from .convert import convert
-from .formats import detect
+from .formats import Format, detect
 from .infer import differences
 from .names import COUNTER, StateDict
 from .origins import origin_of, resemblance
@@ -24,7 +26,8 @@ _DENOISING = "denoising."  # of training alone
 def read_published(state: Mapping[str, Any], model: nn.Module) -> Mapping[str, Any]:
     """What a detector is to load: published weights with our names, and others as they are.
 
-    Of heads with a row for each of COCO's 91 category ids, a detector of 80 classes gets its classes' rows.
+    Of heads with a row for each of COCO's 91 category ids, a detector of 80 classes gets its classes' rows; detrex's
+    have none for ids.
 
     Args:
         state: names -> tensors, ours or published.
@@ -50,15 +53,30 @@ def read_published(state: Mapping[str, Any], model: nn.Module) -> Mapping[str, A
             "and lite_detr_d2.engine.SafeCheckpointer start a training from them."
         )
     converted, report = convert(published, state)
-    converted = _fitting(converted, ours)
+    converted = _fitting(converted, ours, by_id=published.has_rows_of_ids)
     logger.info("Converted published weights: %s", report.summary(ours))
+    warn_of_conventions(published, model)
     return converted
 
 
-def _fitting(converted: StateDict, ours: StateDict) -> StateDict:
-    """The tensors that a detector with ``ours`` loads, if they are all of it."""
+def warn_of_conventions(published: Format, model: nn.Module) -> None:
+    """Warn if a model does not compute by the conventions of the weights that it gets, which no tensor tells.
+
+    Of detrex's DINO tensors tell them, and what does not fit is an error.
+    """
+    logit_eps = getattr(getattr(model, "decoder", None), "logit_eps", DETREX_LOGIT_EPS)
+    if published.conventions == "detrex" and logit_eps != DETREX_LOGIT_EPS:
+        logger.warning(
+            "These weights are of %s, and the model computes otherwise than that: set MODEL.LITE_DETR.CONVENTIONS to "
+            "detrex, and MODEL.LITE_DETR.POSITION_TEMPERATURE to %d.",
+            *(published.kind, DETREX_TEMPERATURE),
+        )
+
+
+def _fitting(converted: StateDict, ours: StateDict, *, by_id: bool) -> StateDict:
+    """The tensors that a detector with ``ours`` loads, if they are all of it; rows of heads may be for ids."""
     found, expected = count_classes(converted), count_classes(ours)
-    if (found, expected) == (NUM_COCO_IDS, NUM_COCO_CLASSES):
+    if by_id and (found, expected) == (NUM_COCO_IDS, NUM_COCO_CLASSES):
         converted, _ = keep_coco_classes(converted)
     converted = {name: tensor for name, tensor in converted.items() if name in ours or not name.startswith(_DENOISING)}
     wrong = [name for name, tensor in converted.items() if name not in ours or tensor.shape != ours[name].shape]

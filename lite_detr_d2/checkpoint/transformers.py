@@ -7,6 +7,8 @@ Source: github.com/huggingface/transformers, ``models/deformable_detr/modeling_d
 
 import re
 
+import torch
+
 from ..errors import InputError
 from . import names
 from .infer import inferred_config
@@ -80,24 +82,33 @@ def deformable_detr(state: State) -> tuple[Rule, ...]:
 
 
 def _heads(state: State) -> tuple[Rule, ...]:
-    """Of the heads that modules share, a file may have the first alone."""
+    """Of the heads that all modules share, a file may have the first alone."""
     layers = names.count(state, r"model\.decoder\.layers\.(\d+)\.")
     ours = [f"decoder.heads.{layer}" for layer in range(layers)]
     if "model.enc_output.weight" in state:
         ours.append("query_selection.head")
-    elif not any(name.startswith("model.decoder.bbox_embed.") for name in state):
+    elif not _refines_boxes(state):
         return names.shared_heads("model.decoder.")
     rules: list[Rule] = []
     for theirs, part in _HEADS.items():
-        given = {
-            int(match[1]) for name in state if (match := re.match(rf"(?:model\.decoder\.)?{theirs}\.(\d+)\.", name))
-        }
-        inner = r"(?P<inner>\.layers\.\d+)?"
-        for index, head in enumerate(ours):
-            owners = [head] if index else [head, *(other for place, other in enumerate(ours) if place not in given)]
-            targets = Copies(tuple(rf"{owner}.{part}\g<inner>" for owner in dict.fromkeys(owners)))
-            rules.append((rf"(?:model\.decoder\.)?{theirs}\.{index}{inner}", targets))
+        pattern, inner = rf"(?:model\.decoder\.)?{theirs}", r"(?P<inner>\.layers\.\d+)?"
+        given = {int(match[1]) for name in state if (match := re.match(rf"{pattern}\.(\d+)\.", name))}
+        if given == {0}:
+            rules.append((rf"{pattern}\.0{inner}", Copies(tuple(rf"{head}.{part}\g<inner>" for head in ours))))
+        else:
+            rules += [(rf"{pattern}\.{place}{inner}", rf"{head}.{part}\g<inner>") for place, head in enumerate(ours)]
     return tuple(rules)
+
+
+def _refines_boxes(state: State) -> bool:
+    """Whether a single-stage decoder has a head for each layer.
+
+    It then refers to them, but a file may have one name alone of those that a tensor has.
+    """
+    boxes = [(match[1], name) for name in state if (match := re.fullmatch(r"bbox_embed\.\d+\.(.+)", name))]
+    first = {part: state[name] for part, name in reversed(boxes)}
+    refers = any(name.startswith("model.decoder.bbox_embed.") for name in state)
+    return refers or any(not torch.equal(state[name], first[part]) for part, name in boxes)
 
 
 def to_transformers(state: State) -> tuple[StateDict, ConversionReport]:
@@ -144,6 +155,27 @@ def to_transformers(state: State) -> tuple[StateDict, ConversionReport]:
     return converted, report
 
 
+def differs_in_transformers(conventions: str) -> list[str]:
+    """What no tensor tells of one of our Deformable DETRs, and transformers' computes in one way alone.
+
+    Args:
+        conventions: the ``MODEL.LITE_DETR.CONVENTIONS`` of the file that it is from, as far as that is known.
+
+    Returns:
+        Sentences for people.
+    """
+    lines = [
+        "Not told by tensors, and there always: MODEL.LITE_DETR.POSITION_TEMPERATURE 10000 and CONVENTIONS published. "
+        "A model of others computes something else there."
+    ]
+    if conventions != "published":
+        lines.append(
+            f"This one is of CONVENTIONS {conventions}: there, boxes come nearer to an edge than 0.001, and those that "
+            "do differ."
+        )
+    return lines
+
+
 def _check_is_theirs(state: State) -> None:
     """See that transformers has the detector, as far as tensors tell."""
     if "flatten.level_embed" not in state:
@@ -182,7 +214,10 @@ def _heads_back(state: State, layers: int) -> tuple[Rule, ...]:
 
 
 def config_for_transformers(state: State) -> dict[str, int | bool]:
-    """Arguments of ``DeformableDetrConfig`` that the tensors of ours tell; heads and points are not among them."""
+    """Arguments of ``DeformableDetrConfig`` that the tensors of ours tell.
+
+    Heads and points are not among them, nor in a two-stage model the queries (``two_stage_num_proposals``).
+    """
     model = inferred_config(state).MODEL.LITE_DETR
     return {
         "num_labels": model.NUM_CLASSES,

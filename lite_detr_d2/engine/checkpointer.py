@@ -16,6 +16,7 @@ from ..checkpoint import (
     COUNTER,
     StateDict,
     check_there,
+    class_names_of,
     convert,
     count_classes,
     detect,
@@ -27,13 +28,14 @@ from ..checkpoint import (
     read_checkpoint,
     resemblance,
     save_sealed,
+    warn_of_conventions,
 )
 from ..errors import InputError
 from ..files import write_atomically
 from ..wording import counted, in_short
 from .ema import EMA
 from .last_checkpoint import TAG, find_last_checkpoint, tagged_checkpoint
-from .transfer import Classes, InitReport, match_classes, names_in_short
+from .transfer import Classes, InitReport, class_names_by_place, match_classes, names_in_short
 
 logger = logging.getLogger(__name__)
 
@@ -266,20 +268,21 @@ class SafeCheckpointer(DetectionCheckpointer):
         url = self._parsed_url_during_load
         if url is not None and url.query == _MATCHING:
             checkpoint["matching_heuristics"] = True
-        names = checkpoint.get("class_names")
-        if not _are_class_names(names):
-            raise InputError(f"{self._address}: its class_names must be a list of names; save it so, or without.")
+        names = class_names_of(self._address, checkpoint)
         published = detect(checkpoint["model"])
         if published is None:
             return checkpoint
-        state, report = convert(published, checkpoint["model"])
+        state, report = convert(published, checkpoint["model"], is_whole=self._key != _INIT)
         prefix = "backbone." if report.only_backbone else ""
         model = [name for name in self.model.state_dict() if name.startswith(prefix)]
         report.missing = [name for name in model if name not in state and not name.endswith(COUNTER)]
         logger.info("Converted %s: %s", self._address, report.summary(model))
+        warn_of_conventions(published, self.model)
         heuristics = report.only_backbone or checkpoint.get("matching_heuristics", False)
         if names is None and self.class_rows != "ids":
             names = published_class_names(state, by_id=published.has_rows_of_ids)
+        elif names is None and not published.has_rows_of_ids:
+            names = class_names_by_place(state, Classes(self.class_names, self.class_ids))
         return {"model": state, "matching_heuristics": heuristics, "class_names": names}
 
     def _with_model_classes(self, checkpoint: Mapping[str, Any]) -> StateDict:
@@ -392,7 +395,3 @@ def check_finite(state: StateDict, name: str) -> None:
         "written, and checkpoints that are there stay, from which --resume goes on. Lower SOLVER.BASE_LR, warm up "
         "longer (SOLVER.WARMUP_ITERS), or turn off SOLVER.AMP.ENABLED."
     )
-
-
-def _are_class_names(names: object) -> bool:
-    return names is None or (isinstance(names, list | tuple) and all(isinstance(name, str | None) for name in names))

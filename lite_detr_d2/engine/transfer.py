@@ -5,7 +5,16 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..checkpoint import COUNTER, ClassNames, StateDict, count_classes, modules_of, rows_by_name, select_rows
+from ..checkpoint import (
+    COUNTER,
+    ClassNames,
+    StateDict,
+    count_classes,
+    modules_of,
+    names_by_place,
+    rows_by_name,
+    select_rows,
+)
 from ..errors import InputError
 from ..wording import counted, in_short
 
@@ -92,6 +101,19 @@ def match_classes(
     text += f"; {_CLASS_ROWS} ids is for checkpoints that do not name their classes" if wanted.rows == "ids" else ""
     selected = select_rows(state, rows_by_class, model, class_agnostic=wanted.class_agnostic)
     return MatchedClasses(selected, new, text)
+
+
+def class_names_by_place(state: StateDict, wanted: Classes) -> ClassNames:
+    """The names of rows that are for classes in the order of their ids, where rows by ids are asked for.
+
+    Raises:
+        InputError: the dataset does not tell its ids, or the rows are for other classes.
+    """
+    if wanted.ids is None or wanted.names is None:
+        raise InputError(
+            f"{_CLASS_ROWS} is 'ids', and the dataset does not tell its category ids and names: set it to 'names'."
+        )
+    return names_by_place(state, dict(zip(wanted.ids, wanted.names, strict=True)))
 
 
 def _rows_by_id(wanted: Classes, found: int, expected: int) -> list[int]:

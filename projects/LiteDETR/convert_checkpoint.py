@@ -11,15 +11,21 @@ from typing import Any
 
 from lite_detr_d2.checkpoint import (
     SAFETENSORS,
+    Format,
     StateDict,
+    class_names_of,
+    coco_categories,
     config_for_transformers,
     convert_published,
     count_classes,
     detect,
+    differs_in_transformers,
     keep_coco_classes,
-    keep_rows_of_ids,
+    names_by_place,
     published_class_names,
     read_checkpoint,
+    rows_of_categories,
+    select_rows,
     to_transformers,
     write_checkpoint,
     write_state,
@@ -37,8 +43,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description="Convert a checkpoint of Lite-DETR, DINO, Deformable-DETR, H-Deformable-DETR or Sparse DETR, of "
         "detrex (DINO, Deformable DETR, H-DETR) or transformers (DeformableDetrForObjectDetection), or an ImageNet "
-        "backbone (torchvision's ResNet, the official Swin Transformer), whichever it is. A checkpoint of lite_detr_d2 "
-        "keeps its names, and loses the state of its training.",
+        "backbone (torchvision's ResNet, the official Swin Transformer, EfficientNet-Lite0), whichever it is. A "
+        "checkpoint of lite_detr_d2 keeps its names, and loses the state of its training.",
         epilog="train_net.py and detectron2's own checkpointer take published checkpoints as they are. Convert what "
         "DefaultPredictor is to load from .safetensors, which detectron2 does not read.",
     )
@@ -54,7 +60,8 @@ def main() -> int:
         default="keep",
         help="keep (the default): heads stay as wide as they are, and train_net.py takes rows by name, or by "
         "MODEL.LITE_DETR.CLASS_ROWS ids; coco80: from COCO's 91 category ids to its 80 classes, in detectron2's order; "
-        "FILE, annotations in COCO's format: the rows of their categories' ids, and the categories' names",
+        "FILE, annotations in COCO's format: the rows of their categories, and these' names; by name where the "
+        "checkpoint names its classes, else by id, or in the order of ids where rows are for classes, as in detrex",
     )
     parser.add_argument(
         "--to",
@@ -92,27 +99,35 @@ def convert(source: str, target: Path, classes: str, *, to: str, ema: bool, trus
         if "ema" not in checkpoint:
             raise InputError(f"{source} has no average of the weights (SOLVER.EMA): leave out --ema.")
         checkpoint["model"] = checkpoint["ema"]
-    state, extra = our_checkpoint(source, checkpoint)
-    if classes == "coco80":
+    state, extra, published = our_checkpoint(source, checkpoint)
+    given = class_names_of(source, checkpoint)
+    by_id = given is None and (published is None or published.has_rows_of_ids)
+    if classes == "coco80" and by_id:
         state, extra["class_names"] = keep_coco_classes(state)
     elif classes != "keep":
-        names = categories_of(Path(classes))
-        others = [str(row) for row in range(count_classes(state) or 0) if row not in names]
-        state, extra["class_names"] = keep_rows_of_ids(state, names)
-        print(f"Classes: {', '.join(extra['class_names'])}")
-        print(f"Rows of ids that no category has, left out: {in_short(others) or 'none'}")
+        names = coco_categories() if classes == "coco80" else categories_of(Path(classes))
+        if given is None and not by_id:
+            given = names_by_place(state, names)
+        rows = rows_of_categories(state, names, given)
+        others = [str(row) for row in range(count_classes(state) or 0) if row not in rows]
+        state, extra["class_names"] = select_rows(state, rows, state), [names[each] for each in sorted(names)]
+        print(f"Classes, by their {'ids' if given is None else 'names'}: {', '.join(extra['class_names'])}")
+        print(f"Rows that no category has, left out: {in_short(others) or 'none'}")
     if to == "transformers":
-        write_for_transformers(target, state)
+        write_for_transformers(target, state, "published" if published is None else published.conventions)
     else:
         write_checkpoint(target, state, **extra)
     print(f"Wrote {target}")
 
 
-def write_for_transformers(target: Path, state: StateDict) -> None:
+def write_for_transformers(target: Path, state: StateDict, conventions: str) -> None:
     theirs, report = to_transformers(state)
     print("\n".join(report.lines()))
-    arguments = ", ".join(f"{key}={value}" for key, value in config_for_transformers(state).items())
-    print(f"For DeformableDetrConfig({arguments}), with backbone, numbers of heads and of points as here")
+    config = config_for_transformers(state)
+    arguments = ", ".join(f"{key}={value}" for key, value in config.items())
+    queries = "" if "num_queries" in config else ", and with MODEL.LITE_DETR.NUM_QUERIES as two_stage_num_proposals"
+    print(f"For DeformableDetrConfig({arguments}), with backbone, numbers of heads and of points as here{queries}")
+    print("\n".join(differs_in_transformers(conventions)))
     write_state(target, theirs)
 
 
@@ -127,21 +142,23 @@ def categories_of(file: Path) -> dict[int, str]:
         raise InputError(f"--classes {file}: a category has no whole number as its id, or no name.") from error
 
 
-def our_checkpoint(source: str, checkpoint: dict[str, Any]) -> tuple[StateDict, dict[str, Any]]:
-    """Our tensors of a file, and what is to be saved beside them."""
+def our_checkpoint(source: str, checkpoint: dict[str, Any]) -> tuple[StateDict, dict[str, Any], Format | None]:
+    """Our tensors of a file, what is to be saved beside them, and whose format it had; None for ours."""
     state = checkpoint["model"]
     published = detect(state)
     is_our_backbone = published is None and checkpoint.get("matching_heuristics", False)
     if "flatten.level_embed" in state or is_our_backbone:
         print(f"{source} is of lite_detr_d2: {len(state)} tensors stay as they are.")
-        return state, {key: checkpoint[key] for key in ("class_names", "matching_heuristics") if key in checkpoint}
+        extra = {key: checkpoint[key] for key in ("class_names", "matching_heuristics") if key in checkpoint}
+        return state, extra, None
     converted, report = convert_published(state)
     if report.errors():
         raise InputError("\n".join([f"{source} is not a whole model; nothing is written.", *report.errors()]))
     print("\n".join(report.lines()))
     by_id = published is None or published.has_rows_of_ids
     names = checkpoint.get("class_names") or published_class_names(converted, by_id=by_id)
-    return converted, {"matching_heuristics": report.only_backbone} | ({"class_names": names} if names else {})
+    extra = {"matching_heuristics": report.only_backbone} | ({"class_names": names} if names else {})
+    return converted, extra, published
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def test_rows_of_the_ids_of_annotations(tmp_path: Path, source: Path, run: Calla
     annotations.write_text(json.dumps({"images": [], "annotations": [], "categories": categories}))
     result = run(source, target, "--classes", annotations)
     assert result.status == 0, result.errors
-    assert "Classes: ace, king, queen" in result.output
+    assert "Classes, by their ids: ace, king, queen" in result.output
     assert "left out: 0, 2, 3, 4, 6, ..." in result.output
     saved, (whole, _) = read_checkpoint(target), convert_published(published(LITE_DINO))
     assert saved["class_names"] == ["ace", "king", "queen"]
@@ -105,6 +105,40 @@ def test_rows_of_the_ids_of_annotations(tmp_path: Path, source: Path, run: Calla
         assert torch.equal(saved["model"][name], whole[name][[1, 5, 90]])
     labels = "denoising.label_embed.weight"
     assert torch.equal(saved["model"][labels], whole[labels][[1, 5, 90, 91]])
+
+
+def annotations_of(folder: Path, names: dict[int, str]) -> Path:
+    categories = [{"id": identifier, "name": name} for identifier, name in names.items()]
+    (folder / "train.json").write_text(json.dumps({"images": [], "annotations": [], "categories": categories}))
+    return folder / "train.json"
+
+
+def test_rows_that_have_names_go_by_them(tmp_path: Path, run: Callable[..., Result]) -> None:
+    """Rows of a checkpoint of ours are not for ids: 1 is the id of the class of row 0."""
+    rows = {"decoder.heads.0.class_embed.bias": torch.arange(5.0), "flatten.level_embed": torch.zeros(4, 8)}
+    torch.save({"model": rows, "class_names": list("abcde")}, tmp_path / "ours.pth")
+    annotations, target = annotations_of(tmp_path, {1: "a", 2: "b", 4: "e", 3: "d"}), tmp_path / "out.pth"
+    result = run(tmp_path / "ours.pth", target, "--classes", annotations)
+    assert result.status == 0, result.errors
+    assert "Classes, by their names: a, b, d, e" in result.output and "left out: 2" in result.output
+    saved = read_checkpoint(target)
+    assert saved["class_names"] == ["a", "b", "d", "e"]
+    assert saved["model"]["decoder.heads.0.class_embed.bias"].tolist() == [0, 1, 3, 4]
+    for names, message in (
+        (list("abcd"), "class_names are 4, and its heads have 5 rows"),
+        (list("abcdx"), "names its classes ('a', 'b', 'c', 'd', 'x'), and 'e' is none of them"),
+        ("abcde", "its class_names must be a list of names"),
+    ):
+        torch.save({"model": rows, "class_names": names}, tmp_path / "ours.pth")
+        refused = run(tmp_path / "ours.pth", tmp_path / "none.pth", "--classes", annotations)
+        assert refused.status == 1 and message in refused.errors
+
+
+def test_91_rows_with_names_of_their_own_are_not_cocos(tmp_path: Path, run: Callable[..., Result]) -> None:
+    rows = {"decoder.heads.0.class_embed.bias": torch.arange(91.0), "flatten.level_embed": torch.zeros(4, 8)}
+    torch.save({"model": rows, "class_names": [f"class {row}" for row in range(91)]}, tmp_path / "ours.pth")
+    result = run(tmp_path / "ours.pth", tmp_path / "none.pth", "--classes", "coco80")
+    assert result.status == 1 and "'person', 'bicycle', 'car', 'motorcycle', 'airplane', ... is none" in result.errors
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lite_detr_d2 import add_lite_detr_config
 from lite_detr_d2.checkpoint import convert, convert_published, detect, modules_of
+from lite_detr_d2.errors import InputError
 
 from .published import KINDS, as_published, of_kind, published
 
@@ -181,24 +182,34 @@ def test_a_swin_backbone_may_have_either_prefix() -> None:
 def test_what_is_wrong_is_reported() -> None:
     changed = dict(published(LITE_DINO))
     del changed["transformer.encoder.layers.3.linear1.bias"]
-    changed["transformer.novelty.weight"] = torch.zeros(1)
     changed["transformer.encoder.layers.2.norm1.weight"] = torch.zeros(7)
     changed["backbone.0.body.layer1.9.conv1.weight"] = torch.zeros(3)
     converted, report = convert_published(changed)
     assert report.missing == ["encoder.layers.3.feed_forward.linear1.bias"]
-    assert report.skipped == {"transformer.novelty.weight": "no counterpart"}
+    assert report.skipped == {}
     text = "\n".join(report.lines())
     assert "missing  encoder.layers.3.feed_forward.linear1.bias" in text
-    assert "skipped  transformer.novelty.weight: no counterpart" in text
     assert "shape    encoder.layers.2.norm.weight: (7,), expected (256,)" in text
     assert "shape    backbone.res2.9.conv1.weight: (3,), expected no such tensor" in text
     assert "mapped   transformer.level_embed -> flatten.level_embed" in text
-    counts = f"{len(changed) - 1} mapped, 1 skipped, 1 missing, 2 of another shape"
+    counts = f"{len(changed)} mapped, 0 skipped, 1 missing, 2 of another shape"
     assert report.lines()[-1] == f"DINO (Lite-DETR, IDEA-Research/DINO): {counts}"
     assert report.summary([*converted, *report.missing]).splitlines()[1:] == [
-        "  skipped, no counterpart: transformer.novelty (1)",
         "  missing: encoder.layers.*.feed_forward.linear1.bias (1)",
     ]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_another_model_is_told_by_what_it_has_more(name: str) -> None:
+    """``pix_trans`` is of detectors that mix pixels into the proposals, and have all that these have."""
+    state = published(name) | {f"transformer.pix_trans.{part}": torch.zeros(1) for part in ("weight", "bias")}
+    wanted = rf"of {re.escape(KINDS[name])}, but is of another model: that has no transformer\.pix_trans \(2\)\. MODEL"
+    with pytest.raises(InputError, match=wanted):
+        convert_published(state)
+    _, report = convert(detect(state), state, is_whole=False)
+    assert report.without_counterpart == ["transformer.pix_trans.weight", "transformer.pix_trans.bias"]
+    skipped = [line for line in report.summary([]).splitlines() if "no counterpart" in line]
+    assert skipped == ["  skipped, no counterpart: transformer.pix_trans (2)"]
 
 
 def test_heads_that_are_not_shared_are_an_error() -> None:

@@ -1,18 +1,22 @@
 """Checkpoints of detrex: names as its own converters have them, and models that have its conventions."""
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from torch import Tensor
+from torch import Tensor, nn
 
-from lite_detr_d2.checkpoint import COUNTER, convert_published, detect
+from lite_detr_d2.checkpoint import COUNTER, convert_published, detect, read_checkpoint
+from lite_detr_d2.detector import DetrDetector
 from lite_detr_d2.engine import SafeCheckpointer
 from lite_detr_d2.errors import InputError
+from tests.projects.scripts import load_script
 
 from .published import as_published, of_kind
 
@@ -112,6 +116,24 @@ def test_a_dino_of_detrex_needs_its_conventions(small_cfg: CfgNode) -> None:
         model.load_state_dict(theirs, strict=False)
 
 
+@pytest.mark.parametrize("fixture", [fixture for fixture in KINDS if not fixture.startswith("dino")])
+@pytest.mark.parametrize("by_program", [True, False])
+def test_what_no_tensor_tells_is_one_warning(
+    small_cfg: CfgNode, tmp_path: Path, log: pytest.LogCaptureFixture, fixture: str, by_program: bool
+) -> None:
+    right = build_model(detrex_cfg(small_cfg, fixture))
+    torch.save({"model": as_detrex(right.state_dict(), fixture)}, tmp_path / "detrex.pth")
+    checkpointer = SafeCheckpointer if by_program else DetectionCheckpointer
+
+    def warned(model: nn.Module) -> int:
+        log.clear()
+        checkpointer(model).resume_or_load(str(tmp_path / "detrex.pth"), resume=False)
+        return log.text.count(f"of {KINDS[fixture]}, and the model computes otherwise than that: set MODEL.LITE_DETR.C")
+
+    assert warned(build_model(of_kind(small_cfg, fixture))) == 1
+    assert warned(right) == 0
+
+
 def test_another_model_of_detrex_is_told_by_what_it_has_more(small_cfg: CfgNode) -> None:
     state = build_model(detrex_cfg(small_cfg, "deformable_detr_r50")).state_dict()
     theirs = as_detrex(state, "deformable_detr_r50") | {"anchor_center.weight": torch.zeros(2)}
@@ -129,6 +151,54 @@ def test_conventions_of_detrex(small_cfg: CfgNode) -> None:
     assert len(model.decoder.heads) == len(model.decoder.layers)
     other = build_model(detrex_cfg(small_cfg, "deformable_detr_two_stage_r50"))
     assert other.decoder.logit_eps == model.decoder.logit_eps == 1e-3
+
+
+def of_classes(cfg: CfgNode, number: int, file: Path | None = None) -> DetrDetector:
+    """A detector whose rows have numbers, of detrex's conventions; saved as detrex's in ``file``."""
+    cfg = detrex_cfg(cfg, "deformable_detr_two_stage_r50")
+    cfg.MODEL.LITE_DETR.NUM_CLASSES = number
+    model: DetrDetector = build_model(cfg)
+    torch.nn.init.normal_(model.decoder.heads[1].class_embed.bias)
+    if file is not None:
+        torch.save({"model": as_detrex(model.state_dict(), "deformable_detr_two_stage_r50")}, file)
+    return model
+
+
+@pytest.mark.parametrize("is_program", [True, False])
+def test_rows_of_heads_are_no_ids(small_cfg: CfgNode, tmp_path: Path, is_program: bool) -> None:
+    """They are in the order of the ids, 1, 3, 4 and 7, whatever these are."""
+    names = {7: "seven", 1: "one", 4: "four", 3: "three"}
+    file, annotations = tmp_path / "detrex.pth", tmp_path / "train.json"
+    small_cfg.MODEL.BACKBONE.NAME, small_cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = "build_resnet_backbone", 64
+    small_cfg.MODEL.RESNETS.DEPTH, small_cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = 18, 64
+    source = of_classes(small_cfg, 4, file)
+
+    def taken(names: dict[int, str]) -> Tensor:
+        if is_program:
+            categories = [{"id": identifier, "name": name} for identifier, name in names.items()]
+            annotations.write_text(json.dumps({"images": [], "annotations": [], "categories": categories}))
+            program = load_script("convert_checkpoint")
+            words = {"to": "lite_detr_d2", "ema": False, "trust_pickle": False}
+            program.convert(str(file), tmp_path / "out.pth", str(annotations), **words)
+            saved = read_checkpoint(tmp_path / "out.pth")
+            assert saved["class_names"] == ["one", "three", "four", "seven"]
+            return saved["model"]["decoder.heads.1.class_embed.bias"]
+        model = of_classes(small_cfg, len(names))
+        ids = sorted(names)
+        known = {"class_ids": ids, "class_names": [names[each] for each in ids], "class_rows": "ids"}
+        SafeCheckpointer(model, **known).resume_or_load(str(file), resume=False)
+        return model.decoder.heads[1].class_embed.bias
+
+    assert torch.equal(taken(names), source.decoder.heads[1].class_embed.bias)
+    del names[4]
+    with pytest.raises(InputError, match=r"have 4 rows, one for each class .* there are 3 categories"):
+        taken(names)
+
+
+def test_91_rows_of_heads_are_91_classes(small_cfg: CfgNode) -> None:
+    theirs = as_detrex(of_classes(small_cfg, 91).state_dict(), "deformable_detr_two_stage_r50")
+    with pytest.raises(InputError, match=r"tell 91 classes apart, and the detector 80"):
+        of_classes(small_cfg, 80).load_state_dict(theirs)
 
 
 def test_rows_of_heads_are_cocos_classes(small_cfg: CfgNode, tmp_path: Path) -> None:

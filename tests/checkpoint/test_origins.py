@@ -131,7 +131,16 @@ def test_a_state_dict_that_lies_deeper_has_an_origin_too(tmp_path: Path, name: s
 
 @pytest.mark.parametrize(
     ("module", "origin"),
-    [("mmengine.config", "MMDetection"), ("models.yolo", "Ultralytics"), ("ultralytics.nn", "Ultra")],
+    [
+        ("mmengine.config", "a checkpoint of MMDetection"),
+        ("models.yolo", "a checkpoint of Ultralytics"),
+        ("ultralytics.nn", "a checkpoint of Ultra"),
+        (
+            "transformers.models.deformable_detr.modeling_deformable_detr",
+            r"an object of transformers, .* converted: transformers \(DeformableDetrForObjectDetection\)",
+        ),
+        ("detrex.layers", r"an object of detrex, .* converted: detrex's DINO, detrex's two-stage Deformable"),
+    ],
 )
 def test_an_object_of_a_package_has_an_origin(tmp_path: Path, module: str, origin: str) -> None:
     """Pickled by name alone: the package need not be there."""
@@ -145,7 +154,7 @@ def test_an_object_of_a_package_has_an_origin(tmp_path: Path, module: str, origi
     with ZipFile(path, "w") as archive:
         for name, content in files.items():
             archive.writestr(name, content.replace(old, new))
-    with pytest.raises(InputError, match=rf"holds {module}\.Placeholder, not tensors.*a checkpoint of {origin}"):
+    with pytest.raises(InputError, match=rf"holds {module}\.Placeholder, not tensors.*{origin}"):
         read_checkpoint(path)
 
 
@@ -175,3 +184,4 @@ def test_a_file_of_no_kind_says_which_it_resembles() -> None:
     with pytest.raises(InputError, match=rf"Of its {len(state)} names, so many are those of: DINO .*\({known}\), "):
         convert_published(state)
     assert resemblance({"extra.weight": torch.zeros(2)}) == ""
+    assert resemblance({}) == ""

@@ -206,11 +206,23 @@ def test_what_a_published_checkpoint_lacks_is_logged(
     lite = model(of_kind(small_cfg, LITE))
     state = as_published(lite.state_dict(), LITE)
     del state["transformer.encoder.layers.1.linear22.bias"]
-    torch.save(state | {"transformer.novelty.weight": torch.zeros(1)}, tmp_path / "half.pth")
+    torch.save(state, tmp_path / "half.pth")
     with pytest.raises(InputError, match=r"low_feed_forward\.linear2\.bias is missing"):
         SafeCheckpointer(lite).load(str(tmp_path / "half.pth"))
-    assert "skipped, no counterpart: transformer.novelty (1)" in log.text
     assert "  missing: encoder.layers.*.low_feed_forward.linear2.bias (1)" in log.text
+
+
+def test_a_relative_of_a_published_detector_is_a_beginning_alone(
+    tmp_path: Path, small_cfg: CfgNode, log: pytest.LogCaptureFixture
+) -> None:
+    saved, evaluated, started = (model(of_kind(small_cfg, LITE)) for _ in range(3))
+    state = as_published(saved.state_dict(), LITE) | {"transformer.novelty.weight": torch.zeros(1)}
+    torch.save(state, path := tmp_path / "relative.pth")
+    with pytest.raises(InputError, match=r"of another model: that has no transformer\.novelty \(1\)\. .*INIT starts"):
+        SafeCheckpointer(evaluated).load(str(path))
+    assert SafeCheckpointer(started).initialize(str(path)).new == []
+    assert_same_weights(started, saved)
+    assert "skipped, no counterpart: transformer.novelty (1)" in log.text
 
 
 @pytest.mark.parametrize("suffix", ["", "?matching_heuristics=True"])

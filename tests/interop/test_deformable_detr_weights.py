@@ -1,5 +1,6 @@
 """Weights of transformers' Deformable DETR compute here what they do there, and ours there; files of it are read."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,15 @@ def test_files_of_save_pretrained_are_read(tmp_path: Path, variant: str) -> None
     model = ours(saved)
     SafeCheckpointer(model).load(str(tmp_path / "model.safetensors"))
     torch.testing.assert_close(dict(model.state_dict()), converted, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("variant", ["refined", "two_stage"])
+def test_files_without_the_decoders_names_of_heads_are_read(variant: str) -> None:
+    """As those of transformers 4 are, whose safetensors keep one name of a tensor that modules share."""
+    state = foreign(variant).state_dict()
+    file = {name: tensor for name, tensor in state.items() if not re.match(r"model\.decoder\.(bbox|class)_embed", name)}
+    assert len(file) < len(state)
+    torch.testing.assert_close(convert_published(file)[0], convert_published(state)[0], rtol=0, atol=0)
 
 
 def test_there_and_back_by_the_program(
