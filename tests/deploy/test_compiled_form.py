@@ -43,7 +43,7 @@ def assert_same(found: PreparedDetector, expected: PreparedDetector, batch: list
             torch.testing.assert_close(*boxes, rtol=1e-3, atol=1e-2)
 
 
-@each_dtype
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
 def test_one_graph_for_all_sizes_of_one_image(cfg: CfgNode, counter: CompileCounter, dtype: torch.dtype) -> None:
     detector = build(cfg)
     found, expected = (prepare(detector, dtype=dtype, compile=compile) for compile in (True, False))
@@ -52,6 +52,7 @@ def test_one_graph_for_all_sizes_of_one_image(cfg: CfgNode, counter: CompileCoun
     assert counter.graphs == 1
 
 
+@pytest.mark.slow
 def test_two_images_of_which_one_is_padded(cfg: CfgNode, counter: CompileCounter) -> None:
     detector = build(cfg)
     assert_same(prepare(detector, compile=True), prepare(detector), inputs())
@@ -68,6 +69,7 @@ def test_swin_takes_a_graph_for_each_size(cfg: CfgNode, counter: CompileCounter,
     assert counter.graphs == 2
 
 
+@pytest.mark.slow
 def test_it_is_copied_and_saved(cfg: CfgNode, counter: CompileCounter) -> None:
     detector, batch = build(cfg), [batched_input(96, 128, 0)]
     prepared, expected = prepare(detector, compile=True), prepare(detector)
@@ -90,6 +92,7 @@ def test_of_a_detector_whose_training_is_compiled(cfg: CfgNode) -> None:
     assert "learn" in vars(detector)
 
 
+@pytest.mark.slow
 def test_a_predictor_of_it(cfg: CfgNode, counter: CompileCounter, tmp_path: Path) -> None:
     write_run(cfg, tmp_path / "run")
     found, expected = (

@@ -16,8 +16,8 @@ from lite_detr_d2.structures import QueryGroup
 
 from ..helpers import batched_input, choose_detector, randomised
 
-OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("deformable_detr_two_stage", "h_detr")]
-each_detector = pytest.mark.parametrize("name", ["dino", *OTHERS])
+pytestmark = pytest.mark.slow
+each_detector = pytest.mark.parametrize("name", ["dino", "deformable_detr_two_stage", "h_detr"])
 
 
 @pytest.fixture(autouse=True)
