@@ -25,9 +25,9 @@ setup: $(BUILT)
 test: setup
 	$(PYTEST)
 
-# What takes minutes, and rarely breaks.
+# What takes minutes, and rarely breaks; each test is for whichever core is free.
 test-slow: setup
-	$(PYTEST) -m slow
+	$(PYTEST) --dist worksteal -m slow
 
 # What needs the packages of exported files, or users' tools: requirements/export.txt and interop.txt.
 test-export test-interop: test-%: $(VENV)-%/.installed
