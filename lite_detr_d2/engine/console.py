@@ -14,6 +14,8 @@ _BEGIN = re.compile(r"\s*(?:\S+\s{2,})?")
 # detectron2's and fvcore's own account of environment, config, model and data is hundreds of lines. Names of loggers,
 # also as detectron2's formatter shortens them, in place.
 _SHOWN = ("lite_detr", "detectron2.evaluation.evaluator", "d2.evaluation.evaluator")
+# What detectron2 warns of each time that it reads a dataset whose category ids have gaps, as COCO's have: it maps them.
+_OF_GAPS = "Category ids in annotations are not in"
 
 
 def open_log(folder: str, *, verbose: bool) -> list[logging.Handler]:
@@ -72,4 +74,6 @@ def _wrapped(line: str, begin: str, following: str) -> str:
 
 
 def _is_for_people(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.WARNING or (record.levelno >= logging.INFO and record.name.startswith(_SHOWN))
+    if record.levelno >= logging.WARNING:
+        return _OF_GAPS not in str(record.msg)
+    return record.levelno >= logging.INFO and record.name.startswith(_SHOWN)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.folders import write_coco_folder
+from tests.data.folders import coco_content, write_coco_folder
 
 from .scripts import PROJECT, TINY
 
@@ -17,12 +17,19 @@ DUMPS = (
     "Running with full config:",
     "Model:\n",
     "Distribution of instances among all 3 categories:",
+    "Category ids in annotations are not in",
 )
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_coco_folder(tmp_path_factory.mktemp("console"))
+    """Whose category ids have gaps, as COCO's."""
+    content = coco_content()
+    for each in content["categories"]:
+        each["id"] *= 10
+    for each in content["annotations"]:
+        each["category_id"] *= 10
+    return write_coco_folder(tmp_path_factory.mktemp("console"), content, content)
 
 
 def shown(data: Path, output: Path, *options: str) -> str:
