@@ -172,7 +172,8 @@ def make_worker(options: argparse.Namespace, model: str, form: str, exported: st
     names = ("device", "threads", "batch", "processor_time")
     setup = {name: getattr(options, name) for name in names}
     setup |= {"model": model, "form": form, "exported": exported, "exports": exports}
-    return Worker(f"{model} as {form}", "form_worker.py", setup, {})
+    # Else the first call of what is compiled would time what is left of another run.
+    return Worker(f"{model} as {form}", "form_worker.py", setup, {"TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"})
 
 
 def export(options: argparse.Namespace, cell: Cell, exported: str) -> None:

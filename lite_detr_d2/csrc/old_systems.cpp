@@ -17,8 +17,9 @@ namespace lite_detr {
 extern char never_single_threaded __asm__("__libc_single_threaded") __attribute__((visibility("hidden")));
 char never_single_threaded = 0;
 
-// std::allocator calls it for more elements than an address space holds.
-[[noreturn]] __attribute__((visibility("hidden"))) void throw_bad_array_new_length() __asm__(
+// std::allocator calls it for more elements than an address space holds. Weak, for a libstdc++ that is linked statically
+// has its own.
+[[noreturn]] __attribute__((weak, visibility("hidden"))) void throw_bad_array_new_length() __asm__(
     "_ZSt28__throw_bad_array_new_lengthv");
 void throw_bad_array_new_length() { throw std::bad_array_new_length(); }
 
