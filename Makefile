@@ -1,6 +1,6 @@
-# make setup | test | test-slow | demo | lint | coverage | fuzz | soak | cuda | links | lock, and test-export |
-# test-interop | export-matrix | wheel | test-wheel | docs, which have virtual environments of their own. Set-up runs by
-# itself when it is missing or out of date.
+# make setup | test | test-slow | demo | lint | coverage | fuzz | soak | cuda | links | lock, and setup-export |
+# test-export | test-interop | export-matrix | wheel | test-wheel | docs, which have virtual environments of their own.
+# Set-up runs by itself when it is missing or out of date.
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -18,7 +18,7 @@ UV := 0.13.9
 # They would bring other packages into $(VENV).
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: setup test test-slow test-export test-interop export-matrix wheel test-wheel docs links demo lint coverage fuzz soak cuda lock always
+.PHONY: setup setup-export test test-slow test-export test-interop export-matrix wheel test-wheel docs links demo lint coverage fuzz soak cuda lock always
 
 setup: $(BUILT)
 
@@ -30,6 +30,7 @@ test-slow: setup
 	$(PYTEST) --dist worksteal -m slow
 
 # What needs the packages of exported files, or users' tools: requirements/export.txt and interop.txt.
+setup-export: $(VENV)-export/.installed
 test-export test-interop: test-%: $(VENV)-%/.installed
 	$(subst $(BIN)/,$(VENV)-$*/bin/,$(PYTEST)) tests/$*
 

@@ -11,7 +11,7 @@ from detectron2.data.datasets import register_coco_instances
 
 from ..metadata import take_back
 from .findings import Report, logger
-from .inspection import TrainingSizes, summary
+from .inspection import TrainingSizes, doubts, summary
 from .prepare import Prepared, PreparedHalf, prepare
 from .source import HALVES, Source
 from .sources import find_source
@@ -91,7 +91,8 @@ def register_prepared(prepared: Prepared) -> CocoFolder:
     """As :func:`register_coco_folder`, for what was made ready before."""
     prepared.report.log(f"Dataset {prepared.root}")
     found = Report.of(prepared.report.findings, prepared.inspection.findings)
-    logger.info("%s", summary(found, str(prepared.root)))
+    lines = [summary(found, str(prepared.root)), *doubts(prepared.inspection)]  # what was repaired is said before
+    logger.info("%s", "\n  ".join(lines))
     names = _register(prepared)
     return CocoFolder(
         train=names.get("train", ""),

@@ -84,8 +84,8 @@ def export(
         for path in [*reversed(written.files), manifest_path(file)]:
             os.replace(path, output.with_name(path.name))
     logger.info(
-        "%s is written, for %s images of %s x %s (height x width), and checked: %s",
-        *(shown(output), settings.bounds.batch, settings.bounds.height, settings.bounds.width, figures(result)),
+        "%s is written, and checked: %s. Its input: batch %s, height %s, width %s.",
+        *(shown(output), figures(result), settings.bounds.batch, settings.bounds.height, settings.bounds.width),
     )
     report_fitting(trained, settings.bounds, probes.pixels)
     return manifest

@@ -2,6 +2,7 @@
 
 from .checkpointer import SafeCheckpointer
 from .configs import read_config
+from .console import open_console
 from .data_setup import seed_of_run, setup_data
 from .datasets import class_names, classes_for_checkpoints
 from .last_checkpoint import is_newer, tagged_checkpoint
@@ -33,6 +34,7 @@ __all__ = [
     "model_in_words",
     "on_available_device",
     "one_line_errors",
+    "open_console",
     "read_config",
     "seed_of_run",
     "setup",

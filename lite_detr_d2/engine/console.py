@@ -34,11 +34,22 @@ def open_log(folder: str, *, verbose: bool) -> list[logging.Handler]:
         setup_logger(folder, distributed_rank=comm.get_rank(), name="fvcore"),
         setup_logger(folder, distributed_rank=comm.get_rank()),
     ]
-    for handler in (handler for logger in opened for handler in logger.handlers):
-        if getattr(handler, "stream", None) is sys.stdout and not verbose:
+    if not verbose:
+        for logger in opened:
+            _make_plain(logger)
+    return list(opened[0].handlers)
+
+
+def open_console() -> None:
+    """Let this package's logger write what a person reads to standard output, as a training does; and to no file."""
+    _make_plain(setup_logger(name="lite_detr_d2", abbrev_name="lite_detr"))
+
+
+def _make_plain(logger: logging.Logger) -> None:
+    for handler in logger.handlers:
+        if getattr(handler, "stream", None) is sys.stdout:
             handler.addFilter(_is_for_people)
             handler.setFormatter(_Plain(datefmt="%H:%M:%S"))
-    return list(opened[0].handlers)
 
 
 class _Plain(logging.Formatter):

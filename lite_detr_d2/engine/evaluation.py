@@ -23,8 +23,8 @@ from .stop import leave_signals_to_main
 # COCO counts so many detections of a class in an image. None of its own images has more boxes.
 _COCO_DETECTIONS = 100
 _METRICS_FILE = "eval_metrics.json"
-# As detectron2's COCOEvaluator calls AP of boxes of all, small, medium and large sizes.
-_SIZES = {"APs": "small", "APm": "medium", "APl": "large"}
+# As detectron2's COCOEvaluator calls them: at all IoUs, at one, and of small, medium and large boxes.
+_SAID = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 logger = logging.getLogger(__name__)
 
@@ -66,12 +66,12 @@ class BoxEvaluator(COCOEvaluator):
             logger.debug("pycocotools:\n%s", written.getvalue())
         found = (results or {}).get("bbox")
         if found:
-            sizes = ", ".join(f"{found[key]:.2f} of {size} ones" for key, size in _SIZES.items())
-            logger.info(
-                "%s: AP %.2f, at an IoU of 0.5 %.2f, of 0.75 %.2f; of boxes of all sizes, and %s.",
-                *(self._name, found["AP"], found["AP50"], found["AP75"], sizes),
-            )
+            logger.info("%s: %s", self._name, ", ".join(f"{name} {_shown(found[name])}" for name in _SAID))
         return results
+
+
+def _shown(percent: float) -> str:
+    return "-" if math.isnan(percent) else f"{percent:.2f}"
 
 
 def counted_detections(images: Iterable[Any]) -> int:

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import torch
 from detectron2.engine import HookBase
+from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
 
 from ..wording import one_line
@@ -19,15 +20,15 @@ logger = logging.getLogger(__name__)
 class EarlyProgress(HookBase):
     """Says how long the training takes, soon after its beginning: the lines of progress begin after 20 iterations."""
 
-    AFTER = (2, 10)
+    _AFTER = (2, 10)  # its own iterations
 
     def after_step(self) -> None:
-        iterations, now = self.trainer.iter + 1, time.perf_counter()
-        if iterations == 1:
+        own, done, now = self.trainer.iter + 1 - self.trainer.start_iter, self.trainer.iter + 1, time.perf_counter()
+        if own == 1:
             self._first_ended = now  # the first one is no measure
-        elif iterations in self.AFTER:
-            seconds = (now - self._first_ended) / (iterations - 1) * (self.trainer.max_iter - iterations)
-            logger.info("Iteration %d of %d, about %.0f minutes to go", iterations, self.trainer.max_iter, seconds / 60)
+        elif own in self._AFTER and done < self.trainer.max_iter and comm.is_main_process():
+            rest = _rest((now - self._first_ended) / (own - 1), self.trainer.max_iter - done)
+            logger.info("iteration %s of %s, about %s to go", f"{done:,}", f"{self.trainer.max_iter:,}", rest)
 
 
 class ProgressLine(EventWriter):
@@ -77,8 +78,11 @@ class ProgressLine(EventWriter):
         if seconds is None:
             return ""
         waits = f" ({data:.2f} s for data)" if data is not None and data > 0.1 * seconds else ""
-        rest = timedelta(seconds=round(seconds * (self._max_iter - done)))
-        return f"{seconds:.2f} s each{waits}, {rest} to go"
+        return f"{seconds:.2f} s each{waits}, {_rest(seconds, self._max_iter - done)} to go"
+
+
+def _rest(seconds: float, iterations: int) -> timedelta:
+    return timedelta(seconds=round(seconds * iterations))
 
 
 class Dispensable(EventWriter):

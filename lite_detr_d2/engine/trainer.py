@@ -39,7 +39,7 @@ from .loggers import build_loggers, check_loggers, forget_runs
 from .optimizer import build_optimizer, freeze
 from .pictures import ValidationPictures
 from .precise_norms import PreciseNorms
-from .progress import Dispensable, ProgressLine
+from .progress import Dispensable, EarlyProgress, ProgressLine
 from .recompute import recompute
 from .resume import changed_settings, keep_metrics_before, optimizer_state, parameter_names, restart_schedule
 from .retention import BestSaving, PeriodicSaving
@@ -159,8 +159,7 @@ class Trainer(DefaultTrainer):
             hooks.insert(evaluation, Averaging(self._average, self.checkpointer.model))
             evaluated.append(self._average.model)
         self._stop = Stop(evaluated, saving.save)
-        hooks.append(self._stop)
-        return hooks
+        return [*hooks, EarlyProgress(), self._stop]
 
     def build_writers(self) -> list[EventWriter]:
         """detectron2's, with other tags in TensorBoard, the line of progress on the console, and ``LOGGERS``."""

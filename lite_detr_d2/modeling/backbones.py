@@ -11,6 +11,8 @@ from detectron2.modeling.backbone.swin import SwinTransformer, SwinTransformerBl
 from torch import nn
 from torchvision.ops import StochasticDepth
 
+from ..quiet import quiet
+
 
 def shifts_windows(backbone: nn.Module) -> bool:
     """Whether a backbone is a Swin Transformer, detectron2's or timm's: its masks depend on the images' size."""
@@ -26,16 +28,17 @@ def build_swin_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     Drop path is torchvision's ``StochasticDepth``; detectron2's own needs timm.
     """
     swin = cfg.MODEL.SWIN
-    backbone = SwinTransformer(
-        in_chans=input_shape.channels,
-        embed_dim=swin.EMBED_DIM,
-        depths=swin.DEPTHS,
-        num_heads=swin.NUM_HEADS,
-        window_size=swin.WINDOW_SIZE,
-        drop_path_rate=0.0,
-        out_indices=tuple(swin.OUT_INDICES),
-        frozen_stages=-1,
-    )
+    with quiet():  # it calls torch.meshgrid without its indexing, of which PyTorch warns
+        backbone = SwinTransformer(
+            in_chans=input_shape.channels,
+            embed_dim=swin.EMBED_DIM,
+            depths=swin.DEPTHS,
+            num_heads=swin.NUM_HEADS,
+            window_size=swin.WINDOW_SIZE,
+            drop_path_rate=0.0,
+            out_indices=tuple(swin.OUT_INDICES),
+            frozen_stages=-1,
+        )
     blocks = [module for module in backbone.modules() if isinstance(module, SwinTransformerBlock)]
     for index, block in enumerate(blocks):
         rate = swin.DROP_PATH_RATE * index / max(len(blocks) - 1, 1)

@@ -18,7 +18,6 @@ from detectron2.config import CfgNode
 from lite_detr_d2.analysis import describe
 from lite_detr_d2.data.digits import make_digits_dataset
 from lite_detr_d2.engine import Trainer, argument_parser, log_start, one_line_errors, read_config, setup
-from lite_detr_d2.engine.progress import EarlyProgress
 from lite_detr_d2.evaluation.ending import log_end
 from lite_detr_d2.visualization import draw_loss_curve
 
@@ -48,7 +47,6 @@ def main(arguments: list[str]) -> None:
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=False)
     log_start(trainer)
-    trainer.register_hooks([EarlyProgress()])
     began = time.perf_counter()
     trainer.train()
     logger.info("3. Drawing what it finds")

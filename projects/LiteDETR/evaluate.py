@@ -17,12 +17,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from detectron2.utils.logger import setup_logger
-
 from lite_detr_d2.data import ON_BAD
 from lite_detr_d2.deploy.arguments import DetectorParser, check_config, detector_arguments, name, path, score
 from lite_detr_d2.deploy.run import load_trained
-from lite_detr_d2.engine import one_line_errors
+from lite_detr_d2.engine import one_line_errors, open_console
 from lite_detr_d2.evaluation.dataset import EvaluationSet, named_dataset, own_dataset
 from lite_detr_d2.evaluation.inference import detect
 from lite_detr_d2.evaluation.report import check_folder, has_no_other_report, report_on, summary, write_report
@@ -92,7 +90,7 @@ def default_folder(args: argparse.Namespace, dataset: EvaluationSet, weights: st
 def main(arguments: Sequence[str]) -> None:
     """Evaluate, and write the report."""
     args = parse(arguments)
-    setup_logger(name="lite_detr_d2", abbrev_name="lite_detr")
+    open_console()
     trained = load_trained(
         args.run,
         config_file=args.config_file,

@@ -2,7 +2,7 @@
 
 Examples:
     one size:            export.py output/mine --format onnx --output mine.onnx --size 800 1333
-    any size up to it:   export.py output/mine --format onnx --output mine.onnx --size 1333 1333 --dynamic --batch 8
+    any that it takes:   export.py output/mine --format onnx --output mine.onnx --dynamic --batch 8
     from a checkpoint:   export.py --config-file FILE --weights FILE --format torch --output dino.pt2 --images photos
     rounded to int8:     export.py output/mine --format openvino --int8 --output mine_int8.xml --size 800 1333
     check a file again:  export.py --verify mine.onnx
@@ -17,14 +17,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from detectron2.utils.logger import setup_logger
-
 from lite_detr_d2.deploy.arguments import DetectorParser, check_config, detector_arguments, path, positive
 from lite_detr_d2.deploy.export import check_request, export, verify
 from lite_detr_d2.deploy.formats import FORMATS, Settings
 from lite_detr_d2.deploy.run import load_trained
 from lite_detr_d2.deploy.sizing import choose_bounds
-from lite_detr_d2.engine import one_line_errors
+from lite_detr_d2.engine import one_line_errors, open_console
 
 OPSET = Settings.opset
 # Those that --verify reads in the file's description.
@@ -108,7 +106,7 @@ def _option(name: str) -> str:
 
 def main(arguments: Sequence[str]) -> None:
     args = parse(arguments)
-    setup_logger(name="lite_detr_d2", abbrev_name="lite_detr")
+    open_console()
     if args.verify is not None:
         verify(args.verify, weights=args.weights, images=args.images, trust_pickle=args.trust_pickle)
         return

@@ -21,8 +21,6 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from detectron2.utils.logger import setup_logger
-
 from lite_detr_d2.analysis import (
     as_json,
     as_markdown,
@@ -36,7 +34,7 @@ from lite_detr_d2.analysis import (
     zoo_lines,
 )
 from lite_detr_d2.deploy.arguments import path
-from lite_detr_d2.engine import one_line_errors
+from lite_detr_d2.engine import one_line_errors, open_console
 from lite_detr_d2.files import check_output, text_around, write_atomically
 from lite_detr_d2.visualization import draw_tradeoff
 from lite_detr_d2.visualization.figure_files import check_figure_file
@@ -70,7 +68,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> None:
     args = parse(arguments)
     with redirect_stdout(sys.stderr):  # standard output is for the tables
-        setup_logger(name="lite_detr_d2", abbrev_name="lite_detr")
+        open_console()
     paper = read_paper(PAPER)
     tables = paper.chosen(args.tables or list(paper.tables))
     models = models_of(CONFIGS) if args.write else []

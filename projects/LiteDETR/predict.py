@@ -21,14 +21,12 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from detectron2.utils.logger import setup_logger
-
 from lite_detr_d2.deploy.annotate import Outcome, annotate
 from lite_detr_d2.deploy.arguments import DetectorParser, check_config, detector_arguments, name, path, positive, score
 from lite_detr_d2.deploy.inference import DTYPES
 from lite_detr_d2.deploy.media import find_media, plan_outputs
 from lite_detr_d2.deploy.predictor import load
-from lite_detr_d2.engine import one_line_errors
+from lite_detr_d2.engine import one_line_errors, open_console
 from lite_detr_d2.errors import InputError
 from lite_detr_d2.files import check_output
 from lite_detr_d2.wording import counted, shown
@@ -106,7 +104,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Predict, and return the exit code."""
     args = parse(arguments)
-    setup_logger(name="lite_detr_d2", abbrev_name="lite_detr")
+    open_console()
     if args.json:
         check_output(args.json)
     if args.annotations and not args.annotations.is_file():

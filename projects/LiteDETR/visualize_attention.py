@@ -26,12 +26,10 @@ import math
 import sys
 from collections.abc import Sequence
 
-from detectron2.utils.logger import setup_logger
-
 from lite_detr_d2.deploy.arguments import DetectorParser, check_config, detector_arguments, from_zero, path, positive
 from lite_detr_d2.deploy.attention import NamedModel, Wanted, attention_figure
 from lite_detr_d2.deploy.run import load_trained
-from lite_detr_d2.engine import one_line_errors
+from lite_detr_d2.engine import one_line_errors, open_console
 from lite_detr_d2.visualization.attention import TOP_OF_QUERY
 from lite_detr_d2.visualization.figure_files import check_figure_file, save_figure
 from lite_detr_d2.wording import shown
@@ -111,7 +109,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def main(arguments: Sequence[str]) -> None:
     args = parse(arguments)
-    setup_logger(name="lite_detr_d2", abbrev_name="lite_detr")
+    open_console()
     check_figure_file(args.output)
     wanted = Wanted(
         point=None if args.point is None else tuple(args.point),

@@ -22,13 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.utils.logger import setup_logger
 
 from lite_detr_d2.data import ON_BAD
 from lite_detr_d2.data.statistics import Statistics
 from lite_detr_d2.deploy.arguments import from_zero, name, path, positive
 from lite_detr_d2.deploy.run import config_of_run
-from lite_detr_d2.engine import add_import, class_names, one_line_errors, seed_of_run, setup_data
+from lite_detr_d2.engine import add_import, class_names, one_line_errors, open_console, seed_of_run, setup_data
 from lite_detr_d2.engine.training_data import first_samples, load_images, usable_images
 from lite_detr_d2.visualization.figure_files import check_figure_file, save_figure
 from lite_detr_d2.visualization.statistics import draw_statistics
@@ -100,7 +99,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def main(arguments: Sequence[str]) -> None:
     args = parse(arguments)
-    setup_logger(name="lite_detr_d2", abbrev_name="lite_detr")
+    open_console()
     for file in filter(None, (args.output, args.statistics)):
         check_figure_file(file)
     if args.run is not None:

@@ -2,11 +2,12 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from detectron2.utils.events import EventStorage, EventWriter
 
-from lite_detr_d2.engine.progress import Dispensable, ProgressLine
+from lite_detr_d2.engine.progress import Dispensable, EarlyProgress, ProgressLine
 
 from .stops import assert_same_training, stoppable_config, train
 
@@ -66,6 +67,27 @@ def lines(monkeypatch: pytest.MonkeyPatch, seconds: list[float], start: int = 0)
             if number % 20 == 0:
                 writer.write()
             storage.step()
+
+
+def test_how_long_it_takes_is_said_before_the_first_line(
+    monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    """By its own iterations, also of a training that goes on; and not where there is nothing left."""
+    now = 100.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    for start, last in ((0, 1000), (500, 1000), (0, 2)):
+        hook = EarlyProgress()
+        hook.trainer = SimpleNamespace(start_iter=start, max_iter=last)
+        for number, seconds in enumerate([60.0, 2.0, *[4.0] * 18][: last - start]):
+            now += seconds
+            hook.trainer.iter = start + number
+            hook.after_step()
+    assert log.messages == [
+        "iteration 2 of 1,000, about 0:33:16 to go",
+        "iteration 10 of 1,000, about 1:02:20 to go",
+        "iteration 502 of 1,000, about 0:16:36 to go",
+        "iteration 510 of 1,000, about 0:30:51 to go",
+    ]
 
 
 def test_the_first_line_says_how_long_the_training_takes(

@@ -1,6 +1,6 @@
 """Inspect a dataset that is in order: duplicates and leakage, classes, boxes, and every image opened in full."""
 
-from .checks import CHECKS, chosen, exit_code, summary
+from .checks import CHECKS, chosen, doubts, exit_code, summary
 from .fix import check_out, write_folder
 from .inspect import inspect_content, inspect_pictures, look_at_images
 from .pictures import Picture, without_problems
@@ -13,6 +13,8 @@ __all__ = [
     "TrainingSizes",
     "check_out",
     "chosen",
+    "doubts",
+    "doubts",
     "exit_code",
     "inspect_content",
     "inspect_pictures",

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from ...errors import InputError
-from ..findings import Check, Report, Severity
+from ..findings import Check, Finding, Report, Severity
 from ..normalise import checks as normalising
 from . import boxes, classes, pictures, twins
 
@@ -59,6 +59,19 @@ def exit_code(report: Report, *, strict: bool) -> int:
     """1 if there is an ERROR or, with ``strict``, a WARNING; else 0."""
     counts = report.counts()
     return int(counts[Severity.ERROR.value] > 0 or (strict and counts[Severity.WARNING.value] > 0))
+
+
+def doubts(report: Report, most: int = 3) -> list[str]:
+    """A line for each kind of warning: its id, how often it is in which half, and what it is; of so many at most."""
+    kinds: dict[str, list[Finding]] = {}
+    for finding in report.findings:
+        if finding.severity is Severity.WARNING:
+            kinds.setdefault(finding.id, []).append(finding)
+    lines = []
+    for identifier, found in kinds.items():
+        places = ", ".join(f"{finding.count:,} in {finding.half}" for finding in found if finding.half)
+        lines.append(f"{identifier}{f' ({places})' if places else ''}: {found[0].message}")
+    return lines[:most]
 
 
 def summary(report: Report, dataset: str = "FOLDER") -> str:

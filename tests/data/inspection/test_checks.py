@@ -8,7 +8,7 @@ import pytest
 import lite_detr_d2.data.normalise as normalising
 from lite_detr_d2.data import inspection
 from lite_detr_d2.data.findings import Check, Finding, Report, Severity
-from lite_detr_d2.data.inspection import CHECKS, chosen, exit_code, summary
+from lite_detr_d2.data.inspection import CHECKS, chosen, doubts, exit_code, summary
 from lite_detr_d2.errors import InputError
 
 REPORT = Report.of(
@@ -62,6 +62,12 @@ def test_exit_codes() -> None:
     warnings, notes = Report(REPORT.findings[1:]), Report(REPORT.findings[-1:])
     codes = [[exit_code(report, strict=strict) for strict in (False, True)] for report in (REPORT, warnings, notes)]
     assert codes == [[1, 1], [0, 1], [0, 0]]
+
+
+def test_doubts_say_what_and_where() -> None:
+    assert doubts(REPORT) == ["leakage (2 in val): m", "box-tiny (1 in train, 1 in val): m"]
+    assert doubts(REPORT, most=1) == ["leakage (2 in val): m"]
+    assert doubts(Report.of([Finding("no-images", Severity.WARNING, "", "none")])) == ["no-images: none"]
 
 
 def test_the_summary() -> None:
