@@ -359,9 +359,8 @@ def test_the_choice_of_detectors_is_the_zoos() -> None:
     stated_there = re.findall(r"^\| `(\w+)`[^|]*\| ?([\d.]*) \| [\d.]+ \| ([\d.]+) \|", zoo, flags=re.M)
     rows = {name: (ap, gflops) for name, ap, gflops in stated_there}
     columns = ("deformable_detr", "r50_50ep"), ("h_detr", "r50_36ep"), ("dino", "r50_36ep")
-    table = re.findall(
-        r"^\| (?:`(h\dl\d_a\db\d)`|none named) \|[^|]*\|(.*)\|$", (ROOT / "docs" / "choosing.md").read_text(), flags=re.M
-    )
+    page = (ROOT / "docs" / "choosing.md").read_text()
+    table = re.findall(r"^\| (?:`(h\dl\d_a\db\d)`|none named) \|[^|]*\|(.*)\|$", page, flags=re.M)
     found = 0
     for encoder, cells in table:
         for (detector, rest), cell in zip(columns, cells.split("|"), strict=True):
