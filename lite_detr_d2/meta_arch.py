@@ -50,7 +50,6 @@ class Conventions:
 
 _OF_DINO = Conventions(logit_eps=1e-3, giou_eps=1e-6, position_offset=0.0, proposal_suffix="_interm")
 _OF_DEFORMABLE_DETR = Conventions(logit_eps=1e-5, giou_eps=0.0, position_offset=0.5, proposal_suffix="_enc")
-DETREX_LOGIT_EPS = 1e-3  # of all of its detectors
 POINT_SIZE_OFFSET = -2.0  # boxes that start from a point are small at first: sigmoid(-2) is 0.12 of the image
 
 
@@ -135,7 +134,7 @@ def _conventions(cfg: CfgNode, published: Conventions) -> Conventions:
     """
     if cfg.MODEL.LITE_DETR.CONVENTIONS != "detrex":
         return published
-    return replace(published, logit_eps=DETREX_LOGIT_EPS, giou_eps=1e-6, position_offset=0.5, shared_heads=False)
+    return replace(published, logit_eps=1e-3, giou_eps=1e-6, position_offset=0.5, shared_heads=False)
 
 
 def _common_parts(cfg: CfgNode, conventions: Conventions) -> dict[str, Any]:
@@ -175,6 +174,7 @@ def _common_parts(cfg: CfgNode, conventions: Conventions) -> dict[str, Any]:
         "criterion": criterion,
         "pixel_stats": PixelStats(cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD, cfg.INPUT.FORMAT),
         "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
+        "conventions": model.CONVENTIONS,
     }
 
 

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -38,7 +39,7 @@ class CompiledMethod:
             cure: what errors say at their end.
             has_fixed_sizes: compile anew for each size of a tensor; else a size that changes is left open.
             has_fixed_weights: make the module's tensors constants, laid out as the products want them, where no
-                gradients are asked for; what is loaded into it later compiles anew.
+                gradients are asked for; what is loaded into it later, or into a part of it, compiles anew.
             options: of ``torch.compile``.
         """
         self._module, self._name, self._cure = module, name, cure
@@ -47,7 +48,8 @@ class CompiledMethod:
         self._options = dict(options or {})
         self._compiled: Any = None
         if has_fixed_weights:
-            module.register_load_state_dict_post_hook(_compile_anew)
+            for part in module.modules():
+                part.register_load_state_dict_post_hook(partial(_compile_anew, module))
 
     def __call__(self, *args: Any) -> Any:
         """Call the compiled method.
@@ -65,6 +67,7 @@ class CompiledMethod:
             own = FunctionType(
                 method.__code__.replace(), method.__globals__, method.__name__, method.__defaults__, method.__closure__
             )
+            own.__kwdefaults__ = method.__kwdefaults__
             self._compiled = torch.compile(own, fullgraph=True, dynamic=self._dynamic, options=self._options)
         try:
             with self._freezing():
@@ -94,7 +97,7 @@ class CompiledMethod:
         return {**vars(self), "_compiled": None}
 
 
-def _compile_anew(module: nn.Module, incompatible_keys: object) -> None:
+def _compile_anew(module: nn.Module, part: nn.Module, incompatible_keys: object) -> None:
     for attribute in vars(module).values():
         if isinstance(attribute, CompiledMethod):
             attribute._compiled = None

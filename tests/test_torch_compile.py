@@ -20,6 +20,9 @@ class Model(nn.Module):
         result: Tensor = self.linear(self.conv(images).mean((2, 3)))
         return result
 
+    def scaled(self, images: Tensor, by: int = 2, *, too: int = 3) -> Tensor:
+        return by * too * images
+
     def broken(self, images: Tensor) -> Tensor:
         torch._dynamo.graph_break()
         return images
@@ -56,7 +59,15 @@ def test_fixed_weights_are_constants_until_others_are_loaded(graphs: list[list[s
     whole = nn.Sequential(model)
     whole.load_state_dict({name: value + 1 for name, value in whole.state_dict().items()})
     torch.testing.assert_close(method(images), method.uncompiled(images))
-    assert [ops.count("placeholder") for ops in graphs] == [1, 1]  # the images
+    model.linear.load_state_dict({name: value + 1 for name, value in model.linear.state_dict().items()})
+    torch.testing.assert_close(method(images), method.uncompiled(images))
+    method(images)
+    assert [ops.count("placeholder") for ops in graphs] == [1, 1, 1]  # the images
+
+
+def test_defaults_are_kept(graphs: list[list[str]]) -> None:
+    images = torch.rand(1, 3, 8, 8)
+    torch.testing.assert_close(compiled(Model(), "scaled")(images), 6 * images)
 
 
 def test_other_weights_are_inputs(graphs: list[list[str]]) -> None:

@@ -8,7 +8,6 @@ from torch import nn
 
 from ..config import DETREX_TEMPERATURE
 from ..errors import InputError
-from ..meta_arch import DETREX_LOGIT_EPS
 from ..wording import counted, in_short
 from .classes import NUM_COCO_CLASSES, NUM_COCO_IDS, count_classes, is_class_tensor, keep_coco_classes
 from .convert import convert
@@ -60,17 +59,18 @@ def read_published(state: Mapping[str, Any], model: nn.Module) -> Mapping[str, A
 
 
 def warn_of_conventions(published: Format, model: nn.Module) -> None:
-    """Warn if a model does not compute by the conventions of the weights that it gets, which no tensor tells.
+    """Warn if a detector does not compute by the conventions of the weights that it gets, which no tensor tells.
 
-    Of detrex's DINO tensors tell them, and what does not fit is an error.
+    Of DINO tensors tell them, and what does not fit is an error; but for a start from what fits.
     """
-    logit_eps = getattr(getattr(model, "decoder", None), "logit_eps", DETREX_LOGIT_EPS)
-    if published.conventions == "detrex" and logit_eps != DETREX_LOGIT_EPS:
-        logger.warning(
-            "These weights are of %s, and the model computes otherwise than that: set MODEL.LITE_DETR.CONVENTIONS to "
-            "detrex, and MODEL.LITE_DETR.POSITION_TEMPERATURE to %d.",
-            *(published.kind, DETREX_TEMPERATURE),
-        )
+    conventions = getattr(model, "conventions", published.conventions)
+    if published.only_backbone or published.conventions == conventions:
+        return
+    temperature = f", and MODEL.LITE_DETR.POSITION_TEMPERATURE to {DETREX_TEMPERATURE}"
+    logger.warning(
+        "These weights are of %s, and the model computes otherwise than that: set MODEL.LITE_DETR.CONVENTIONS to %s%s.",
+        *(published.kind, published.conventions, temperature if published.conventions == "detrex" else ""),
+    )
 
 
 def _fitting(converted: StateDict, ours: StateDict, *, by_id: bool) -> StateDict:

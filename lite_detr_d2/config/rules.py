@@ -287,6 +287,11 @@ def _check_recompute(cfg: CfgNode) -> None:
 
 
 def _check_compile(cfg: CfgNode) -> None:
+    if cfg.SOLVER.COMPILE and cfg.MODEL.BACKBONE.NAME == "build_swin_backbone":  # timm's is known when it is built
+        raise InputError(
+            "SOLVER.COMPILE is True, and MODEL.BACKBONE.NAME is 'build_swin_backbone', which takes another graph for "
+            "each size of images: set SOLVER.COMPILE to False, or choose another backbone."
+        )
     if cfg.SOLVER.COMPILE and cfg.SOLVER.DETERMINISTIC:
         raise InputError(
             "SOLVER.COMPILE and SOLVER.DETERMINISTIC are True, and what torch.compile writes depends on the first "

@@ -23,7 +23,7 @@ class PreparedDetector(nn.Module):
     """A detector's inference form: it detects what the detector detects, in less time. See :func:`prepare`.
 
     Attributes:
-        model: it as a function of tensors; of a compiled one, ``model.detect`` is.
+        model: the detector as a function of tensors; of a compiled form ``model.detect`` is compiled, ``model()`` not.
     """
 
     def __init__(self, model: InferenceModel) -> None:

@@ -135,7 +135,7 @@ def make_folder(folder: Path) -> None:
     Raises:
         InputError: it cannot be made, or written to.
     """
-    if folder.exists() and not folder.is_dir():
+    if os.path.isfile(folder):  # and not Path's, which fail of names that are too long
         raise InputError(f"{shown(folder)} is a file, and is to be the folder of the pictures: name another.")
     try:
         folder.mkdir(parents=True, exist_ok=True)

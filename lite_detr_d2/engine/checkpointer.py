@@ -281,7 +281,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         heuristics = report.only_backbone or checkpoint.get("matching_heuristics", False)
         if names is None and self.class_rows != "ids":
             names = published_class_names(state, by_id=published.has_rows_of_ids)
-        elif names is None and not published.has_rows_of_ids:
+        elif names is None and not published.has_rows_of_ids and count_classes(state) is not None:
             names = class_names_by_place(state, Classes(self.class_names, self.class_ids))
         return {"model": state, "matching_heuristics": heuristics, "class_names": names}
 

@@ -41,8 +41,9 @@ def open_log(folder: str, *, verbose: bool) -> list[logging.Handler]:
 
 
 def open_console() -> None:
-    """Let this package's logger write what a person reads to standard output, as a training does; and to no file."""
-    _make_plain(setup_logger(name="lite_detr_d2", abbrev_name="lite_detr"))
+    """Let loggers write what a person reads to standard output, as a training does; and to no file."""
+    for logger in (setup_logger(name="lite_detr_d2", abbrev_name="lite_detr"), setup_logger()):
+        _make_plain(logger)
 
 
 def _make_plain(logger: logging.Logger) -> None:

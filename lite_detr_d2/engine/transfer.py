@@ -109,7 +109,7 @@ def class_names_by_place(state: StateDict, wanted: Classes) -> ClassNames:
     Raises:
         InputError: the dataset does not tell its ids, or the rows are for other classes.
     """
-    if wanted.ids is None or wanted.names is None:
+    if wanted.ids is None or wanted.names is None or len(wanted.ids) != len(wanted.names):
         raise InputError(
             f"{_CLASS_ROWS} is 'ids', and the dataset does not tell its category ids and names: set it to 'names'."
         )

@@ -89,16 +89,16 @@ def has_no_other_report(folder: Path, dataset: str, weights: str) -> bool:
     """Whether a folder has no report, or one of this dataset and the file of these weights."""
     try:
         there = json.loads((folder / REPORT).read_bytes())
-    except FileNotFoundError:
-        return True
-    except (OSError, ValueError):  # it is another user's, or damaged
+    except (PermissionError, NotADirectoryError, IsADirectoryError, ValueError):  # it is another user's, or damaged
         return False
+    except OSError:  # it is not there; or cannot be, as check_folder says
+        return True
     return isinstance(there, dict) and (there.get("dataset"), there.get("weights")) == (dataset, _file(weights))
 
 
 def _file(weights: str) -> str:
-    """Weights by the same name from every folder, whatever links lead to them."""
-    return os.path.realpath(weights)
+    """Weights by the same name from every folder, whatever links lead to them; an address is one."""
+    return os.path.realpath(weights) if os.path.exists(weights) else weights
 
 
 def write_report(

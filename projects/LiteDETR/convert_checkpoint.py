@@ -106,12 +106,13 @@ def convert(source: str, target: Path, classes: str, *, to: str, ema: bool, trus
         state, extra["class_names"] = keep_coco_classes(state)
     elif classes != "keep":
         names = coco_categories() if classes == "coco80" else categories_of(Path(classes))
+        by = "ids" if by_id else "names"
         if given is None and not by_id:
-            given = names_by_place(state, names)
+            given, by = names_by_place(state, names), "places in the order of the ids"
         rows = rows_of_categories(state, names, given)
         others = [str(row) for row in range(count_classes(state) or 0) if row not in rows]
         state, extra["class_names"] = select_rows(state, rows, state), [names[each] for each in sorted(names)]
-        print(f"Classes, by their {'ids' if given is None else 'names'}: {', '.join(extra['class_names'])}")
+        print(f"Classes, by their {by}: {', '.join(extra['class_names'])}")
         print(f"Rows that no category has, left out: {in_short(others) or 'none'}")
     if to == "transformers":
         write_for_transformers(target, state, "published" if published is None else published.conventions)
@@ -155,8 +156,8 @@ def our_checkpoint(source: str, checkpoint: dict[str, Any]) -> tuple[StateDict, 
     if report.errors():
         raise InputError("\n".join([f"{source} is not a whole model; nothing is written.", *report.errors()]))
     print("\n".join(report.lines()))
-    by_id = published is None or published.has_rows_of_ids
-    names = checkpoint.get("class_names") or published_class_names(converted, by_id=by_id)
+    assert published is not None  # else it has not been converted
+    names = checkpoint.get("class_names") or published_class_names(converted, by_id=published.has_rows_of_ids)
     extra = {"matching_heuristics": report.only_backbone} | ({"class_names": names} if names else {})
     return converted, extra, published
 

@@ -134,6 +134,28 @@ def test_what_no_tensor_tells_is_one_warning(
     assert warned(right) == 0
 
 
+def test_published_weights_in_a_model_of_detrex_are_warned_of(
+    small_cfg: CfgNode, log: pytest.LogCaptureFixture
+) -> None:
+    fixture = "deformable_detr_two_stage_r50"
+    published = build_model(of_kind(small_cfg, fixture))
+    theirs = as_published(published.state_dict(), fixture)
+    published.load_state_dict(theirs)
+    assert "computes otherwise" not in log.text
+    build_model(detrex_cfg(small_cfg, fixture)).load_state_dict(theirs)
+    assert log.text.count("computes otherwise than that: set MODEL.LITE_DETR.CONVENTIONS to published.") == 1
+
+
+def test_a_start_from_what_fits_of_its_dino_is_warned_of(
+    small_cfg: CfgNode, tmp_path: Path, log: pytest.LogCaptureFixture
+) -> None:
+    fixture = "dino_4scale_r50"
+    state = as_detrex(build_model(detrex_cfg(small_cfg, fixture)).state_dict(), fixture)
+    torch.save({"model": state}, tmp_path / "detrex.pth")
+    SafeCheckpointer(build_model(of_kind(small_cfg, fixture))).initialize(str(tmp_path / "detrex.pth"))
+    assert log.text.count("CONVENTIONS to detrex, and MODEL.LITE_DETR.POSITION_TEMPERATURE to 10000.") == 1
+
+
 def test_another_model_of_detrex_is_told_by_what_it_has_more(small_cfg: CfgNode) -> None:
     state = build_model(detrex_cfg(small_cfg, "deformable_detr_r50")).state_dict()
     theirs = as_detrex(state, "deformable_detr_r50") | {"anchor_center.weight": torch.zeros(2)}
@@ -165,7 +187,9 @@ def of_classes(cfg: CfgNode, number: int, file: Path | None = None) -> DetrDetec
 
 
 @pytest.mark.parametrize("is_program", [True, False])
-def test_rows_of_heads_are_no_ids(small_cfg: CfgNode, tmp_path: Path, is_program: bool) -> None:
+def test_rows_of_heads_are_no_ids(
+    small_cfg: CfgNode, tmp_path: Path, capsys: pytest.CaptureFixture[str], is_program: bool
+) -> None:
     """They are in the order of the ids, 1, 3, 4 and 7, whatever these are."""
     names = {7: "seven", 1: "one", 4: "four", 3: "three"}
     file, annotations = tmp_path / "detrex.pth", tmp_path / "train.json"
@@ -190,9 +214,37 @@ def test_rows_of_heads_are_no_ids(small_cfg: CfgNode, tmp_path: Path, is_program
         return model.decoder.heads[1].class_embed.bias
 
     assert torch.equal(taken(names), source.decoder.heads[1].class_embed.bias)
+    if is_program:
+        assert "by their places in the order of the ids: one, three, four, seven" in capsys.readouterr().out
     del names[4]
     with pytest.raises(InputError, match=r"have 4 rows, one for each class .* there are 3 categories"):
         taken(names)
+
+
+@pytest.mark.parametrize(
+    ("ids", "names"),
+    [([1, 3, 4, 7], ["one", "three"]), (None, ["one"]), ([1], None)],
+    ids=["fewer names", "no ids", "no names"],
+)
+def test_rows_by_ids_need_an_id_for_each_name(
+    small_cfg: CfgNode, tmp_path: Path, ids: list[int] | None, names: list[str] | None
+) -> None:
+    model = of_classes(small_cfg, 4, tmp_path / "detrex.pth")
+    with pytest.raises(InputError, match="the dataset does not tell its category ids and names: set it to 'names'"):
+        SafeCheckpointer(model, class_ids=ids, class_names=names, class_rows="ids").resume_or_load(
+            str(tmp_path / "detrex.pth"), resume=False
+        )
+
+
+def test_a_file_without_heads_is_a_start(small_cfg: CfgNode, tmp_path: Path) -> None:
+    """Its class heads were taken out, as for another set of classes."""
+    fixture, names = "deformable_detr_two_stage_r50", ["one", "three", "four", "seven"]
+    source, model = of_classes(small_cfg, 4), of_classes(small_cfg, 4)
+    theirs = as_detrex(source.state_dict(), fixture)
+    torch.save({"model": {k: v for k, v in theirs.items() if "class_embed" not in k}}, tmp_path / "detrex.pth")
+    known = {"class_ids": [1, 3, 4, 7], "class_names": names, "class_rows": "ids"}
+    SafeCheckpointer(model, **known).initialize(str(tmp_path / "detrex.pth"))
+    assert torch.equal(model.flatten.level_embed, source.flatten.level_embed)
 
 
 def test_91_rows_of_heads_are_91_classes(small_cfg: CfgNode) -> None:

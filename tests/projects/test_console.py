@@ -1,6 +1,7 @@
 """What a training shows on the console, and what is in its log alone."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,12 +34,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shown(data: Path, output: Path, *options: str) -> str:
-    """What is written to standard output and standard error."""
-    command = [sys.executable, str(PROJECT / "train_net.py"), "--config-file", str(TINY), "--dataset", str(data)]
+    """What a training writes to standard output and standard error."""
+    return printed("train_net.py", data, *options, "OUTPUT_DIR", str(output))
+
+
+def printed(program: str, data: Path, *options: str) -> str:
+    command = [sys.executable, str(PROJECT / program), "--config-file", str(TINY), "--dataset", str(data)]
     toolkit = {"CUDA_HOME": str(data)}  # PyTorch remarks on one where there is no GPU
     environment = {**os.environ, "PYTHONPATH": str(PROJECT.parents[1]), **toolkit}
     result = subprocess.run(
-        [*command, *options, "OUTPUT_DIR", str(output)],
+        [*command, *options],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -46,6 +51,12 @@ def shown(data: Path, output: Path, *options: str) -> str:
         check=True,
     )
     return result.stdout
+
+
+def test_other_programs_print_alike(data: Path, tmp_path: Path) -> None:
+    text = printed("visualize_data.py", data, "--output", str(tmp_path / "samples.png"))
+    assert re.search(r"^\d\d:\d\d:\d\d Dataset check: ", text, flags=re.M)
+    assert not [part for part in DUMPS if part in text]
 
 
 def test_a_person_can_read_it(data: Path, tmp_path: Path) -> None:

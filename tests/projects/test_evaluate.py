@@ -133,6 +133,13 @@ def test_reports_of_other_weights_and_damaged_ones_stay(trained: Trained) -> Non
         shutil.rmtree(trained.run / f"evaluation{number}")
 
 
+def test_a_name_that_no_folder_can_have_is_an_error(trained: Trained, tmp_path: Path) -> None:
+    weights = shutil.copy(trained.run / "model_final.pth", tmp_path / f"{'w' * 130}.pth")
+    data = shutil.copytree(trained.data, tmp_path / ("d" * 130))
+    with pytest.raises(InputError, match="File name too long"):
+        run(trained.run, "--weights", weights, "--dataset", data)
+
+
 def test_the_test_half_of_what_it_was_trained_on(trained: Trained, tmp_path: Path) -> None:
     """It is in the run: the dataset itself need not be there."""
     data = shutil.copytree(trained.data, tmp_path / "data")

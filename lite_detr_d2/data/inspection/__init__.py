@@ -14,7 +14,6 @@ __all__ = [
     "check_out",
     "chosen",
     "doubts",
-    "doubts",
     "exit_code",
     "inspect_content",
     "inspect_pictures",

@@ -62,7 +62,8 @@ def exit_code(report: Report, *, strict: bool) -> int:
 
 
 def doubts(report: Report, most: int = 3) -> list[str]:
-    """A line for each kind of warning: its id, how often it is in which half, and what it is; of so many at most."""
+    """A line for each kind of warning: its id, how often it is in which half, and what it is; of so many, and the rest
+    in one."""
     kinds: dict[str, list[Finding]] = {}
     for finding in report.findings:
         if finding.severity is Severity.WARNING:
@@ -71,7 +72,7 @@ def doubts(report: Report, most: int = 3) -> list[str]:
     for identifier, found in kinds.items():
         places = ", ".join(f"{finding.count:,} in {finding.half}" for finding in found if finding.half)
         lines.append(f"{identifier}{f' ({places})' if places else ''}: {found[0].message}")
-    return lines[:most]
+    return [*lines[:most], *([f"and {len(lines) - most} more kinds"] if len(lines) > most else [])]
 
 
 def summary(report: Report, dataset: str = "FOLDER") -> str:

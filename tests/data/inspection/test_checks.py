@@ -66,7 +66,7 @@ def test_exit_codes() -> None:
 
 def test_doubts_say_what_and_where() -> None:
     assert doubts(REPORT) == ["leakage (2 in val): m", "box-tiny (1 in train, 1 in val): m"]
-    assert doubts(REPORT, most=1) == ["leakage (2 in val): m"]
+    assert doubts(REPORT, most=1) == ["leakage (2 in val): m", "and 1 more kinds"]
     assert doubts(Report.of([Finding("no-images", Severity.WARNING, "", "none")])) == ["no-images: none"]
 
 
