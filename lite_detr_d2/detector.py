@@ -69,7 +69,6 @@ class DetrDetector(nn.Module):
         criterion: Criterion,
         pixel_stats: PixelStats,
         max_detections: int,
-        conventions: str = "published",
     ) -> None:
         """Assemble a detector.
 
@@ -86,7 +85,6 @@ class DetrDetector(nn.Module):
             criterion: computes the losses; its matcher assigns targets to the queries.
             pixel_stats: of the input images; a pair of mean and standard deviation is of RGB.
             max_detections: how many detections to keep per image.
-            conventions: whose code it computes like, ``MODEL.LITE_DETR.CONVENTIONS``: no tensor tells it of weights.
         """
         super().__init__()
         self.backbone = backbone
@@ -100,7 +98,6 @@ class DetrDetector(nn.Module):
         self.decoder = decoder
         self.criterion = criterion
         self.max_detections = max_detections
-        self.conventions = conventions
         *stats, self.input_format = PixelStats(*pixel_stats)
         mean, std = (torch.tensor(list(values), dtype=torch.float32).view(-1, 1, 1) for values in stats)
         self.register_buffer("pixel_mean", mean, persistent=False)

@@ -50,6 +50,7 @@ class Conventions:
 
 _OF_DINO = Conventions(logit_eps=1e-3, giou_eps=1e-6, position_offset=0.0, proposal_suffix="_interm")
 _OF_DEFORMABLE_DETR = Conventions(logit_eps=1e-5, giou_eps=0.0, position_offset=0.5, proposal_suffix="_enc")
+_OF_DETREX = 1e-3, 0.5  # the clamp and the offset of all of its detectors: no other code has both
 POINT_SIZE_OFFSET = -2.0  # boxes that start from a point are small at first: sigmoid(-2) is 0.12 of the image
 
 
@@ -134,7 +135,14 @@ def _conventions(cfg: CfgNode, published: Conventions) -> Conventions:
     """
     if cfg.MODEL.LITE_DETR.CONVENTIONS != "detrex":
         return published
-    return replace(published, logit_eps=1e-3, giou_eps=1e-6, position_offset=0.5, shared_heads=False)
+    logit_eps, offset = _OF_DETREX
+    return replace(published, logit_eps=logit_eps, giou_eps=1e-6, position_offset=offset, shared_heads=False)
+
+
+def conventions_of(detector: DetrDetector) -> str:
+    """By what a detector computes, the ``MODEL.LITE_DETR.CONVENTIONS`` that it was built with."""
+    computed = detector.decoder.logit_eps, detector.flatten.position.offset
+    return "detrex" if computed == _OF_DETREX else "published"
 
 
 def _common_parts(cfg: CfgNode, conventions: Conventions) -> dict[str, Any]:
@@ -174,7 +182,6 @@ def _common_parts(cfg: CfgNode, conventions: Conventions) -> dict[str, Any]:
         "criterion": criterion,
         "pixel_stats": PixelStats(cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD, cfg.INPUT.FORMAT),
         "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
-        "conventions": model.CONVENTIONS,
     }
 
 

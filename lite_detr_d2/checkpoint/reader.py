@@ -7,7 +7,9 @@ from typing import Any
 from torch import nn
 
 from ..config import DETREX_TEMPERATURE
+from ..detector import DetrDetector
 from ..errors import InputError
+from ..meta_arch import conventions_of
 from ..wording import counted, in_short
 from .classes import NUM_COCO_CLASSES, NUM_COCO_IDS, count_classes, is_class_tensor, keep_coco_classes
 from .convert import convert
@@ -63,8 +65,7 @@ def warn_of_conventions(published: Format, model: nn.Module) -> None:
 
     Of DINO tensors tell them, and what does not fit is an error; but for a start from what fits.
     """
-    conventions = getattr(model, "conventions", published.conventions)
-    if published.only_backbone or published.conventions == conventions:
+    if published.only_backbone or not isinstance(model, DetrDetector) or published.conventions == conventions_of(model):
         return
     temperature = f", and MODEL.LITE_DETR.POSITION_TEMPERATURE to {DETREX_TEMPERATURE}"
     logger.warning(
