@@ -1,5 +1,6 @@
 """What trained detectors attend to in an image, as a picture."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,10 @@ from .preparation import Preparation
 from .run import TrainedModel
 
 Point = tuple[float, float]
+
+_DOUBTFUL = 0.3  # score
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -161,10 +166,17 @@ def _views(looks: Sequence[Look], wanted: Wanted, size: tuple[int, int], image: 
             f"There is no object {number}: {first.name} detects {len(first.detected.scores)} in {shown(image)}. They "
             "count from 1, the best one."
         )
-    box = first.detected.boxes[number - 1]
+    box, score = first.detected.boxes[number - 1], float(first.detected.scores[number - 1])
+    if score < _DOUBTFUL:
+        logger.warning(
+            "In %s, %s may be nothing: its score is low. Choose another object or image, or a --point.",
+            *(shown(image), _object(first, number - 1)),
+        )
     if not wanted.decoder:
         x, y = ((box[:2] + box[2:]) / 2).tolist()
-        return [_view_of_token(look, (x, y), wanted, f"centre of {_object(first, number - 1)}") for look in looks]
+        what = f"centre of {_object(first, number - 1)}"
+        others = [_view_of_token(look, (x, y), wanted, f"{what} of the first model") for look in looks[1:]]
+        return [_view_of_token(first, (x, y), wanted, what), *others]
     views = [_view_of_object(first, number - 1)]
     for look in looks[1:]:
         index = look.detected.at(box)

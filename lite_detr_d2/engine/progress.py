@@ -55,7 +55,7 @@ class ProgressLine(EventWriter):
         loss, data = self._median(storage, "total_loss"), self._median(storage, "data_time")
         words = [
             f"iteration {done:,} of {self._max_iter:,}",
-            f"loss {loss:.2f} ({parts})" if loss is not None else "",
+            f"loss {loss:.2f} (last layer: {parts})" if loss is not None else "",
             f"learning rate {storage.history('lr').latest():.2g}" if "lr" in storage.histories() else "",
             self._pace(done, data),
             f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if torch.cuda.is_available() else "",

@@ -77,8 +77,8 @@ class Stop(HookBase):
     def _end(self, number: int) -> None:
         with at_iteration_done(self.trainer):
             logger.warning(
-                "%s: stopped after iteration %d, which is saved in %s. --resume goes on from there.",
-                *(signal.Signals(number).name, self.trainer.iter, self._save()),
+                "%s: stopped after %d iterations, which are saved in %s. --resume goes on from there.",
+                *(signal.Signals(number).name, self.trainer.iter + 1, self._save()),
             )
         comm.synchronize()  # the first process saves, and is ended when another one has ended
         raise TrainingStopped(EXIT_CODES[signal.Signals(number)])

@@ -1,6 +1,7 @@
 """What a training is about to do, in the words of a person who reads it: data, model, schedule, and what it runs on."""
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -75,7 +76,7 @@ def model_in_words(cfg: CfgNode) -> str:
     encoder = cfg.MODEL.LITE_DETR.ENCODER
     named = encoder.NAME
     if named == InterleavedEncoder.__name__:
-        named = f"encoder {encoder.SPEC}"
+        named = f"encoder {encoder.SPEC} with {'key-aware' if encoder.KEY_AWARE else 'plain'} attention"
     elif named == SparseEncoder.__name__:
         named = f"{named} of rho {encoder.RHO:g}"
     return f"{cfg.MODEL.META_ARCHITECTURE}, {named}, backbone {cfg.MODEL.BACKBONE.NAME}"
@@ -137,4 +138,10 @@ def _of_machine(cfg: CfgNode) -> Iterator[str]:
     yield f"runs on    {device} ({name}){processes}; attention ops {ops}"
     if cfg.SOLVER.COMPILE:
         yield "           compiled by torch.compile, which takes minutes before the first step"
+    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    if device.type == "cpu" and torch.get_num_threads() > 1 and load > cores:
+        yield (
+            f"           others keep the {cores} cores busy (a load of {load:.1f}), and threads wait for one another: "
+            "with OMP_NUM_THREADS=1 before the command it can be several times as fast"
+        )
     yield f"writes to  {shown(cfg.OUTPUT_DIR)}, where log.txt has what is not shown here"

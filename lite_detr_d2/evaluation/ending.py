@@ -5,7 +5,7 @@ import logging
 import random
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -39,16 +39,19 @@ def log_end(trainer: Trainer, began: float, modules: Sequence[str] = ()) -> None
     if not comm.is_main_process():
         return
     output = Path(trainer.cfg.OUTPUT_DIR)
-    lines = [_time(trainer, time.perf_counter() - began)]
+    lines, best = [_time(trainer, time.perf_counter() - began)], None
     logger.info("Drawing %s and %s", CURVES, PREDICTIONS)
     for part in (_curves, _predictions):
         try:
-            lines += part(trainer, output)
+            found, best = part(trainer, output)
         except (InputError, OSError) as error:
             logger.warning("%s", error)
+        else:
+            lines += found
     run = " ".join([shlex.quote(shown(output)), *(f"--import {module}" for module in modules)])
+    threshold = "" if best is None else f" --threshold {best:.2g}"
     lines += [
-        f"to predict:  python projects/LiteDETR/predict.py {run} --input IMAGES --output FOUND",
+        f"to predict:  python projects/LiteDETR/predict.py {run} --input IMAGES --output FOUND{threshold}",
         f"its errors:  python projects/LiteDETR/evaluate.py {run}",
     ]
     logger.info("%s", "\n".join(["The training is done:", *(f"  {line}" for line in lines)]))
@@ -69,31 +72,30 @@ def _duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def _curves(trainer: Trainer, output: Path) -> Iterator[str]:
+def _curves(trainer: Trainer, output: Path) -> tuple[list[str], None]:
     draw_curves({output.name: output / "metrics.json"}, output / CURVES)
-    yield f"curves: {shown(output / CURVES)}"
+    return [f"curves: {shown(output / CURVES)}"], None
 
 
-def _predictions(trainer: Trainer, output: Path) -> Iterator[str]:
-    """The classes, and the worst images beside some of the others, of the last evaluation."""
+def _predictions(trainer: Trainer, output: Path) -> tuple[list[str], float | None]:
+    """The classes, and the worst images beside some of the others, of the last evaluation; and the best threshold."""
     file, datasets = output / "inference" / "coco_instances_results.json", trainer.cfg.DATASETS.TEST
     if len(datasets) > 1:
-        yield f"predictions: of {len(datasets)} datasets none are drawn; evaluate.py --dataset DIR does, of one"
+        return [
+            f"predictions: of {len(datasets)} datasets none are drawn; evaluate.py --dataset DIR does, of one"
+        ], None
     if len(datasets) != 1 or not file.is_file():
-        return
+        return [], None
     cfg = trainer.cfg
     names = class_names(datasets[0]) or [str(number) for number in range(cfg.MODEL.LITE_DETR.NUM_CLASSES)]
     dataset = own_dataset(TrainedModel(cfg, trainer.checkpointer.model, names))
     records: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
     report = report_on(dataset, records)
-    yield from class_table(report.classes).split("\n")
-    if report.best.score is not None:
-        yield (
-            f"of all classes: F1 is {report.best.f1:.1f} on average from a score of {report.best.score:.2f} on: a "
-            "--threshold to predict with"
-        )
+    lines, best = class_table(report.classes).split("\n"), report.best.score
+    if best is not None:
+        lines.append(f"of all classes: F1 is {report.best.f1:.1f} on average from a score of {best:.2g} on")
     draw_images(report, dataset, records, _chosen(report, dataset), output / PREDICTIONS)
-    yield f"predictions: {shown(output / PREDICTIONS)}, the worst images first, and then others"
+    return [*lines, f"predictions: {shown(output / PREDICTIONS)}, the worst images first, and then others"], best
 
 
 def _chosen(report: Report, dataset: EvaluationSet) -> list[Any]:

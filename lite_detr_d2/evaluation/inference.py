@@ -1,6 +1,9 @@
 """Detections of a whole dataset, as a training's evaluation finds them."""
 
 import logging
+import sys
+import time
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -12,6 +15,8 @@ from ..engine import limit_workers
 from ..engine.evaluation import evaluation_loader
 from ..wording import shown
 from .dataset import EvaluationSet, config_for
+
+_EVERY = 30  # seconds; where a terminal has a bar
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +33,12 @@ def detect(trained: TrainedModel, dataset: EvaluationSet) -> list[dict[str, Any]
     loader = evaluation_loader(cfg, shown(dataset.annotations), dataset.images)
     logger.info("Detecting in %d images", len(dataset.images))
     records: list[dict[str, Any]] = []
-    for inputs in tqdm(loader, unit="image", disable=None):
+    said = began = time.monotonic()
+    for number, inputs in enumerate(tqdm(loader, unit="image", disable=None)):
+        if not sys.stderr.isatty() and time.monotonic() - said > _EVERY:
+            said = time.monotonic()
+            rest = timedelta(seconds=round((said - began) / number * (len(loader) - number)))
+            logger.info("%d of %d images, about %s to go", number, len(loader), rest)
         with torch.no_grad():
             outputs = trained.detector(inputs)
         for image, output in zip(inputs, outputs, strict=True):

@@ -98,7 +98,7 @@ def has_no_other_report(folder: Path, dataset: str, weights: str) -> bool:
 
 def _file(weights: str) -> str:
     """Weights by the same name from every folder, whatever links lead to them; an address is one."""
-    return os.path.realpath(weights) if os.path.exists(weights) else weights
+    return weights if "://" in weights else os.path.realpath(weights)
 
 
 def write_report(

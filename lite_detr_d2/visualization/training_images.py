@@ -10,7 +10,7 @@ from detectron2.data.detection_utils import convert_image_to_rgb
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..wording import in_short, shortened
+from ..wording import counted, in_short, shortened
 from .boxes import draw_boxes
 from .detections import Pixels, labelled
 
@@ -79,7 +79,7 @@ def losses(images: Sequence[TrainingImage]) -> str:
     """Say how many boxes of images are left, and how many are not and why."""
     kept, crowds = sum(len(image.boxes) for image in images), sum(image.crowds for image in images)
     lost = {image.name: image.lost for image in images if image.lost}
-    said = [f"boxes: {kept}"]
+    said = [counted(kept, "box", "boxes")]
     if lost:
         examples = in_short([f"{count} of {shortened(name)}" for name, count in lost.items()])
         said.append(f"cut away or empty: {sum(lost.values())} ({examples})")

@@ -138,6 +138,10 @@ def say(outcome: Outcome, total: int, args: argparse.Namespace) -> int:
     see = f": see {args.output}" if args.output else ""
     found = f"{counted(outcome.found, 'detection')} from a score of {args.threshold:g} on"
     logger.info("%d of %d inputs are done, with %s%s", outcome.done, total, found, see)
+    if outcome.done and not outcome.found and args.threshold:
+        logger.info(
+            "A lower --threshold takes what scores less: evaluate.py, and the end of a training, say which suits"
+        )
     if outcome.stopped:
         logger.warning("Stopped before the end%s", f": {args.json} is not written" if args.json else "")
         return STOPPED

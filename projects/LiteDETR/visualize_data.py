@@ -120,7 +120,7 @@ def draw_samples(cfg: CfgNode, images: Any, names: Sequence[str], args: argparse
     samples = first_samples(cfg, usable_images(cfg, images), args.images, seed)
     drawn = [TrainingImage.of(sample, record, cfg.INPUT.FORMAT) for sample, record in samples]
     save_figure(draw_training_images(drawn, names), args.output)
-    logger.info("%d images, of seed %d, are in %s: %s", len(drawn), seed, args.output, losses(drawn))
+    logger.info("%s has %d images, of seed %d, with %s", args.output, len(drawn), seed, losses(drawn))
 
 
 def seed_for(cfg: CfgNode, args: argparse.Namespace) -> int:

@@ -77,7 +77,7 @@ def test_the_iteration_is_finished_and_saved(
     assert [signal.getsignal(number) for number in EXIT_CODES] == handlers
     said = [message for message in log.messages if message.startswith(name)]
     assert len(said) == 1
-    assert "stopped after iteration 2" in said[0]
+    assert "stopped after 3 iterations, " in said[0]
     assert "model_0000002.pth. --resume goes on from there" in said[0]
     expected = train(cfg, tmp_path / "whole")
     assert_same_training(train(cfg, tmp_path / "stopped"), expected)
@@ -128,7 +128,7 @@ def test_in_the_last_evaluation_no_iteration_is_made_up(
             log.clear()
             with pytest.raises(TrainingStopped):
                 train(cfg, tmp_path / "run")
-            assert sum(f"stopped after iteration {LENGTH - 1}, " in message for message in log.messages) == 1
+            assert sum(f"stopped after {LENGTH} iterations, " in message for message in log.messages) == 1
             last = (tmp_path / "run" / "last_checkpoint").read_text()
             assert torch.load(tmp_path / "run" / last)["iteration"] == LENGTH - 1
     cfg.DATASETS.TEST = ()
@@ -207,9 +207,9 @@ def assert_stopped(folder: Path, number: signal.Signals) -> None:
     """It has said so, once, and has saved."""
     output = (folder / "said").read_text()
     assert "Traceback" not in output
-    (iteration,) = re.findall(rf"{number.name}: stopped after iteration (\d+)", output)
+    (iterations,) = re.findall(rf"{number.name}: stopped after (\d+) iterations, ", output)
     last = (folder / "run" / "last_checkpoint").read_text()
-    assert torch.load(folder / "run" / last)["iteration"] == int(iteration)
+    assert torch.load(folder / "run" / last)["iteration"] == int(iterations) - 1
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from detectron2.engine import launch
 from lite_detr_d2.data import register_coco_folder
 from lite_detr_d2.engine import argument_parser
 from lite_detr_d2.errors import InputError
+from lite_detr_d2.evaluation.report import has_no_other_report
 from tests.data.folders import coco_content, write_coco_folder, write_images
 
 from .scripts import PROJECT, TINY, load_script
@@ -131,6 +132,20 @@ def test_reports_of_other_weights_and_damaged_ones_stay(trained: Trained) -> Non
     assert not (trained.run / "evaluation_4").exists()
     for number in ("", "_2", "_3"):
         shutil.rmtree(trained.run / f"evaluation{number}")
+
+
+def test_the_training_has_said_the_best_threshold(trained: Trained) -> None:
+    log = (trained.run / "log.txt").read_text()
+    (best,) = re.findall(r"on average from a score of ([\d.e-]+) on\n", log)
+    assert f"predict.py {trained.run} --input IMAGES --output FOUND --threshold {best}\n" in log
+
+
+def test_an_address_of_weights_is_no_path(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "eval_report.json").write_text(json.dumps({"dataset": "d", "weights": "https://a.b/c.pth"}))
+    for folder in (tmp_path, trained.run):
+        monkeypatch.chdir(folder)
+        assert has_no_other_report(tmp_path, "d", "https://a.b/c.pth")
+    assert not has_no_other_report(tmp_path, "d", "c.pth")
 
 
 def test_a_name_that_no_folder_can_have_is_an_error(trained: Trained, tmp_path: Path) -> None:

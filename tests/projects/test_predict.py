@@ -114,6 +114,13 @@ def test_pictures_videos_and_json(
     assert "%|" not in capfd.readouterr().err  # a progress bar is for terminals
 
 
+def test_where_nothing_scores_enough(trained: Trained, tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
+    options = ("--input", trained.data / "images", "--json", tmp_path / "found.json")
+    predict.main([str(word) for word in (trained.run, *options, "--threshold", 1)])
+    assert "with 0 detections from a score of 1 on" in log.text
+    assert log.text.count("A lower --threshold takes what scores less") == 1
+
+
 def test_a_config_and_weights(trained: Trained, tmp_path: Path) -> None:
     results = []
     model = ("--config-file", trained.run / "config.yaml", "--weights", trained.run / "model_final.pth")
@@ -185,7 +192,7 @@ def test_ctrl_c_ends_a_video_properly(trained: Trained, tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         text, _ = process.communicate()
     assert process.returncode == 130, text
-    assert "results.json is not written" in text
+    assert "results.json is not written" in " ".join(text.split())
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["clip.mp4"]
     assert 1 <= len(frames_of(tmp_path / "out" / "clip.mp4")[0]) < 3000
     assert not (tmp_path / "results.json").exists()

@@ -142,7 +142,9 @@ def test_layers_and_levels(case: Case, views: list[View]) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 4, 7])
-def test_the_objects_that_prediction_finds(case: Case, views: list[View], number: int) -> None:
+def test_the_objects_that_prediction_finds(
+    case: Case, views: list[View], log: pytest.LogCaptureFixture, number: int
+) -> None:
     found = load(case.key_aware, device="cpu")(case.image)["instances"]
     box, score, label = (
         field[number - 1].tolist() for field in (found.pred_boxes.tensor, found.scores, found.pred_classes)
@@ -153,10 +155,17 @@ def test_the_objects_that_prediction_finds(case: Case, views: list[View], number
     assert views[0].query_name == f"token of level 2 nearest to the centre of {called}"
     assert views[0].query == 192 + 48 + min(int(y * 3), 2) * 4 + min(int(x * 4), 3)
 
+    assert log.text.count(f"{called} may be nothing: its score is low") == (score < 0.3)
+
     case.draw("--object", number, "--decoder")
     assert views[1].title == f"{case.key_aware}: key-aware attention, decoder layer 1"
     assert views[1].query_name == f"query of {called}"
     assert box_of_query(case.key_aware, case.image, views[1].query) == pytest.approx(box, abs=0.01)
+
+
+def test_a_row_says_whose_object_it_looks_from(case: Case, views: list[View]) -> None:
+    case.draw("--object", 1, runs=(case.key_aware, case.plain))
+    assert [view.query_name.endswith("%) of the first model") for view in views] == [False, True]
 
 
 def resized(image: Path) -> Tensor:

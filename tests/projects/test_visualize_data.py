@@ -68,7 +68,7 @@ def test_both_pictures(data: Path, tmp_path: Path, drawn: list[TrainingImage], l
     kept, lost = sum(len(image.boxes) for image in drawn), sum(image.lost for image in drawn)
     crowds = sum(image.crowds for image in drawn)
     assert kept + lost + crowds == 10
-    assert f"5 images, of seed 7, are in {sheet}: boxes: {kept}" in log.text
+    assert f"{sheet} has 5 images, of seed 7, with {kept} boxes" in log.text
     assert (f"cut away or empty: {lost} (" in log.text) == bool(lost)
 
 
@@ -176,7 +176,7 @@ class TestRun:
         assert sorted(case.run.rglob("*")) == before
         kept = torch.load(case.run / "model_final.pth")["trainer"]["seed"]
         assert seed in (-1, kept)
-        assert f"4 images, of seed {kept}, are in {sheet}" in log.text
+        assert f"{sheet} has 4 images, of seed {kept}, with " in log.text
         assert "typical" not in log.text
         assert statistics.is_file()
 
@@ -244,7 +244,7 @@ def test_a_config_without_a_seed_shows_what_is_typical(
 ) -> None:
     run("--dataset", data, "--output", tmp_path / "sheet.png", "SEED", "-1")
     assert "SEED is -1, and each training draws its own: these images, of seed 0, are typical" in log.text
-    assert "12 images, of seed 0, are in" in log.text
+    assert "has 12 images, of seed 0, with " in log.text
 
 
 def test_bad_input_is_one_message(data: Path, tmp_path: Path) -> None:
