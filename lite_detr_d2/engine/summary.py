@@ -138,10 +138,10 @@ def _of_machine(cfg: CfgNode) -> Iterator[str]:
     yield f"runs on    {device} ({name}){processes}; attention ops {ops}"
     if cfg.SOLVER.COMPILE:
         yield "           compiled by torch.compile, which takes minutes before the first step"
-    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
     if device.type == "cpu" and torch.get_num_threads() > 1 and load > cores:
         yield (
-            f"           others keep the {cores} cores busy (a load of {load:.1f}), and threads wait for one another: "
-            "with OMP_NUM_THREADS=1 before the command it can be several times as fast"
+            f"           other programs keep the {cores} cores busy (a load of {load:.1f}), and threads wait for one "
+            "another: with OMP_NUM_THREADS=1 before the command it can be several times as fast"
         )
     yield f"writes to  {shown(cfg.OUTPUT_DIR)}, where log.txt has what is not shown here"

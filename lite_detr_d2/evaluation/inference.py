@@ -35,7 +35,7 @@ def detect(trained: TrainedModel, dataset: EvaluationSet) -> list[dict[str, Any]
     records: list[dict[str, Any]] = []
     said = began = time.monotonic()
     for number, inputs in enumerate(tqdm(loader, unit="image", disable=None)):
-        if not sys.stderr.isatty() and time.monotonic() - said > _EVERY:
+        if number and not sys.stderr.isatty() and time.monotonic() - said > _EVERY:
             said = time.monotonic()
             rest = timedelta(seconds=round((said - began) / number * (len(loader) - number)))
             logger.info("%d of %d images, about %s to go", number, len(loader), rest)
