@@ -19,7 +19,7 @@ from .formats import Format, detect
 from .infer import differences
 from .names import COUNTER, StateDict
 from .origins import origin_of, resemblance
-from .reader import read_published, warn_of_conventions
+from .reader import encoder_told, read_published, warn_of_conventions, warn_of_encoder
 from .report import ConversionReport, modules_of
 from .seal import is_intact, iteration_of, save_sealed, seal_of, skimmed
 from .transformers import config_for_transformers, differs_in_transformers, to_transformers
@@ -39,6 +39,7 @@ __all__ = [
     "convert_published",
     "count_classes",
     "detect",
+    "encoder_told",
     "differences",
     "differs_in_transformers",
     "is_class_tensor",
@@ -60,6 +61,7 @@ __all__ = [
     "skimmed",
     "to_transformers",
     "warn_of_conventions",
+    "warn_of_encoder",
     "write_checkpoint",
     "write_state",
 ]

@@ -8,6 +8,7 @@ from torch import nn
 
 from ..config import DETREX_TEMPERATURE
 from ..detector import DetrDetector
+from ..encoder_spec import EncoderSpec
 from ..errors import InputError
 from ..meta_arch import conventions_of
 from ..wording import counted, in_short
@@ -72,6 +73,35 @@ def warn_of_conventions(published: Format, model: nn.Module) -> None:
         "These weights are of %s, and the model computes otherwise than that: set MODEL.LITE_DETR.CONVENTIONS to %s%s.",
         *(published.kind, published.conventions, temperature if published.conventions == "detrex" else ""),
     )
+
+
+def encoder_told(options: object) -> EncoderSpec | None:
+    """The encoder that the options of Lite-DETR's code name, which its checkpoints keep as ``args``.
+
+    Source: github.com/IDEA-Research/Lite-DETR, main.py and models/dino/deformable_transformer.py.
+
+    Returns:
+        None where they name none, or a plain one.
+    """
+    names = ("num_feature_levels", "enc_scale", "enc_layers", "num_expansion")
+    numbers = [number for name in names if isinstance(number := getattr(options, name, None), int) and number > 0]
+    if len(numbers) < len(names):
+        return None
+    levels, high, layers, blocks = numbers
+    return EncoderSpec(high, levels - high, layers // blocks, blocks) if high < levels and layers >= blocks else None
+
+
+def warn_of_encoder(told: EncoderSpec | None, model: nn.Module) -> None:
+    """Warn if a detector's encoder is another than the weights' options name: tensors of several encoders are alike."""
+    if told is None or not isinstance(model, DetrDetector):
+        return
+    spec = getattr(model.encoder, "spec", type(model.encoder).__name__)
+    if told != spec:
+        logger.warning(
+            "By the options in their file these weights are of the encoder %s, and the detector has %s: take a config "
+            "of that, or set MODEL.LITE_DETR.ENCODER.SPEC to it.",
+            *(told, spec),
+        )
 
 
 def _fitting(converted: StateDict, ours: StateDict, *, by_id: bool) -> StateDict:

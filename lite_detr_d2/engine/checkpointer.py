@@ -21,6 +21,7 @@ from ..checkpoint import (
     count_classes,
     detect,
     differences,
+    encoder_told,
     is_class_tensor,
     modules_of,
     origin_of,
@@ -29,6 +30,7 @@ from ..checkpoint import (
     resemblance,
     save_sealed,
     warn_of_conventions,
+    warn_of_encoder,
 )
 from ..errors import InputError
 from ..files import write_atomically
@@ -278,6 +280,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         report.missing = [name for name in model if name not in state and not name.endswith(COUNTER)]
         logger.info("Converted %s: %s", self._address, report.summary(model))
         warn_of_conventions(published, self.model)
+        warn_of_encoder(encoder_told(checkpoint.get("args")), self.model)
         heuristics = report.only_backbone or checkpoint.get("matching_heuristics", False)
         if names is None and self.class_rows != "ids":
             names = published_class_names(state, by_id=published.has_rows_of_ids)

@@ -20,6 +20,7 @@ from lite_detr_d2.checkpoint import (
     count_classes,
     detect,
     differs_in_transformers,
+    encoder_told,
     keep_coco_classes,
     names_by_place,
     published_class_names,
@@ -157,6 +158,9 @@ def our_checkpoint(source: str, checkpoint: dict[str, Any]) -> tuple[StateDict, 
         raise InputError("\n".join([f"{source} is not a whole model; nothing is written.", *report.errors()]))
     print("\n".join(report.lines()))
     assert published is not None  # else it has not been converted
+    told = encoder_told(checkpoint.get("args"))
+    if told is not None:
+        print(f"The options in the file name the encoder {told}: use it with a config of that.")
     names = checkpoint.get("class_names") or published_class_names(converted, by_id=published.has_rows_of_ids)
     extra = {"matching_heuristics": report.only_backbone} | ({"class_names": names} if names else {})
     return converted, extra, published

@@ -3,13 +3,14 @@
 Options come before KEY VALUE pairs. Examples:
     train:              train_net.py --config-file configs/dino/lite_dino_h3l1_a2b3_r50_12ep.yaml --num-gpus 8
     on a laptop:        train_net.py --config-file configs/dino/lite_dino_tiny.yaml --dataset DIR --epochs 20
-    on your own data:   train_net.py --config-file FILE --dataset DIR SOLVER.IMS_PER_BATCH 4 OUTPUT_DIR output/mine
+    on your own data:   train_net.py --config-file FILE --dataset DIR SOLVER.IMS_PER_BATCH 4 SOLVER.REFERENCE_BATCH 16
+                        OUTPUT_DIR output/mine
     from a detector:    the same with MODEL.WEIGHTS path/to/checkpoint.pth
     go on:              the same command with --resume
     once more:          the same command with --overwrite, or with another OUTPUT_DIR
     on a cluster:       the same command with --submit slurm_partition=gpu,timeout_min=1440,gpus_per_node=8
     evaluate:           the same command with --eval-only, and MODEL.WEIGHTS output/mine/model_final.pth at its end
-    a quick try:        the same command with SOLVER.MAX_ITER 20
+    a quick try:        the same command with SOLVER.MAX_ITER 50
 """
 
 import argparse

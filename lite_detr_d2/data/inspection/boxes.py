@@ -19,7 +19,8 @@ BOX_TINY = Check(
     "box-tiny",
     Severity.WARNING,
     f"a box is less than {_TINY} pixels wide or high when its image is resized for training",
-    "remove it if it is a slip; else raise INPUT.MIN_SIZE_TRAIN and INPUT.MAX_SIZE_TRAIN, or cut the images into tiles",
+    "remove it if it is a slip; else raise INPUT.MIN_SIZE_TRAIN and INPUT.MAX_SIZE_TRAIN, and those of _TEST, or cut "
+    "the images into tiles",
 )
 BOX_DUPLICATE = Check(
     "box-duplicate",
