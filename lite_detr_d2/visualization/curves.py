@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -99,12 +100,20 @@ def draw_curves(metrics: Mapping[str, str | Path], path: str | Path) -> None:
             axes.legend(handles=styles, fontsize="small")
         axes.set_ylim(bottom=0 if panel.from_zero else None)
         axes.grid(alpha=0.3)
+    _align(grid[: len(panels)])
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
     if len(runs) > 1:
         handles = [Line2D([], [], color=f"C{number % 10}") for number in range(len(runs))]
         figure.legend(handles, list(map(plain_text, runs)), loc="outside upper center", ncols=3)
     save_figure(figure, Path(path))
+
+
+def _align(panels: Sequence[Axes]) -> None:
+    """Have an iteration at the same place in all panels: evaluations are fewer, and later, than losses."""
+    limits = [axes.get_xlim() for axes in panels]
+    for axes in panels:
+        axes.set_xlim(min(left for left, _ in limits), max(right for _, right in limits))
 
 
 def _records(file: Path) -> list[dict[str, float]]:

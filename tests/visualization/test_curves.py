@@ -48,3 +48,16 @@ def test_a_short_training_is_seen_and_iterations_are_whole(tmp_path: Path, drawn
             assert [line.get_marker() for line in axes.lines] == ["o" if count == 1 else "None"] * len(axes.lines)
             assert axes.lines
             assert all(tick == round(tick) for tick in axes.get_xticks())
+
+
+def test_iterations_are_at_the_same_place_in_all_panels(tmp_path: Path, drawn: list[Figure]) -> None:
+    """Evaluations are fewer, and later, than losses."""
+    records: list[dict[str, float]] = [
+        {"iteration": place, "total_loss": 9.0, "lr": 0.1} for place in range(19, 1500, 20)
+    ]
+    records += [{"iteration": place, "bbox/AP": 20.0, "bbox/AP50": 40.0} for place in (1000, 1500)]
+    (tmp_path / "metrics.json").write_text("\n".join(map(json.dumps, records)))
+    curves.draw_curves({"run": tmp_path / "metrics.json"}, tmp_path / "curves.png")
+    (limits,) = {axes.get_xlim() for axes in drawn[0].axes if axes.get_visible()}
+    assert limits[0] <= 19
+    assert limits[1] >= 1500
