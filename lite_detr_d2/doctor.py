@@ -23,7 +23,10 @@ _DETECTRON2_MISSING = (
 
 
 def report() -> dict[str, Any]:
-    """Collect the report. ``compiled_ops`` is a bool, ``reason`` why not, or empty; all values are JSON types."""
+    """Collect the report; all values are JSON types.
+
+    ``compiled_ops`` and ``cuda_kernels``, on a GPU, are bools, ``reason`` is why the former are not in use, or empty.
+    """
     compiled, reason = compiled_ops_status()
     return {
         "lite_detr_d2": __version__,
@@ -32,6 +35,7 @@ def report() -> dict[str, Any]:
         **{name: _version(name) for name in _DISTRIBUTIONS},
         "detectron2": _detectron2(),
         "compiled_ops": compiled,
+        "cuda_kernels": compiled_ops_status("cuda")[0],
         "reason": reason,
         "cpu": _cpu(compiled),
         "gpu": _gpus(),

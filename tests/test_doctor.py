@@ -36,6 +36,8 @@ def test_compiled_ops_and_versions() -> None:
     report = doctor_json(LITE_DETR_PURE_TORCH="")
     assert report["compiled_ops"] is True
     assert report["reason"] == ""
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    assert report["cuda_kernels"] == has_kernel("lite_detr::ms_deform_attn", "CUDA")
     assert report["torch"] == torch.__version__.partition("+")[0]
     assert Path(report["detectron2"]["path"]).name == "detectron2"
     assert report["detectron2"]["distribution"]
