@@ -43,8 +43,8 @@ def test_the_caption_says_what_became_of_it() -> None:
     assert less.caption() == "a_$.png\n30 x 20 as 60 x 40, 1 of 3 boxes, 1 of crowds left out"
     plain = TrainingImage.of({"file_name": "b", "width": 3, "height": 2, "image": torch.zeros(3, 2, 3)}, {}, "RGB")
     assert plain.caption() == "b\n3 x 2 as 3 x 2, 0 boxes"
-    assert losses([training_image(), plain]) == "boxes: 3, of crowds, and left out: 1"
-    assert losses([less, plain]) == "boxes: 1, cut away or empty: 2 (2 of a_$.png), of crowds, and left out: 1"
+    assert losses([training_image(), plain]) == "3 boxes, of crowds, and left out: 1"
+    assert losses([less, plain]) == "1 box, cut away or empty: 2 (2 of a_$.png), of crowds, and left out: 1"
 
 
 def test_boxes_have_their_places_names_and_colours() -> None:
